@@ -1,0 +1,167 @@
+"""Everything this program raises on purpose, and the published error names.
+
+PipelineError
+├── ConfigError      config.toml, the environment or an option is wrong (exit 78)
+├── StoreError       the database is missing, damaged, foreign, full or read-only (exit 74)
+│   └── StoreBusy      somebody else is writing; try later (exit 75)
+├── LockHeld         another run of this configuration is going on (exit 75)
+└── SourceError      one fetch failed; carries the published name, becomes a value in the core
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Phase(StrEnum):
+    """The parts of an attempt, in the order in which they happen."""
+
+    WAIT = "wait"
+    DNS = "dns"
+    CONNECT = "connect"
+    TLS = "tls"
+    SEND = "send"
+    FIRST_BYTE = "first_byte"
+    BODY = "body"
+    CHECK = "check"
+
+
+class Whose(StrEnum):
+    """Whose fault a failure is."""
+
+    PATH = "path"
+    UPSTREAM = "upstream"
+    POLICY = "policy"
+    CONTRACT = "contract"
+    OURS = "ours"
+
+
+class ErrorName(StrEnum):
+    """The published vocabulary: stored as it stands, never renamed, never reused."""
+
+    DNS = "dns"
+    CONNECT_REFUSED = "connect_refused"
+    CONNECT_TIMEOUT = "connect_timeout"
+    UNREACHABLE = "unreachable"
+    TLS = "tls"
+    WRITE_TIMEOUT = "write_timeout"
+    READ_TIMEOUT = "read_timeout"
+    RESET = "reset"
+    INCOMPLETE = "incomplete"
+    PROTOCOL = "protocol"
+    DECODE = "decode"
+    TOO_LARGE = "too_large"
+    REDIRECT_REFUSED = "redirect_refused"
+    RATE_LIMITED = "rate_limited"
+    QUOTA_EXHAUSTED = "quota_exhausted"
+    UNAUTHORIZED = "unauthorized"
+    HTTP_4XX = "http_4xx"
+    HTTP_5XX = "http_5xx"
+    CONTENT_TYPE = "content_type"
+    NOT_JSON = "not_json"
+    REFUSED = "refused"
+    SCHEMA = "schema"
+    COUNT = "count"
+    RANGE = "range"
+    STALE = "stale"
+    DEADLINE = "deadline"
+    CANCELLED = "cancelled"
+    INTERNAL = "internal"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErrorFact:
+    """What the vocabulary says of one name.
+
+    Attributes:
+        whose: whose fault such a failure is.
+        may_retry: whether asking again in the same run can help.
+        meaning: one line for the reader of a report.
+    """
+
+    whose: Whose
+    may_retry: bool
+    meaning: str
+
+
+def _fact(whose: Whose, meaning: str, *, may_retry: bool = False) -> ErrorFact:
+    return ErrorFact(whose=whose, may_retry=may_retry, meaning=meaning)
+
+
+ERRORS: dict[ErrorName, ErrorFact] = {
+    ErrorName.DNS: _fact(Whose.PATH, "the host name could not be resolved", may_retry=True),
+    ErrorName.CONNECT_REFUSED: _fact(Whose.PATH, "nothing listens there", may_retry=True),
+    ErrorName.CONNECT_TIMEOUT: _fact(Whose.PATH, "no connection in time", may_retry=True),
+    ErrorName.UNREACHABLE: _fact(Whose.PATH, "no route to the host", may_retry=True),
+    ErrorName.TLS: _fact(Whose.UPSTREAM, "the TLS handshake failed; the reason is beside it"),
+    ErrorName.WRITE_TIMEOUT: _fact(Whose.PATH, "the request could not be sent", may_retry=True),
+    ErrorName.READ_TIMEOUT: _fact(Whose.UPSTREAM, "no bytes for too long", may_retry=True),
+    ErrorName.RESET: _fact(Whose.UPSTREAM, "the connection was reset", may_retry=True),
+    ErrorName.INCOMPLETE: _fact(Whose.UPSTREAM, "the answer ended early", may_retry=True),
+    ErrorName.PROTOCOL: _fact(Whose.UPSTREAM, "the answer is not valid HTTP", may_retry=True),
+    ErrorName.DECODE: _fact(Whose.UPSTREAM, "a content coding that we did not accept"),
+    ErrorName.TOO_LARGE: _fact(Whose.UPSTREAM, "the answer is larger than max_bytes"),
+    ErrorName.REDIRECT_REFUSED: _fact(Whose.UPSTREAM, "a redirect; none is followed"),
+    ErrorName.RATE_LIMITED: _fact(Whose.POLICY, "asked too often", may_retry=True),
+    ErrorName.QUOTA_EXHAUSTED: _fact(Whose.POLICY, "the allowance is used up"),
+    ErrorName.UNAUTHORIZED: _fact(Whose.OURS, "the key is missing, wrong or not allowed"),
+    ErrorName.HTTP_4XX: _fact(Whose.OURS, "the request was refused; the status is beside it"),
+    ErrorName.HTTP_5XX: _fact(Whose.UPSTREAM, "the server failed", may_retry=True),
+    ErrorName.CONTENT_TYPE: _fact(Whose.CONTRACT, "another content type than agreed"),
+    ErrorName.NOT_JSON: _fact(Whose.CONTRACT, "the body is not valid JSON"),
+    ErrorName.REFUSED: _fact(Whose.UPSTREAM, 'a well-formed "no"'),
+    ErrorName.SCHEMA: _fact(Whose.CONTRACT, "the body has another shape than agreed"),
+    ErrorName.COUNT: _fact(Whose.CONTRACT, "fewer or more numbers than asked"),
+    ErrorName.RANGE: _fact(Whose.CONTRACT, "a number outside of what was asked"),
+    ErrorName.STALE: _fact(Whose.CONTRACT, "an old answer served again"),
+    ErrorName.DEADLINE: _fact(Whose.OURS, "our own time limit was reached"),
+    ErrorName.CANCELLED: _fact(Whose.OURS, "the run was stopped"),
+    ErrorName.INTERNAL: _fact(Whose.OURS, "a bug of this program"),
+}
+
+
+class PipelineError(Exception):
+    """The root of everything below: its text is one line, fit for a person."""
+
+
+class ConfigError(PipelineError):
+    """Complaints about the configuration, one per line of ``complaints``."""
+
+    def __init__(self, *complaints: str) -> None:
+        super().__init__("\n".join(complaints))
+        self.complaints = complaints
+
+
+class StoreError(PipelineError):
+    """The database cannot be used; the text names the file and what to do."""
+
+
+class StoreBusy(StoreError):
+    """Somebody else holds the database for longer than we wait."""
+
+
+class LockHeld(PipelineError):
+    """Another run of this configuration is going on."""
+
+
+class SourceError(PipelineError):
+    """One attempt failed.
+
+    Attributes:
+        error: the published name.
+        retry_after: seconds that the upstream asked us to wait, if it did.
+        may_retry: whether asking again can help; the vocabulary's word unless overruled.
+    """
+
+    def __init__(
+        self,
+        error: ErrorName,
+        detail: str,
+        *,
+        retry_after: float | None = None,
+        may_retry: bool | None = None,
+    ) -> None:
+        super().__init__(f"{error}: {detail}")
+        self.error = error
+        self.detail = detail
+        self.retry_after = retry_after
+        self.may_retry = ERRORS[error].may_retry if may_retry is None else may_retry

@@ -1,0 +1,38 @@
+"""What every source adapter is: pure translation between batches and one upstream's wire format."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import httpx2 as httpx
+
+from pipeline.models import Fetch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """One HTTP response, whole: the body is within the byte cap and not encoded."""
+
+    status: int
+    headers: httpx.Headers
+    body: bytes
+
+
+class Source(Protocol):
+    """One upstream API. It does no I/O, so bytes alone test it and replay it."""
+
+    def max_numbers(self, low: int, high: int) -> int:
+        """Count the numbers in [low, high] that one request can bring, at least 1.
+
+        Raises:
+            ConfigError: this upstream cannot serve that range at all.
+        """
+
+    def build_request(self, fetch: Fetch) -> httpx.Request:
+        """Say what to send for *fetch*; the caller adds nothing but connection headers."""
+
+    def parse_answer(self, fetch: Fetch, answer: Answer) -> tuple[int, ...]:
+        """Read exactly ``fetch.n`` integers in [``fetch.min``, ``fetch.max``] from *answer*.
+
+        Raises:
+            SourceError: the answer is anything else; the error is the published name.
+        """
