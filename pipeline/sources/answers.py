@@ -1,0 +1,252 @@
+"""What the adapters share in reading answers: statuses, ``Retry-After``, strict JSON and text.
+
+Everything here is strict where the standard library is kind, because a kind reader turns a broken
+answer into wrong numbers. No function raises anything but SourceError, whatever the bytes.
+"""
+
+import json
+import math
+import re
+from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
+from typing import Never
+
+from pipeline.errors import ErrorName, SourceError
+from pipeline.sources.base import Answer
+
+_QUOTED = 80  # characters of upstream text that an error may show; the evidence keeps more
+
+_MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
+_TIME = r"(?P<hour>\d\d):(?P<minute>\d\d):(?P<second>[0-5]\d|60)"  # :60 is a leap second
+_HTTP_DATES = tuple(
+    re.compile(pattern, re.ASCII)
+    for pattern in (  # RFC 9110, 5.6.7: IMF-fixdate, RFC 850, asctime
+        rf"[A-Z][a-z]{{2}}, (?P<day>\d\d) (?P<month>[A-Z][a-z]{{2}}) (?P<year>\d{{4}}) {_TIME} GMT",
+        rf"[A-Z][a-z]+, (?P<day>\d\d)-(?P<month>[A-Z][a-z]{{2}})-(?P<year>\d\d) {_TIME} GMT",
+        rf"[A-Z][a-z]{{2}} (?P<month>[A-Z][a-z]{{2}}) (?P<day>[ \d]\d) {_TIME} (?P<year>\d{{4}})",
+    )
+)
+
+_WITH_BODY = frozenset(range(200, 300)) - {HTTPStatus.NO_CONTENT, HTTPStatus.RESET_CONTENT}
+
+_JSON_TYPE = re.compile(r"application/json|[^/\s]+/[^/\s]+\+json")
+_CHARSET = re.compile(r"charset\s*=\s*\"?([^\s;\"]*)")
+
+# Possessive (`++`), so that a body of any size is turned down in one pass.
+_ROWS = re.compile(r"(?:-?[0-9]++(?:\t-?[0-9]++)*+\r?\n)++")
+
+
+def quote(value: object, *, secret: str | None = None) -> str:
+    """Show upstream text in one printable ASCII line, at most 80 characters of it.
+
+    *secret* is blotted out before the text is cut, so that no part of it stays. What is no text
+    is named by its type only.
+    """
+    if not isinstance(value, str):
+        return f"a {type(value).__name__}"
+    return ascii((value.replace(secret, "***") if secret else value)[:_QUOTED])
+
+
+def _parse_http_date(value: str, now: datetime) -> datetime | None:
+    found = next(filter(None, (date.fullmatch(value) for date in _HTTP_DATES)), None)
+    if found is None or found["month"] not in _MONTHS:
+        return None
+    year = int(found["year"])
+    if len(found["year"]) == len("94"):
+        year += 100 * round((now.year - year) / 100)  # the nearest year that ends so
+    month, day = _MONTHS.index(found["month"]) + 1, int(found["day"])
+    try:
+        minute = datetime(year, month, day, int(found["hour"]), int(found["minute"]), tzinfo=UTC)
+        return minute + timedelta(seconds=int(found["second"]))
+    except (ValueError, OverflowError):
+        return None
+
+
+def retry_after_seconds(value: str | None, now: datetime) -> float | None:
+    """Read a ``Retry-After`` header: seconds or one of the three HTTP dates (RFC 9110, 10.2.3).
+
+    Dates are UTC by definition and a past one means 0.0. The seconds are as sent, however many:
+    the caller decides what is too long. Anything else, and what no float can hold, is None.
+    """
+    text = (value or "").strip(" \t")
+    if re.fullmatch("[0-9]+", text):
+        seconds = float(text)
+        return seconds if math.isfinite(seconds) else None
+    date = _parse_http_date(text, now)
+    return None if date is None else max(0.0, (date - now).total_seconds())
+
+
+def retry_after(answer: Answer) -> float | None:
+    """Say how many seconds *answer* asks us to wait, None if it does not.
+
+    A date counts from the answer's own ``Date`` where it has one, so that neither a wrong local
+    clock nor a replay months later changes the wait.
+    """
+    clock = datetime.now(UTC)
+    sent_at = _parse_http_date(answer.headers.get("date", ""), clock) or clock
+    return retry_after_seconds(answer.headers.get("retry-after"), sent_at)
+
+
+def _name_status(status: int) -> tuple[ErrorName, str]:
+    match status:
+        case HTTPStatus.NO_CONTENT | HTTPStatus.RESET_CONTENT:
+            return ErrorName.SCHEMA, "no data"
+        case HTTPStatus.UNAUTHORIZED | HTTPStatus.FORBIDDEN:
+            return ErrorName.UNAUTHORIZED, "not allowed; check the API key, if this source has one"
+        case HTTPStatus.TOO_MANY_REQUESTS:
+            return ErrorName.RATE_LIMITED, "too many requests"
+    families = {
+        3: (ErrorName.REDIRECT_REFUSED, "redirects are not followed"),
+        4: (ErrorName.HTTP_4XX, "the request was refused"),
+        5: (ErrorName.HTTP_5XX, "the server failed"),
+    }
+    return families.get(status // 100, (ErrorName.PROTOCOL, "no final HTTP status"))
+
+
+def check_status(answer: Answer, *, says: str | None = None) -> None:
+    """Let a success with a body pass.
+
+    *says* is the reason that the upstream gave, fit to show; it replaces ours.
+
+    Raises:
+        SourceError: named after the status, which the text carries; with the wait that the
+            upstream asked for.
+    """
+    status = answer.status
+    if status in _WITH_BODY:
+        return
+    error, meaning = _name_status(status)
+    is_passing = status in (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY)
+    raise SourceError(
+        error,
+        f"status {status}: {says or meaning}",
+        retry_after=retry_after(answer),
+        may_retry=True if is_passing else None,
+    )
+
+
+def check_content_type(answer: Answer, agreed: re.Pattern[str]) -> None:
+    """Let a media type pass that matches *agreed* as a whole, and a missing header.
+
+    Raises:
+        SourceError: ``content_type``; also where the header was sent twice.
+    """
+    declared = answer.headers.get("content-type")
+    if declared is None:
+        return
+    media_type = declared.partition(";")[0].strip()
+    if not agreed.fullmatch(media_type.lower()):
+        raise SourceError(ErrorName.CONTENT_TYPE, f"the content type is {quote(media_type)}")
+
+
+def _refuse_json(detail: str) -> Never:
+    raise SourceError(ErrorName.NOT_JSON, detail)
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        _refuse_json("a key stands twice in one object")
+    return members
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        _refuse_json("a number beyond what a float holds")
+    return number
+
+
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_unique,
+    parse_float=_finite,
+    parse_constant=lambda name: _refuse_json(f"{name} is no JSON"),
+)
+
+
+def read_json(answer: Answer) -> object:
+    """Read the body as strict JSON (RFC 8259), whatever the status.
+
+    The content type must be ``application/json`` or end in ``+json`` or be missing; the charset
+    UTF-8, without a byte order mark. NaN, infinities and repeated keys are refused.
+
+    Raises:
+        SourceError: ``content_type``, ``not_json``, or ``range`` for an integer so long
+            (over 4300 digits) that Python does not read it.
+    """
+    check_content_type(answer, _JSON_TYPE)
+    charset = _CHARSET.search(answer.headers.get("content-type", "").lower())
+    if charset and charset[1] not in ("utf-8", "utf8"):
+        raise SourceError(ErrorName.CONTENT_TYPE, f"the charset is {quote(charset[1])}, not UTF-8")
+    try:
+        value: object = _DECODER.decode(answer.body.decode("utf-8"))
+    except UnicodeDecodeError as exc:
+        raise SourceError(ErrorName.NOT_JSON, f"no UTF-8 at byte {exc.start}") from exc
+    except json.JSONDecodeError as exc:
+        raise SourceError(ErrorName.NOT_JSON, f"{exc.msg}, at character {exc.pos}") from exc
+    except RecursionError as exc:
+        raise SourceError(ErrorName.NOT_JSON, "nested too deeply") from exc
+    except ValueError as exc:
+        raise SourceError(ErrorName.RANGE, "an integer of more than 4300 digits") from exc
+    return value
+
+
+def read_json_or_status(answer: Answer) -> object:
+    """Read JSON from an upstream that explains its refusals in JSON, whatever the status.
+
+    Raises:
+        SourceError: as `check_status` where it has something to say, else as `read_json`.
+    """
+    try:
+        return read_json(answer)
+    except SourceError:
+        check_status(answer)  # "status 502" says more than "not JSON"
+        raise
+
+
+def member(document: object, *path: str) -> object:
+    """Find the value under *path* in nested JSON objects.
+
+    Raises:
+        SourceError: ``schema``, and the path.
+    """
+    value = document
+    for key in path:
+        if not isinstance(value, dict) or key not in value:
+            raise SourceError(ErrorName.SCHEMA, f"the answer has no {'.'.join(path)}")
+        value = value[key]
+    return value
+
+
+def read_array(document: object, *path: str) -> list[object]:
+    """Find the JSON array under *path*; without a path *document* itself must be one.
+
+    Raises:
+        SourceError: ``schema``.
+    """
+    value = member(document, *path)
+    if not isinstance(value, list):
+        name = ".".join(path) or "the answer"
+        raise SourceError(ErrorName.SCHEMA, f"{name} is {quote(value)}, not an array")
+    return value
+
+
+def read_integers(text: str) -> tuple[int, ...]:
+    r"""Read rows of integers, left to right: cells end in TAB, rows in LF or CRLF.
+
+    A cell is ``-?[0-9]+`` in ASCII: leading zeros and ``-0`` are fine, blanks, ``+1``, ``1_0``,
+    ``1,000`` and other digits are not. The last row needs its line end as well: without it, a
+    text cut inside ``1234`` would pass as ``12``.
+
+    Raises:
+        SourceError: ``incomplete`` where only the last line end is missing, ``schema`` for any
+            other text, ``range`` for an integer so long that Python does not read it.
+    """
+    if not _ROWS.fullmatch(text):
+        if _ROWS.fullmatch(text + "\n"):
+            raise SourceError(ErrorName.INCOMPLETE, "the last line has no end")
+        raise SourceError(ErrorName.SCHEMA, f"no rows of integers: {quote(text)}")
+    try:
+        return tuple(map(int, text.split()))
+    except ValueError as exc:
+        raise SourceError(ErrorName.RANGE, "an integer of more than 4300 digits") from exc

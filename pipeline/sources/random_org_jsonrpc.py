@@ -1,0 +1,91 @@
+"""random.org's JSON-RPC API, release 4: ``generateIntegers``, with an API key in the body.
+
+Wire facts: random.org's pages "basic API" and "error codes". Errors come with HTTP 200; for some
+the status is not known, so an error object counts whatever the status.
+"""
+
+import json
+
+import httpx2 as httpx
+
+from pipeline.errors import ErrorName, SourceError
+from pipeline.models import Fetch
+from pipeline.sources.answers import (
+    check_status,
+    member,
+    quote,
+    read_array,
+    read_json_or_status,
+    retry_after,
+)
+from pipeline.sources.base import Answer
+from pipeline.sources.endpoint import Endpoint
+from pipeline.sources.random_org import MAX_NUMBERS, check_bounds
+from pipeline.validation import check_numbers
+
+_CODES = {
+    400: ErrorName.UNAUTHORIZED,  # the key does not exist
+    401: ErrorName.UNAUTHORIZED,  # the key is not running
+    404: ErrorName.UNAUTHORIZED,  # the key is not for this method
+    405: ErrorName.UNAUTHORIZED,  # the key is not for this release
+    402: ErrorName.QUOTA_EXHAUSTED,  # no requests left before 00:00 UTC
+    403: ErrorName.QUOTA_EXHAUSTED,  # fewer bits left than this request takes
+}
+_PASSING = (101, 32000, -32603)  # service offline, unknown error, internal error
+
+
+class RandomOrgJsonrpc:
+    """The API at api.random.org."""
+
+    def __init__(self, *, base_url: str, api_key: str) -> None:
+        self._api_key = api_key
+        headers = {"Content-Type": "application/json"}
+        self._endpoint = Endpoint(base_url, "/json-rpc/4/invoke", headers=headers)
+
+    def max_numbers(self, low: int, high: int) -> int:
+        """Give the documented maximum: random.org does the mapping itself."""
+        check_bounds(low, high)
+        return MAX_NUMBERS
+
+    def build_request(self, fetch: Fetch) -> httpx.Request:
+        """Call ``generateIntegers``; the fetch's number is the id, to be echoed."""
+        params = {
+            "apiKey": self._api_key,
+            "n": fetch.n,
+            "min": fetch.min,
+            "max": fetch.max,
+            "replacement": True,
+            "base": 10,
+        }
+        call = {
+            "jsonrpc": "2.0",
+            "method": "generateIntegers",
+            "params": params,
+            "id": fetch.number,
+        }
+        return self._endpoint.post(json.dumps(call, separators=(",", ":")).encode())
+
+    def parse_answer(self, fetch: Fetch, answer: Answer) -> tuple[int, ...]:
+        """Read ``result.random.data`` of the answer to this very call."""
+        document = read_json_or_status(answer)
+        self._check_refusal(document, answer)
+        check_status(answer)
+        echoed = member(document, "id")
+        if type(echoed) is not int or echoed != fetch.number:
+            raise SourceError(ErrorName.SCHEMA, f"the answer is not to call {fetch.number}")
+        data = read_array(document, "result", "random", "data")
+        return check_numbers(data, n=fetch.n, low=fetch.min, high=fetch.max)
+
+    def _check_refusal(self, document: object, answer: Answer) -> None:
+        if not isinstance(document, dict) or document.get("error") is None:
+            return
+        code = member(document, "error", "code")
+        if type(code) is not int:
+            raise SourceError(ErrorName.SCHEMA, "error.code is not an integer")
+        says = quote(document["error"].get("message"), secret=self._api_key)
+        raise SourceError(
+            _CODES.get(code, ErrorName.REFUSED),
+            f"code {code}: {says}",
+            retry_after=retry_after(answer),
+            may_retry=True if code in _PASSING else None,
+        )
