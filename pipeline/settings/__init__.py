@@ -1,0 +1,31 @@
+"""What the user decided: ``config.toml``, the environment and options as frozen settings.
+
+Nothing here knows the network or the database.
+"""
+
+from pipeline.settings.environment import FILE_VARIABLE
+from pipeline.settings.load import load_settings, with_overrides
+from pipeline.settings.tables import (
+    KINDS,
+    CollectSettings,
+    Kind,
+    SandboxSettings,
+    Settings,
+    SourceSettings,
+    StoreSettings,
+    hide_password,
+)
+
+__all__ = [
+    "FILE_VARIABLE",
+    "KINDS",
+    "CollectSettings",
+    "Kind",
+    "SandboxSettings",
+    "Settings",
+    "SourceSettings",
+    "StoreSettings",
+    "hide_password",
+    "load_settings",
+    "with_overrides",
+]

@@ -1,0 +1,143 @@
+"""One value at a time: addresses, names, batches. Pure; a ``ValueError`` carries the complaint."""
+
+import re
+from collections.abc import Sequence
+from ipaddress import ip_address
+from urllib.parse import SplitResult, urlsplit
+
+from pipeline.settings.complaints import shown
+
+MOST_BATCHES = 1_000_000  # per source
+LARGEST_BATCH = 1_000_000  # numbers
+BATCH_FORMS = 'sizes [2, 3, 5], a range "2..29" or {count = 10, size = 16}'
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")  # safe in paths, CSV and on terminals
+_RANGE = re.compile(r"([0-9]{1,7})\.\.([0-9]{1,7})")
+_VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")  # capitals only: so a key pasted by mistake is seen
+_EMAIL = re.compile(r"[\w.!#$%&'*+/=?^`{|}~-]{1,64}@[a-z0-9.-]{1,189}", re.ASCII | re.IGNORECASE)
+_FAULT = re.compile(r"([a-z_]+:)?[a-z][a-z0-9_]*(=[0-9.]+)?")
+_LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?", re.IGNORECASE)
+_HOST_CHARACTERS = 253  # RFC 1035, 2.3.4, as text
+
+
+def check_name(name: str) -> str:
+    """Let the name of a source pass."""
+    if not _NAME.fullmatch(name):
+        raise ValueError("a name has 1 to 40 of a-z 0-9 _ - and begins with a letter or digit")
+    return name
+
+
+def check_batches(value: object) -> Sequence[int]:
+    """Read the sizes of batches in one of their three forms; cheap however many they are."""
+    sizes: Sequence[int]
+    match value:
+        case {"count": int(count), "size": size, **rest} if not rest:
+            sizes = (size,) * min(count, MOST_BATCHES + 1)  # one integer, referred to count times
+        case str() if found := _RANGE.fullmatch(value):
+            sizes = range(int(found[1]), int(found[2]) + 1)
+        case range():
+            sizes = value
+        case list() | tuple():
+            sizes = tuple(value)
+        case _:
+            raise ValueError(f"must be {BATCH_FORMS}, not {shown(value)}")
+    if not sizes:
+        raise ValueError(f"orders no batch; use {BATCH_FORMS}")
+    if len(sizes) > MOST_BATCHES:
+        raise ValueError(f"orders more than {MOST_BATCHES} batches")
+    ends = (sizes[0], sizes[-1]) if isinstance(sizes, range) else set(map(_size, sizes))
+    if min(ends) < 1 or max(ends) > LARGEST_BATCH:
+        raise ValueError(f"a batch must have 1 to {LARGEST_BATCH} numbers, not {shown(value)}")
+    return sizes
+
+
+def _size(value: object) -> int:
+    if type(value) is not int:  # isinstance would let true and false pass
+        raise ValueError(f"a batch's size must be a whole number, not {shown(value)}")
+    return value
+
+
+def check_url(url: str) -> str:
+    """Let the base address of an upstream pass: http or https, and nothing secret in it."""
+    if any(character.isspace() or not character.isprintable() for character in url):
+        raise ValueError("must not contain blanks or control characters")
+    if not url.lower().startswith(("http://", "https://")):
+        raise ValueError("must begin with https:// or http://")
+    if "?" in url or "#" in url:
+        raise ValueError("must not contain ? or #; the query is added by the program")
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise ValueError("is not a valid address") from error
+    if "@" in parts.netloc:
+        raise ValueError("must not contain a user name or password; see api_key_env")
+    _check_port(parts)
+    _check_host(parts.hostname or "")
+    return url
+
+
+def _check_port(parts: SplitResult) -> None:
+    try:
+        port = parts.port
+    except ValueError:
+        port = 0
+    if port == 0:
+        raise ValueError("the port must be a number from 1 to 65535")
+
+
+def _check_host(host: str) -> None:
+    if _is_ip(host):
+        return
+    name = _ascii_host(host).removesuffix(".")
+    labels = name.split(".")
+    if len(name) > _HOST_CHARACTERS or not all(map(_LABEL.fullmatch, labels)):
+        raise ValueError("the host is not a valid name (each part: 1 to 63 letters, digits, -)")
+    if labels[-1].isdecimal():
+        raise ValueError("the host is not a valid IPv4 address")
+
+
+def _ascii_host(host: str) -> str:
+    if host.isascii():
+        return host
+    import idna  # noqa: PLC0415 - most hosts are ASCII and need not pay for its tables
+
+    try:
+        return idna.encode(host).decode("ascii")
+    except idna.IDNAError as error:
+        raise ValueError("the host is not a valid international name") from error
+
+
+def _is_ip(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def is_loopback(url: str) -> bool:
+    """Tell whether a checked *url* stays on this machine."""
+    host = (urlsplit(url).hostname or "").removesuffix(".")
+    is_local_name = host == "localhost" or host.endswith(".localhost")
+    return is_local_name or (_is_ip(host) and ip_address(host).is_loopback)
+
+
+def check_email(email: str) -> str:
+    """Let an address pass that is safe inside a User-Agent header."""
+    if not _EMAIL.fullmatch(email):
+        raise ValueError(f"must be an e-mail address such as you@example.org, not {shown(email)}")
+    return email
+
+
+def check_variable(name: str) -> str:
+    """Let the name of an environment variable pass, but hardly a key."""
+    if not _VARIABLE.fullmatch(name):
+        raise ValueError("must name an environment variable (A-Z, 0-9, _), not hold the key")
+    return name
+
+
+def check_fault(fault: str) -> str:
+    """Let the name of a fault pass; whether there is such a fault, the sandbox knows."""
+    if not _FAULT.fullmatch(fault):
+        raise ValueError(f"must look like stall or anu_legacy:stall, not {shown(fault)}")
+    return fault

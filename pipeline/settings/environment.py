@@ -1,0 +1,114 @@
+"""What the environment says: home folders, and variables that win over the file."""
+
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from pipeline.errors import ConfigError
+from pipeline.settings.complaints import Complaints, Location, nearest
+from pipeline.settings.tables import (
+    CollectSettings,
+    SandboxSettings,
+    SourceSettings,
+    StoreSettings,
+    keys_of,
+)
+
+PREFIX = "PIPELINE_"
+FILE_VARIABLE = "PIPELINE_CONFIG"
+TABLES: dict[str, type[BaseModel]] = {
+    "collect": CollectSettings,
+    "store": StoreSettings,
+    "sandbox": SandboxSettings,
+}
+
+Document = dict[str, Any]  # config.toml as tomllib reads it
+
+
+def home(environ: Mapping[str, str]) -> Path:
+    """Find the user's home folder.
+
+    Raises:
+        ConfigError: neither ``$HOME`` nor the system knows it.
+    """
+    try:
+        return Path(environ.get("HOME") or Path.home())
+    except RuntimeError as error:
+        raise ConfigError("HOME: is not set; set it, or name all files in full") from error
+
+
+def xdg_folder(environ: Mapping[str, str], variable: str, default: str) -> Path:
+    """Find our folder below ``$variable``, else below *default* in the home folder."""
+    base = Path(environ.get(variable, ""))
+    # The XDG specification: a relative path in such a variable is to be ignored.
+    return (base if base.is_absolute() else home(environ) / default) / "pipeline"
+
+
+def tables_of_sources(document: Document) -> dict[str, Any]:
+    """Pick the ``[sources.<name>]`` tables; empty if there is none."""
+    sources = document.get("sources")
+    return sources if isinstance(sources, dict) else {}
+
+
+def _locations(document: Document) -> Iterator[tuple[str, ...]]:
+    for table, model in TABLES.items():
+        yield from ((table, key) for key in keys_of(model))
+    keys = [*keys_of(SourceSettings), "api_key"]  # the last is known so that it is refused well
+    for name, source in tables_of_sources(document).items():
+        if isinstance(source, dict):
+            yield from (("sources", name, key) for key in keys)
+
+
+def _variable(location: tuple[str, ...]) -> str:
+    return PREFIX + "_".join(location).upper().replace("-", "_")
+
+
+def _parse(text: str) -> object:
+    """Read *text* as one TOML value, or take it as it is."""
+    try:
+        document = tomllib.loads(f"value = {text}")
+    except (ValueError, RecursionError):
+        return text
+    return document["value"] if len(document) == 1 else text  # a line break could bring more
+
+
+def _table_at(document: Document, location: Location) -> Document | None:
+    """Find the table that *location* is in, making it if it is missing."""
+    table: Any = document
+    for part in location[:-1]:
+        table = table.setdefault(part, {}) if isinstance(table, dict) else None
+    return table if isinstance(table, dict) else None
+
+
+def apply_variables(document: Document, environ: Mapping[str, str], complaints: Complaints) -> None:
+    """Put the values of ``PIPELINE_<TABLE>_<KEY>`` variables into *document*.
+
+    A name that is not known is a complaint, unless it is where a source finds its key.
+    """
+    given = {name for name in environ if name.startswith(PREFIX)} - {FILE_VARIABLE}
+    if not given:
+        return
+    known: dict[str, list[tuple[str, ...]]] = {}
+    for location in _locations(document):
+        known.setdefault(_variable(location), []).append(location)
+    for name in sorted(given - known.keys() - _key_variables(document)):
+        complaints.lines.append(f"{name}: is not a known setting{nearest(name, known)}")
+    for name in sorted(given & known.keys()):
+        first, *others = known[name]
+        if others:
+            complaints.lines.append(
+                f"{name}: means {'.'.join(first)} and {'.'.join(others[0])}; rename one of them"
+            )
+        table = _table_at(document, first)
+        if table is not None:
+            table[first[-1]] = _parse(environ[name])
+            complaints.variables[first] = name
+
+
+def _key_variables(document: Document) -> set[str]:
+    sources = tables_of_sources(document).values()
+    names = (source.get("api_key_env") for source in sources if isinstance(source, dict))
+    return {name for name in names if isinstance(name, str)}

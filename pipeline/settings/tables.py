@@ -1,0 +1,199 @@
+"""The tables of ``config.toml`` as frozen models: each key, its unit and its default, once."""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal, get_args
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    SecretStr,
+)
+
+from pipeline.settings.checks import (
+    check_batches,
+    check_email,
+    check_fault,
+    check_url,
+    check_variable,
+)
+
+Kind = Literal[
+    "anu_legacy",
+    "anu_aqn",
+    "random_org",
+    "random_org_jsonrpc",
+    "randomnumberapi",
+    "sandbox.anu_legacy",
+    "sandbox.anu_aqn",
+    "sandbox.random_org",
+    "sandbox.random_org_jsonrpc",
+    "sandbox.randomnumberapi",
+]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+WORDS = {"uint8": (0, 2**8 - 1), "uint16": (0, 2**16 - 1)}
+SAFE_INTEGER = 2**53 - 1  # all JSON readers agree on integers up to here (RFC 8259, 6)
+
+_SANDBOX = "sandbox."
+_PASSWORD = re.compile(r"(?<=://)([^:/@?]*):.*@")  # up to the last @: rather too much
+_QUERY_PASSWORD = re.compile(r"([?&][^=&]*(?:pass|secret|token|key)[^=&]*=)[^&]*", re.IGNORECASE)
+
+
+def hide_password(url: str) -> str:
+    """Write a database's *url* so that it may be shown."""
+    return _QUERY_PASSWORD.sub(r"\1***", _PASSWORD.sub(r"\1:***@", url))
+
+
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+Pause = Annotated[float, Field(ge=0, le=86_400)]
+Bound = Annotated[int, Field(ge=-SAFE_INTEGER, le=SAFE_INTEGER)]
+FileName = Annotated[str, Field(min_length=1)]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class CollectSettings(_Table):
+    """The ``[collect]`` table.
+
+    Attributes:
+        deadline_seconds: what one run may take.
+        evidence_bytes: how much of a failed answer's body is kept.
+        max_bytes: the largest body that is read.
+    """
+
+    deadline_seconds: Seconds = 300.0
+    evidence_bytes: int = Field(default=4096, ge=0, le=2**20)
+    max_bytes: int = Field(default=2**20, ge=1, le=2**30)
+
+
+class StoreSettings(_Table):
+    """The ``[store]`` table.
+
+    Attributes:
+        url: a SQLAlchemy URL with an absolute path; its password is left out of dumps.
+        busy_seconds: how long another writer is waited for.
+        keep_numbers: whether the numbers are kept beside their sum.
+    """
+
+    url: Annotated[str, PlainSerializer(hide_password)] = Field(default="", repr=False)
+    busy_seconds: Pause = 10.0
+    keep_numbers: bool = True
+
+
+class SandboxSettings(_Table):
+    """The ``[sandbox]`` table: how this program plays the upstreams.
+
+    Attributes:
+        latency_seconds: how long every answer takes.
+        faults: such as ``stall`` (all upstreams) or ``anu_legacy:stall``.
+        rules: whether rate limits and quotas are enforced.
+    """
+
+    latency_seconds: Pause = 0.2
+    faults: tuple[Annotated[str, AfterValidator(check_fault)], ...] = Field((), strict=False)
+    rules: bool = True
+
+
+class SourceSettings(_Table):
+    """One ``[sources.<name>]`` table. Where the default is None, the kind decides.
+
+    Attributes:
+        url: base address of the upstream; never set for a sandbox kind.
+        min: lower bound of the numbers, inclusive; set together with ``max`` or not at all.
+        max: upper bound of the numbers, inclusive.
+        word: sets ``min`` and ``max`` to what an unsigned word of so many bits holds.
+        batch_sizes: numbers per batch, in order; the key in the file is ``batches``.
+        in_flight: requests that may be on their way at once.
+        merge: whether one request may serve several batches.
+        attempt_seconds: what one attempt may take in all.
+        connect_seconds: what connecting may take; never more than ``attempt_seconds``.
+        read_seconds: how long to wait for the next byte; None: as long as the attempt.
+        retries: attempts after the first.
+        backoff_seconds: the wait before the first retry.
+        api_key_env: the environment variable that holds the key.
+        api_key_file: the file that holds the key; absolute.
+        email: whom the upstream may write to about our requests.
+        ca_file: PEM certificates to trust in place of the system's; absolute.
+        allow_http: whether the key may travel unencrypted.
+        format: what random.org is to answer with.
+        api_key: the key itself, known if the source is enabled; never in a file, dump or repr.
+    """
+
+    kind: Kind
+    enabled: bool = True
+    url: Annotated[str, AfterValidator(check_url)] | None = None
+    min: Bound | None = None
+    max: Bound | None = None
+    word: Literal["uint8", "uint16"] | None = None
+    batch_sizes: Annotated[Sequence[int], PlainValidator(check_batches), PlainSerializer(list)] = (
+        Field(alias="batches")
+    )
+    in_flight: int | None = Field(default=None, ge=1, le=1000)
+    merge: bool | None = None
+    attempt_seconds: Seconds | None = None
+    connect_seconds: Seconds = 10.0
+    read_seconds: Seconds | None = None
+    retries: int = Field(default=2, ge=0, le=100)
+    backoff_seconds: Pause = 0.5
+    api_key_env: Annotated[str, AfterValidator(check_variable)] | None = None
+    api_key_file: FileName | None = None
+    email: Annotated[str, AfterValidator(check_email)] | None = None
+    ca_file: FileName | None = None
+    allow_http: bool = False
+    format: Literal["plain", "html"] | None = None
+    api_key: SecretStr | None = Field(default=None, exclude=True, repr=False)
+
+    @property
+    def is_sandbox(self) -> bool:
+        """Tell whether this program itself plays the upstream."""
+        return self.kind.startswith(_SANDBOX)
+
+    @property
+    def upstream(self) -> str:
+        """Name the upstream that is asked or played."""
+        return self.kind.removeprefix(_SANDBOX)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything that the user decided.
+
+    Attributes:
+        path: the file that it came from, absolute; None if there was none.
+        sources: by name, in the order of the file.
+    """
+
+    sources: Mapping[str, SourceSettings]
+    collect: CollectSettings = field(default_factory=CollectSettings)
+    store: StoreSettings = field(default_factory=StoreSettings)
+    sandbox: SandboxSettings = field(default_factory=SandboxSettings)
+    path: Path | None = None
+
+    @property
+    def enabled_sources(self) -> dict[str, SourceSettings]:
+        """Pick the sources that are asked, in the order of the file."""
+        return {name: source for name, source in self.sources.items() if source.enabled}
+
+    @property
+    def digest(self) -> str:
+        """Hash all decisions, the order of sources included, without secrets: SHA-256 in hex."""
+        tables = [self.collect, self.store, self.sandbox, *self.sources.values()]
+        decided = [list(self.sources), [table.model_dump(mode="json") for table in tables]]
+        canonical = json.dumps(decided, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def keys_of(table: type[BaseModel]) -> list[str]:
+    """List the keys that *table* may have in the file."""
+    fields = table.model_fields.items()
+    return [field.alias or name for name, field in fields if not field.exclude]
