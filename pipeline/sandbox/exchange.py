@@ -1,0 +1,166 @@
+"""What the server, the imitations and the faults hand each other: plain values, no I/O."""
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum, auto
+from typing import Protocol, TypeVar
+
+JSON = "application/json"
+TEXT = "text/plain"
+HTML = "text/html"
+
+INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
+MEMORY = 10_000  # clients, keys or paths that a table of an imitation remembers
+
+Headers = tuple[tuple[str, str], ...]
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class Signal(Enum):
+    """A step of a script that is neither bytes nor a pause."""
+
+    RESET = auto()
+
+
+Step = bytes | float | Signal
+"""Bytes to send, seconds to pause (``inf``: until the client leaves), or a reset."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """A request as it came off the wire, not yet routed.
+
+    Attributes:
+        headers: by lower-case name; the last of two wins.
+        client: the peer's address.
+        port: the peer's port, which tells connections apart.
+    """
+
+    method: str
+    target: str
+    headers: Mapping[str, str]
+    body: bytes
+    client: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """A call that reached an imitation.
+
+    Attributes:
+        target: as it stood in the request line.
+        path: below the kind's prefix, with a leading slash.
+        query: decoded; every value that a name was given.
+        headers: by lower-case name.
+        client: the address that asks, the unit of most upstreams' limits.
+        seconds: monotonic time of arrival.
+        utc: wall time of arrival.
+        in_flight: other requests of this client to this upstream, not answered yet.
+    """
+
+    method: str
+    target: str
+    path: str
+    query: Mapping[str, Sequence[str]]
+    headers: Mapping[str, str]
+    body: bytes
+    client: str
+    seconds: float
+    utc: datetime
+    in_flight: int
+
+    def param(self, name: str) -> str | None:
+        """Give the first value of a query parameter."""
+        values = self.query.get(name)
+        return values[0] if values else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Numbers:
+    """What a good answer is made of, so that a fault can tell it wrongly.
+
+    Attributes:
+        tokens: the numbers as they are written in the body.
+        high: the largest number that the request allows.
+        render: tokens to body.
+    """
+
+    tokens: Sequence[str]
+    high: int
+    render: Callable[[Sequence[str]], bytes]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Response:
+    """One answer; the server adds the length.
+
+    Attributes:
+        delay_seconds: waited before the first byte.
+        violations: the rules that the request broke.
+        numbers: present in a good answer only.
+        script: played byte by byte instead of the rest, then the connection ends.
+    """
+
+    status: int = 200
+    headers: Headers = ()
+    body: bytes = b""
+    delay_seconds: float = 0.0
+    violations: tuple[str, ...] = ()
+    numbers: Numbers | None = None
+    script: Iterator[Step] | None = None
+
+
+class Upstream(Protocol):
+    """An imitation: its state is its rules' memory, its only input the request.
+
+    Attributes:
+        example: a path that works, for the index.
+    """
+
+    example: str
+
+    def answer(self, request: Request, /) -> Response:
+        """Answer as the upstream would."""
+
+    def refuse(self, request: Request, /) -> Response:
+        """Refuse in the upstream's own words, whatever was asked."""
+
+
+def answer_text(
+    body: str, status: int = 200, content_type: str = TEXT, headers: Headers = ()
+) -> Response:
+    """Make an answer of *body*."""
+    return Response(
+        status=status, headers=(("Content-Type", content_type), *headers), body=body.encode()
+    )
+
+
+def answer_numbers(numbers: Numbers, content_type: str = JSON, headers: Headers = ()) -> Response:
+    """Make the good answer that *numbers* render to."""
+    return Response(
+        headers=(("Content-Type", content_type), *headers),
+        body=numbers.render(numbers.tokens),
+        numbers=numbers,
+    )
+
+
+def parse_integer(value: str | None) -> int | None:
+    """Read a decimal integer of at most 18 digits; None if it is anything else."""
+    return int(value) if value is not None and INTEGER.fullmatch(value) else None
+
+
+def compact(value: object) -> str:
+    """Write JSON without blanks, as the imitated servers do."""
+    return json.dumps(value, separators=(",", ":"))
+
+
+def remember(memory: dict[K, V], key: K, value: V) -> None:
+    """Set *key*, and forget the oldest one when the table is full."""
+    memory[key] = value
+    if len(memory) > MEMORY:
+        del memory[next(iter(memory))]

@@ -1,0 +1,278 @@
+"""An imitation of random.org's JSON-RPC API, release 4: keys, daily ledgers, advisory delay.
+
+Wire facts: api.random.org/json-rpc/4/basic and /error-codes, and answers recorded by clients.
+Imitated are ``generateIntegers`` and ``getUsage``; another method does not exist here.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import date, datetime
+from math import ceil, inf, log2
+from random import SystemRandom
+from typing import Any
+
+from pipeline.sandbox.entropy import draw_integers
+from pipeline.sandbox.exchange import (
+    JSON,
+    Numbers,
+    Request,
+    Response,
+    answer_numbers,
+    answer_text,
+    compact,
+    remember,
+)
+from pipeline.sandbox.options import SandboxOptions
+
+PATH = "/json-rpc/4/invoke"
+KNOWN_KEYS = "00000000-0000-4000-8000-"  # what a key that exists begins with
+STOPPED_KEY = f"{KNOWN_KEYS}000000000401"
+KEY_LENGTH = 36
+REQUESTS_PER_DAY = 1_000
+BITS_PER_DAY = 250_000
+MAX_NUMBERS = 10_000
+LIMIT = 1_000_000_000  # of min and max, on both sides of 0
+DIGITS = {2: "b", 8: "o", 10: "d", 16: "x"}
+CREATED = "2013-02-01 17:53:40Z"
+
+
+class _RpcError(Exception):
+    """An ``error`` object; *data* holds the values that the message is made of."""
+
+    def __init__(
+        self, code: int, message: str, data: list[Any] | None = None, violation: str = ""
+    ) -> None:
+        super().__init__(message)
+        self.error = {"code": code, "message": message, "data": data}
+        self.violations = (violation,) if violation else ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    n: int
+    low: int
+    high: int
+    may_repeat: bool
+    base: int
+
+    @property
+    def bits(self) -> int:
+        return ceil(self.n * log2(self.high - self.low + 1))
+
+
+@dataclass(slots=True)
+class _Account:
+    """What one key has used today, and when it may ask again."""
+
+    day: date
+    requests: int = 0
+    bits: int = 0
+    total_requests: int = 0
+    total_bits: int = 0
+    ready_at: float = field(default=-inf)
+
+    def charge(self, bits: int) -> None:
+        self.requests += 1
+        self.bits += bits
+        self.total_requests += 1
+        self.total_bits += bits
+
+
+def _integer(params: Mapping[str, Any], name: str, low: int, high: int) -> int:
+    value = params.get(name)
+    if value is None:
+        raise _RpcError(-32602, "Invalid params")
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise _RpcError(200, f"Parameter '{name}' is malformed", [name])
+    if not low <= value <= high:
+        allowed = f"allowable values are [{low},{high}]"
+        message = f"Parameter '{name}' is out of range; {allowed}"
+        raise _RpcError(202, message, [name, low, high])
+    return value
+
+
+def _parse_order(params: Mapping[str, Any]) -> _Order:
+    order = _Order(
+        n=_integer(params, "n", 1, MAX_NUMBERS),
+        low=_integer(params, "min", -LIMIT, LIMIT),
+        high=_integer(params, "max", -LIMIT, LIMIT),
+        may_repeat=params.get("replacement", True) is not False,
+        base=params.get("base", 10),
+    )
+    if order.low >= order.high:
+        message = "Parameter 'min' must be less than parameter 'max'"
+        raise _RpcError(300, message, ["min", "max"])
+    if not isinstance(order.base, int) or order.base not in DIGITS:
+        raise _RpcError(201, "Parameter 'base' has illegal value", ["base"])
+    domain = order.high - order.low + 1
+    if not order.may_repeat and order.n > domain:
+        asked = f"You requested {order.n} values without replacement"
+        message = f"{asked} but the domain you specified only contains {domain}"
+        raise _RpcError(301, message, [order.n, domain])
+    if params.get("pregeneratedRandomization") is not None:
+        raise _RpcError(100, "Pregenerated randomization is not imitated here")
+    return order
+
+
+def _tokens(order: _Order) -> list[str]:
+    if order.may_repeat:
+        values = draw_integers(order.n, order.low, order.high)
+    else:
+        values = SystemRandom().sample(range(order.low, order.high + 1), order.n)
+    if order.base == 10:  # noqa: PLR2004 - the decimal base is no magic number
+        return [str(value) for value in values]
+    return [f'"{value:{DIGITS[order.base]}}"' for value in values]
+
+
+def _stamp(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%d %H:%M:%SZ")
+
+
+def _parse_call(body: bytes) -> dict[str, Any]:
+    try:
+        call = json.loads(body)
+    except (ValueError, RecursionError):
+        raise _RpcError(-32700, "Parse error") from None
+    if not isinstance(call, dict) or call.get("jsonrpc") != "2.0":
+        raise _RpcError(-32600, "Invalid Request")
+    # An id of another type could nest too deeply to be echoed.
+    if not isinstance(call.get("method"), str) or isinstance(call.get("id"), dict | list):
+        raise _RpcError(-32600, "Invalid Request")
+    return call
+
+
+def _error_response(error: _RpcError, call_id: object) -> Response:
+    answer = {"jsonrpc": "2.0", "error": error.error, "id": call_id}
+    return replace(answer_text(compact(answer), content_type=JSON), violations=error.violations)
+
+
+class RandomOrgJsonRpc:
+    """Keeps an account per key, and notices who does not wait as advised."""
+
+    example = f"{PATH}  (POST)"
+
+    def __init__(self, options: SandboxOptions) -> None:
+        self._options = options
+        self._accounts: dict[str, _Account] = {}
+
+    def answer(self, request: Request, /) -> Response:
+        """Serve one call; its errors are 200 with an ``error``, as upstream."""
+        if request.path != PATH:
+            return answer_text("Not Found\n", 404)
+        if request.method != "POST":
+            return answer_text("Method Not Allowed\n", 405, headers=(("Allow", "POST"),))
+        content_type = request.headers.get("content-type", "")
+        if content_type.partition(";")[0].strip().lower() != JSON:
+            return answer_text("Unsupported Media Type\n", 415)
+        try:
+            call = _parse_call(request.body)
+        except _RpcError as error:
+            return _error_response(error, None)
+        try:
+            response = self._invoke(request, call)
+        except _RpcError as error:
+            response = _error_response(error, call.get("id"))
+        if "id" not in call:
+            return Response(status=204, violations=response.violations)
+        return response
+
+    def _invoke(self, request: Request, call: Mapping[str, Any]) -> Response:
+        params = call.get("params")
+        if not isinstance(params, dict):
+            raise _RpcError(-32602, "Invalid params")
+        match call["method"]:
+            case "generateIntegers":
+                return self._generate_integers(request, call, params)
+            case "getUsage":
+                return self._get_usage(request, call, params)
+        raise _RpcError(-32601, "Method not found")
+
+    def _account(self, request: Request, params: Mapping[str, Any]) -> _Account:
+        key = params.get("apiKey")
+        if not isinstance(key, str) or len(key) != KEY_LENGTH:
+            raise _RpcError(200, "Parameter 'apiKey' is malformed", ["apiKey"], "key")
+        if self._options.rules and not key.startswith(KNOWN_KEYS):
+            raise _RpcError(400, "The API key you specified does not exist", violation="key")
+        if self._options.rules and key == STOPPED_KEY:
+            raise _RpcError(401, "The API key you specified is not running", violation="key")
+        today = request.utc.date()
+        account = self._accounts.get(key) or _Account(today)
+        remember(self._accounts, key, account)
+        if account.day != today:
+            account.day, account.requests, account.bits = today, 0, 0
+        return account
+
+    def _generate_integers(
+        self, request: Request, call: Mapping[str, Any], params: Mapping[str, Any]
+    ) -> Response:
+        account = self._account(request, params)
+        order = _parse_order(params)
+        violations: tuple[str, ...] = ()
+        if self._options.rules:
+            violations = self._hurry(request, account)
+            self._check_allowance(account, order.bits)
+        account.charge(order.bits)
+        latency = self._options.latency_seconds
+        account.ready_at = request.seconds + latency + self._options.advisory_delay_ms / 1000
+        numbers = self._numbers(request, call, order, account)
+        return replace(answer_numbers(numbers), violations=violations)
+
+    @staticmethod
+    def _hurry(request: Request, account: _Account) -> tuple[str, ...]:
+        in_flight = ("in_flight",) if request.in_flight else ()
+        return (*in_flight, "advisory_delay") if request.seconds < account.ready_at else in_flight
+
+    @staticmethod
+    def _check_allowance(account: _Account, bits: int) -> None:
+        prefix = "The operation requires"
+        requests_left = REQUESTS_PER_DAY - account.requests
+        if requests_left < 1:
+            message = f"{prefix} 1 requests, but the API key only has {requests_left} left"
+            raise _RpcError(402, message, [1, requests_left], "quota")
+        bits_left = BITS_PER_DAY - account.bits
+        if bits_left < bits:
+            message = f"{prefix} {bits} bits, but the API key only has {bits_left} left"
+            raise _RpcError(403, message, [bits, bits_left], "quota")
+
+    def _numbers(
+        self, request: Request, call: Mapping[str, Any], order: _Order, account: _Account
+    ) -> Numbers:
+        tail = {
+            "bitsUsed": order.bits,
+            "bitsLeft": BITS_PER_DAY - account.bits,
+            "requestsLeft": REQUESTS_PER_DAY - account.requests,
+            "advisoryDelay": self._options.advisory_delay_ms,
+        }
+        end = f'"completionTime":"{_stamp(request.utc)}"}},{compact(tail)[1:]}'
+        call_id = compact(call.get("id"))
+
+        def render(tokens: Sequence[str]) -> bytes:
+            random = f'{{"random":{{"data":[{",".join(tokens)}],{end}'
+            return f'{{"jsonrpc":"2.0","result":{random},"id":{call_id}}}'.encode()
+
+        return Numbers(tokens=_tokens(order), high=order.high, render=render)
+
+    def _get_usage(
+        self, request: Request, call: Mapping[str, Any], params: Mapping[str, Any]
+    ) -> Response:
+        account = self._account(request, params)
+        usage = {
+            "status": "running",
+            "creationTime": CREATED,
+            "bitsLeft": BITS_PER_DAY - account.bits,
+            "requestsLeft": REQUESTS_PER_DAY - account.requests,
+            "totalBits": account.total_bits,
+            "totalRequests": account.total_requests,
+        }
+        answer = {"jsonrpc": "2.0", "result": usage, "id": call.get("id")}
+        return answer_text(compact(answer), content_type=JSON)
+
+    def refuse(self, request: Request, /) -> Response:
+        """Refuse because the day's requests are used up."""
+        message = "The operation requires 1 requests, but the API key only has 0 left"
+        try:
+            call_id = _parse_call(request.body).get("id")
+        except _RpcError:
+            call_id = None
+        return _error_response(_RpcError(402, message, [1, 0]), call_id)

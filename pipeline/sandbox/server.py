@@ -1,0 +1,319 @@
+"""The sandbox: routes calls to the imitations, and serves on 127.0.0.1 and nowhere else.
+
+``Sandbox`` decides the answers and does no I/O; ``serve`` is the server around it. Bare sockets
+and h11 rather than an HTTP framework, so that a fault can lie about every byte.
+"""
+
+import socket
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from ssl import SSLContext, SSLError
+from urllib.parse import parse_qs, unquote
+
+from anyio import (
+    TASK_STATUS_IGNORED,
+    BrokenResourceError,
+    EndOfStream,
+    Semaphore,
+    create_task_group,
+    fail_after,
+    sleep,
+    wait_readable,
+)
+from anyio.abc import TaskStatus
+from anyio.streams.tls import TLSStream
+
+from pipeline.errors import ConfigError
+from pipeline.sandbox.connection import Connection
+from pipeline.sandbox.exchange import (
+    JSON,
+    Call,
+    Request,
+    Response,
+    answer_text,
+    compact,
+    remember,
+)
+from pipeline.sandbox.faults import ChosenFault, answer_with, parse_fault
+from pipeline.sandbox.journal import MAX_TARGET, Entry, Journal
+from pipeline.sandbox.options import SandboxOptions
+from pipeline.sandbox.registry import KINDS
+from pipeline.sandbox.tls import make_identity
+from pipeline.sandbox.wire import Wire
+
+HOST = "127.0.0.1"
+BACKLOG = 512
+MAX_CONNECTIONS = 512
+HANDSHAKE_SECONDS = 10.0
+ACCEPT_PAUSE_SECONDS = 0.1  # when no descriptor is left for the next connection
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clock:
+    """Where the sandbox reads the time, so that a test can turn it."""
+
+    seconds: Callable[[], float] = time.monotonic
+    utc: Callable[[], datetime] = _utc_now
+
+
+def _choose_faults(chosen: tuple[str, ...]) -> dict[str, list[ChosenFault]]:
+    """Sort ``[KIND:]NAME[=VALUE]`` by kind."""
+    by_kind: dict[str, list[ChosenFault]] = {kind: [] for kind in KINDS}
+    for each in chosen:
+        kind, colon, fault = each.partition(":")
+        is_for_one = bool(colon) and "=" not in kind
+        if is_for_one and kind not in KINDS:
+            raise ConfigError(f"no upstream is named {kind!r}; use one of {', '.join(KINDS)}")
+        parsed = parse_fault(fault if is_for_one else each)
+        for name in [kind] if is_for_one else KINDS:
+            by_kind[name].append(parsed)
+    return by_kind
+
+
+def _split_faults(path: str) -> tuple[list[ChosenFault], str]:
+    """Take ``/~FAULT`` segments off the front of *path*."""
+    chosen = []
+    while path.startswith("/~"):
+        segment, _, rest = path[2:].partition("/")
+        chosen.append(parse_fault(unquote(segment)))
+        path = f"/{rest}"
+    return chosen, path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Route:
+    """Where a target leads: *whole* is its path, *path* what is below the kind."""
+
+    kind: str
+    faults: list[ChosenFault]
+    whole: str
+    path: str
+    query: str
+
+
+class Sandbox:
+    """The imitated upstreams with their memory, and the journal of what they were asked.
+
+    Attributes:
+        port: where it is served, from the moment ``serve`` reports that it has started.
+        journal: requests and violations so far.
+        ca_pem: with TLS, the authority that a client is to trust.
+    """
+
+    def __init__(
+        self,
+        options: SandboxOptions | None = None,
+        *,
+        clock: Clock | None = None,
+        on_request: Callable[[Entry], None] | None = None,
+    ) -> None:
+        """Prepare the upstreams; *on_request* sees each entry before its answer is sent.
+
+        Raises:
+            ConfigError: a fault or an upstream that does not exist; TLS without its package.
+        """
+        self.options = options or SandboxOptions()
+        self.port = self.options.port
+        self.journal = Journal()
+        self._clock = clock or Clock()
+        self._on_request = on_request
+        self._faults = _choose_faults(self.options.faults)
+        self._upstreams = {kind: make(self.options) for kind, make in KINDS.items()}
+        self._in_flight: Counter[tuple[str, str]] = Counter()
+        self._seen: dict[tuple[str, str], int] = {}
+        identity = make_identity(self.options.tls) if self.options.tls else None
+        self.tls_context = identity.context if identity else None
+        self.ca_pem = identity.ca_pem if identity else None
+
+    @property
+    def root(self) -> str:
+        """Give the URL of the index, without a trailing slash."""
+        return f"{'https' if self.options.tls else 'http'}://{HOST}:{self.port}"
+
+    def url(self, kind: str, *faults: str) -> str:
+        """Give the base URL of an upstream, under the given faults."""
+        return "".join([self.root, *(f"/~{fault}" for fault in faults), f"/{kind}"])
+
+    def describe(self) -> str:
+        """List the URLs, one a line."""
+        lines = [f"{self.url(kind)}{each.example}" for kind, each in self._upstreams.items()]
+        return "\n".join([*lines, f"{self.root}/log", f"{self.root}/violations", ""])
+
+    @contextmanager
+    def exchange(self, call: Call) -> Iterator[Response]:
+        """Decide the answer to *call*, which is in flight until the block ends."""
+        route = self._route(call.target)
+        if isinstance(route, Response):
+            yield route
+            return
+        client = route.kind, call.client
+        request = self._request(call, route, in_flight=self._in_flight[client])
+        self._in_flight[client] += 1
+        try:
+            yield self._answer(call, route, request)
+        finally:
+            self._in_flight[client] -= 1
+
+    def _route(self, target: str) -> _Route | Response:
+        path, _, query = target.partition("?")
+        try:
+            faults, below = _split_faults(path)
+        except ConfigError as exc:
+            return answer_text(f"{exc}\n", 404)
+        kind, _, rest = below[1:].partition("/")
+        if kind not in self._upstreams:
+            return self._answer_itself(kind)
+        faults = [*self._faults[kind], *faults]
+        return _Route(kind=kind, faults=faults, whole=path, path=f"/{rest}", query=query)
+
+    def _answer_itself(self, name: str) -> Response:
+        match name:
+            case "":
+                return answer_text(self.describe())
+            case "log":
+                entries = [entry.as_json() for entry in self.journal.entries]
+                return answer_text(compact(entries), content_type=JSON)
+            case "violations":
+                return answer_text(compact(self.journal.count_violations()), content_type=JSON)
+        return answer_text("nothing is imitated here; GET / lists what is\n", 404)
+
+    def _request(self, call: Call, route: _Route, *, in_flight: int) -> Request:
+        return Request(
+            method=call.method,
+            target=call.target,
+            path=route.path,
+            query=parse_qs(route.query, keep_blank_values=True),
+            headers=call.headers,
+            body=call.body,
+            client=call.client,
+            seconds=self._clock.seconds(),
+            utc=self._clock.utc(),
+            in_flight=in_flight,
+        )
+
+    def _answer(self, call: Call, route: _Route, request: Request) -> Response:
+        upstream = self._upstreams[route.kind]
+        if route.faults:
+            nth = self._count(call.client, route.whole)
+            response = answer_with(route.faults, request, upstream, nth)
+        else:
+            response = upstream.answer(request)
+        self._note(call, route, request, response)
+        latency = self.options.latency_seconds
+        return replace(response, delay_seconds=response.delay_seconds + latency)
+
+    def _count(self, client: str, path: str) -> int:
+        nth = self._seen.get((client, path), 0) + 1
+        remember(self._seen, (client, path), nth)
+        return nth
+
+    def _note(self, call: Call, route: _Route, request: Request, response: Response) -> None:
+        entry = Entry(
+            seconds=request.seconds,
+            utc=request.utc,
+            kind=route.kind,
+            method=call.method,
+            target=call.target[:MAX_TARGET],
+            port=call.port,
+            status=response.status if response.script is None else None,
+            violations=response.violations,
+        )
+        self.journal.note(entry)
+        if self._on_request is not None:
+            self._on_request(entry)
+
+
+@contextmanager
+def _ungrouped() -> Iterator[None]:
+    """Let a lone exception leave a task group as itself."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        if len(group.exceptions) > 1:
+            raise
+        lone = group.exceptions[0]
+    else:
+        return
+    raise lone
+
+
+def _listen(port: int) -> socket.socket:
+    try:
+        listener = socket.create_server((HOST, port), backlog=BACKLOG)
+    except OSError as exc:
+        raise ConfigError(f"--port {port}: {exc.strerror}; --port 0 takes a free one") from exc
+    listener.settimeout(0)
+    return listener
+
+
+async def _accept(listener: socket.socket) -> Wire:
+    while True:
+        await wait_readable(listener)
+        try:
+            connection, peer = listener.accept()
+        except BlockingIOError:  # that client has left already
+            continue
+        except OSError:
+            await sleep(ACCEPT_PAUSE_SECONDS)
+            continue
+        return Wire(connection, peer)
+
+
+async def _secure(wire: Wire, context: SSLContext) -> TLSStream:
+    with fail_after(HANDSHAKE_SECONDS):
+        # Not standard-compatible: then a cut body is cut under TLS as well, without a notice.
+        return await TLSStream.wrap(
+            wire, server_side=True, ssl_context=context, standard_compatible=False
+        )
+
+
+async def _serve_client(sandbox: Sandbox, wire: Wire, slots: Semaphore) -> None:
+    context = sandbox.tls_context
+    try:
+        stream = await _secure(wire, context) if context else wire
+        await Connection(stream, wire, sandbox.exchange).serve()
+    except (EndOfStream, BrokenResourceError, SSLError, TimeoutError):
+        return
+    finally:
+        wire.close()
+        slots.release()
+
+
+async def serve(sandbox: Sandbox, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
+    """Serve *sandbox* until cancelled; started, for ``TaskGroup.start``, once the port is bound.
+
+    Raises:
+        ConfigError: the port is taken.
+    """
+    slots = Semaphore(MAX_CONNECTIONS)
+    with _ungrouped(), _listen(sandbox.options.port) as listener:
+        sandbox.port = listener.getsockname()[1]
+        async with create_task_group() as tasks:
+            task_status.started()
+            while True:
+                await slots.acquire()
+                tasks.start_soon(_serve_client, sandbox, await _accept(listener), slots)
+
+
+@asynccontextmanager
+async def serving(
+    options: SandboxOptions | None = None,
+    *,
+    clock: Clock | None = None,
+    on_request: Callable[[Entry], None] | None = None,
+) -> AsyncIterator[Sandbox]:
+    """Make a sandbox and serve it for the length of the block."""
+    sandbox = Sandbox(options, clock=clock, on_request=on_request)
+    with _ungrouped():
+        async with create_task_group() as tasks:
+            await tasks.start(serve, sandbox)
+            yield sandbox
+            tasks.cancel_scope.cancel()
