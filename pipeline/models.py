@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from pipeline.errors import ErrorName, Phase
+from pipeline.errors import ErrorName, Phase, Whose
 
 
 class Verdict(StrEnum):
@@ -43,7 +43,7 @@ class Batch:
 
     @property
     def name(self) -> str:
-        """Give the name within the run: ``w0``, ``w1``, …"""
+        """Give the name within the run: ``w0``, ``w1`` and so on."""
         return f"w{self.number}"
 
 
@@ -159,3 +159,129 @@ class Outcome:
     numbers: tuple[int, ...] = ()
     error: ErrorName | None = None
     detail: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSummary:
+    """One run as the store knows it; while it is running its totals are 0.
+
+    Attributes:
+        uid: 32 hex digits that no other run has, on any machine.
+        host: the machine that ran it.
+        config_digest: hash of the settings it ran with.
+        clock_us: how long it took by the clock; None if nobody saw its end.
+        waited_us: all phases of all attempts added up: what it would have taken one by one.
+        numbers: how many numbers were collected.
+    """
+
+    id: int
+    uid: str
+    host: str
+    pid: int
+    version: str
+    config_digest: str
+    config_path: str
+    started_at: datetime
+    ended_at: datetime | None
+    status: RunStatus
+    clock_us: int | None
+    ordered: int
+    collected: int
+    failed: int
+    deferred: int
+    cancelled: int
+    numbers: int
+    attempts: int
+    waited_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchRecord:
+    """One batch as the store knows it.
+
+    Attributes:
+        verdict: None while the run has not decided it.
+        sum: of its numbers, exact; None unless collected.
+        packed: its numbers as ``store.numbers`` packs them; None if not kept or not asked for.
+        digest: SHA-256 over n, min, max and the packed numbers; None unless collected.
+    """
+
+    run_id: int
+    number: int
+    source: str
+    n: int
+    min: int
+    max: int
+    verdict: Verdict | None
+    fetch: int | None
+    attempt: int | None
+    offset: int | None
+    sum: int | None
+    packed: bytes | None
+    digest: bytes | None
+    error: ErrorName | None
+    detail: str | None
+
+    @property
+    def name(self) -> str:
+        """Give the name within the run: ``w0``, ``w1`` and so on."""
+        return f"w{self.number}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptRecord:
+    """One attempt as the store knows it.
+
+    Attributes:
+        id: unique in the store, over all runs.
+        evidence: digest (hex) of the answer that was kept, None if none was; the answer itself
+            is in ``attempt.evidence`` only where one attempt was asked for.
+    """
+
+    id: int
+    run_id: int
+    attempt: Attempt
+    evidence: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptCase:
+    """One attempt with its evidence and the batches that it decided."""
+
+    record: AttemptRecord
+    batches: tuple[BatchRecord, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhaseTotals:
+    """How long one phase took over all attempts of a source that reached it, in microseconds.
+
+    Attributes:
+        n: how many attempts reached the phase; those that did not are in none of the figures.
+    """
+
+    source: str
+    phase: Phase
+    n: int
+    total_us: int
+    min_us: int
+    max_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailureGroup:
+    """All failed attempts of one source with the same error in the same phase.
+
+    Attributes:
+        n: how many attempts.
+        first_at: when the first of them began, UTC.
+        last_at: when the last of them began, UTC.
+    """
+
+    source: str
+    error: ErrorName
+    phase: Phase
+    whose: Whose
+    n: int
+    first_at: datetime
+    last_at: datetime

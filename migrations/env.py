@@ -1,0 +1,33 @@
+"""How Alembic reaches the database.
+
+At run time ``pipeline.store.schema`` hands over its own connection, inside a transaction that it
+commits itself. A developer names a database: ``alembic -x url=sqlite:////tmp/dev.db upgrade head``.
+"""
+
+from alembic import context
+from alembic.util import CommandError
+from sqlalchemy import Connection
+
+from pipeline.store.db import connect_to_migrate
+from pipeline.store.tables import Row
+
+
+def migrate(connection: Connection) -> None:
+    """Run the migrations on *connection*."""
+    context.configure(
+        connection=connection,
+        target_metadata=Row.metadata,
+        transactional_ddl=True,  # SQLite's DDL is transactional, once sqlite3 is told to begin
+        render_as_batch=True,  # SQLite cannot alter a table: it is made anew
+    )
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+if connection := context.config.attributes.get("connection"):
+    migrate(connection)
+elif url := context.get_x_argument(as_dictionary=True).get("url"):
+    with connect_to_migrate(url) as connection:
+        migrate(connection)
+else:
+    raise CommandError("name a database: alembic -x url=sqlite:////tmp/dev.db …")

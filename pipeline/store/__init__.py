@@ -1,0 +1,1 @@
+"""Everything that talks SQL; rows never leave this folder."""

@@ -1,0 +1,236 @@
+"""Every question to the store, one function each, answered with frozen values.
+
+Nothing here opens a session or ends its transaction. What may be long comes as an iterator that
+reads as it goes: use it up while its session lives. A reader in mid-answer keeps writers waiting
+under a rollback journal, so nobody should hold one open across a slow pipe.
+"""
+
+import json
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Float, Row, Select, cast, exists, func, null, select
+from sqlmodel import Session
+
+from pipeline.errors import ERRORS, ErrorName, Phase
+from pipeline.models import (
+    Attempt,
+    AttemptCase,
+    AttemptRecord,
+    BatchRecord,
+    Evidence,
+    FailureGroup,
+    PhaseTotals,
+    RunStatus,
+    RunSummary,
+    Timings,
+    Verdict,
+)
+from pipeline.store.tables import ATTEMPTS, BATCHES, EVIDENCE, PHASE_COLUMNS, RUNS
+
+ROWS_AT_ONCE = 1_000  # held in memory while an iterator reads
+
+_RUNS = select(RUNS).order_by(RUNS.c.id.desc())
+_BATCHES = select(BATCHES).order_by(BATCHES.c.run_id, BATCHES.c.number)
+_BATCHES_BARE = _BATCHES.with_only_columns(
+    *(column for column in BATCHES.c if column is not BATCHES.c.numbers), null().label("numbers")
+)
+
+
+def add_up(column: ColumnElement[Any]) -> ColumnElement[float]:
+    """Sum as a float: exact up to 2**53, and never SQLite's "integer overflow"."""
+    return func.sum(cast(column, Float(53)))
+
+
+def _stream(session: Session, query: Select[*tuple[Any, ...]]) -> Iterator[Row[*tuple[Any, ...]]]:
+    options = {"yield_per": ROWS_AT_ONCE}
+    return iter(session.connection().execute(query, execution_options=options))
+
+
+def recent_runs(
+    session: Session, *, since: datetime | None = None, source: str | None = None, limit: int
+) -> list[RunSummary]:
+    """List the newest *limit* runs, newest first.
+
+    *since* leaves out runs that started before it; *source* those that wanted nothing from it.
+    """
+    query = _RUNS.limit(limit)
+    if since is not None:
+        query = query.where(RUNS.c.started_at >= since)
+    if source is not None:
+        wanted = (BATCHES.c.run_id == RUNS.c.id) & (BATCHES.c.source == source)
+        query = query.where(exists().where(wanted))
+    return [_run_summary(row) for row in session.connection().execute(query)]
+
+
+def find_run(session: Session, *, run_id: int | None) -> RunSummary | None:
+    """Look up one run, the newest if *run_id* is None; None if there is no such run."""
+    query = _RUNS.limit(1) if run_id is None else _RUNS.where(RUNS.c.id == run_id)
+    row = session.connection().execute(query).first()
+    return None if row is None else _run_summary(row)
+
+
+def _run_summary(row: Row[*tuple[Any, ...]]) -> RunSummary:
+    return RunSummary(**(row._asdict() | {"status": RunStatus(row.status)}))
+
+
+def batches_of_run(
+    session: Session, *, run_id: int, with_numbers: bool = False
+) -> Iterator[BatchRecord]:
+    """Read the batches of a run in the order of their numbers."""
+    columns = _BATCHES if with_numbers else _BATCHES_BARE
+    return map(_batch_record, _stream(session, columns.where(BATCHES.c.run_id == run_id)))
+
+
+def _batch_record(row: Row[*tuple[Any, ...]]) -> BatchRecord:
+    return BatchRecord(
+        run_id=row.run_id,
+        number=row.number,
+        source=row.source,
+        n=row.n,
+        min=row.min,
+        max=row.max,
+        verdict=row.verdict and Verdict(row.verdict),
+        fetch=row.fetch,
+        attempt=row.attempt,
+        offset=row.offset,
+        sum=row.sum,
+        packed=row.numbers,
+        digest=row.digest,
+        error=row.error and ErrorName(row.error),
+        detail=row.detail,
+    )
+
+
+def attempts_of_run(session: Session, *, run_id: int) -> Iterator[AttemptRecord]:
+    """Read the attempts of a run, fetch by fetch, each fetch's in the order of its tries."""
+    query = (
+        select(ATTEMPTS)
+        .where(ATTEMPTS.c.run_id == run_id)
+        .order_by(ATTEMPTS.c.fetch, ATTEMPTS.c.number)
+    )
+    return map(_attempt_record, _stream(session, query))
+
+
+def _attempt_record(row: Row[*tuple[Any, ...]], evidence: Evidence | None = None) -> AttemptRecord:
+    attempt = Attempt(
+        fetch=row.fetch,
+        number=row.number,
+        source=row.source,
+        began_at=row.began_at,
+        timings=Timings(
+            wait_us=row.wait_us,
+            dns_us=row.dns_us,
+            connect_us=row.connect_us,
+            tls_us=row.tls_us,
+            send_us=row.send_us,
+            first_byte_us=row.first_byte_us,
+            body_us=row.body_us,
+            check_us=row.check_us,
+        ),
+        is_reused=row.is_reused,
+        status=row.status,
+        body_bytes=row.body_bytes,
+        error=row.error and ErrorName(row.error),
+        phase=row.phase and Phase(row.phase),
+        detail=row.detail,
+        retry_after_us=row.retry_after_us,
+        evidence=evidence,
+    )
+    return AttemptRecord(id=row.id, run_id=row.run_id, attempt=attempt, evidence=row.evidence)
+
+
+def find_attempt(session: Session, *, attempt_id: int) -> AttemptCase | None:
+    """Look up one attempt with its evidence and the batches that it decided."""
+    connection = session.connection()
+    row = connection.execute(select(ATTEMPTS).where(ATTEMPTS.c.id == attempt_id)).first()
+    if row is None:
+        return None
+    decided = (
+        (BATCHES.c.run_id == row.run_id)
+        & (BATCHES.c.fetch == row.fetch)
+        & (BATCHES.c.attempt == row.number)
+    )
+    batches = connection.execute(_BATCHES.where(decided))
+    evidence = _find_evidence(session, row.evidence) if row.evidence else None
+    return AttemptCase(
+        record=_attempt_record(row, evidence),
+        batches=tuple(map(_batch_record, batches)),
+    )
+
+
+def _find_evidence(session: Session, digest: str) -> Evidence:
+    row = session.connection().execute(select(EVIDENCE).where(EVIDENCE.c.digest == digest)).one()
+    return Evidence(
+        status=row.status,
+        headers=tuple((name, value) for name, value in json.loads(row.headers)),
+        body=row.body,
+        body_bytes=row.body_bytes,
+    )
+
+
+def phase_totals(session: Session, *, run_id: int) -> list[PhaseTotals]:
+    """Add up how long each phase took, by source and then in the order of the phases.
+
+    A phase that no attempt of a source reached is left out.
+    """
+    columns = [
+        figure(ATTEMPTS.c[name])
+        for figure in (func.count, add_up, func.min, func.max)
+        for name in PHASE_COLUMNS.values()
+    ]
+    query = (
+        select(ATTEMPTS.c.source, *columns)
+        .where(ATTEMPTS.c.run_id == run_id)
+        .group_by(ATTEMPTS.c.source)
+        .order_by(ATTEMPTS.c.source)
+    )
+    return [
+        PhaseTotals(source=source, phase=phase, n=n, total_us=int(total), min_us=low, max_us=high)
+        for source, *figures in session.connection().execute(query)
+        for phase, (n, total, low, high) in zip(PHASE_COLUMNS, _by_phase(figures), strict=True)
+        if n
+    ]
+
+
+def _by_phase(figures: list[Any]) -> Iterator[tuple[Any, ...]]:
+    size = len(PHASE_COLUMNS)
+    return zip(*(figures[at : at + size] for at in range(0, len(figures), size)), strict=True)
+
+
+def failures(
+    session: Session, *, since: datetime | None = None, source: str | None = None
+) -> list[FailureGroup]:
+    """Count the failed attempts of all runs by source, error and phase, most frequent first.
+
+    *since* leaves out attempts that began before it; *source* those of other sources.
+    """
+    n = func.count().label("n")
+    first_at = func.min(ATTEMPTS.c.began_at).label("first_at")
+    last_at = func.max(ATTEMPTS.c.began_at).label("last_at")
+    group = (ATTEMPTS.c.source, ATTEMPTS.c.error, ATTEMPTS.c.phase)
+    query = (
+        select(*group, n, first_at, last_at)
+        .where(ATTEMPTS.c.error.is_not(None))
+        .group_by(*group)
+        .order_by(n.desc(), *group)
+    )
+    if since is not None:
+        query = query.where(ATTEMPTS.c.began_at >= since)
+    if source is not None:
+        query = query.where(ATTEMPTS.c.source == source)
+    return [_failure_group(row) for row in session.connection().execute(query)]
+
+
+def _failure_group(row: Row[*tuple[Any, ...]]) -> FailureGroup:
+    error = ErrorName(row.error)
+    return FailureGroup(
+        source=row.source,
+        error=error,
+        phase=Phase(row.phase),
+        whose=ERRORS[error].whose,
+        n=row.n,
+        first_at=row.first_at,
+        last_at=row.last_at,
+    )

@@ -1,0 +1,204 @@
+"""What only SQLite needs: its file, its pragmas, its journal, and what its errors mean."""
+
+import os
+import sqlite3
+import stat
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from uuid import uuid4
+
+from sqlalchemy import URL, Connection, Engine, QueuePool, create_engine, event
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from pipeline.errors import StoreBusy, StoreError
+from pipeline.lock import make_folder
+
+IS_WRITE = "pipeline_is_write"  # execution option of an engine whose transactions write
+
+# By SQLite's result code, the extended one first: what is wrong and what to do about it.
+_MEANINGS = {
+    sqlite3.SQLITE_FULL: "the disk is full; nothing more is stored until there is space",
+    sqlite3.SQLITE_IOERR: "the disk failed or has no space; check space, quotas and the disk",
+    sqlite3.SQLITE_READONLY: "read-only: check the permissions of the file, its folder and mount",
+    sqlite3.SQLITE_READONLY_DBMOVED: "deleted or replaced by somebody while we had it open",
+    sqlite3.SQLITE_CORRUPT: "damaged; restore a backup, or save what is left with `.recover`",
+    sqlite3.SQLITE_NOTADB: "not a database, or damaged at its start; restore a backup",
+    sqlite3.SQLITE_CANTOPEN: "cannot be opened: check the permissions of the file and its folder",
+}
+
+
+def find_file(url: URL) -> Path | None:
+    """Find the file that a URL names; None if it is no SQLite URL.
+
+    A symbolic link is followed, also to a place where nothing is yet: SQLite keeps the journal of
+    a database beside the real file, and so do we with everything else that lies beside it.
+
+    Raises:
+        StoreError: it is one, but of a database in memory or a ``file:`` URI.
+    """
+    if url.get_backend_name() != "sqlite":
+        return None
+    if not url.database or url.database.startswith((":memory:", "file:")):
+        raise StoreError(f"{url}: store.url must name a file, as in sqlite:///pipeline.db")
+    return Path(url.database).resolve()
+
+
+def journal_mode_for(version: tuple[int, ...]) -> str:
+    """Choose the journal for a version of the SQLite library.
+
+    WAL lets readers and the writer work side by side. But in libraries before 3.51.3 (back-ported
+    to 3.50.7) a checkpoint that meets another connection's write can reset the log too early and
+    corrupt the database. There we take the rollback journal, and TRUNCATE rather than DELETE:
+    with synchronous=FULL SQLite syncs the truncated journal, so a commit that was acknowledged
+    survives a power cut, whereas a deleted journal may come back and undo it.
+    """
+    has_fix = version >= (3, 51, 3) or (3, 50, 7) <= version < (3, 51)
+    return "WAL" if has_fix else "TRUNCATE"
+
+
+def make_engine(
+    path: Path,
+    *,
+    busy_seconds: float,
+    for_writing: bool,
+    foreign_keys: bool = True,
+    version: tuple[int, ...] = sqlite3.sqlite_version_info,
+) -> Engine:
+    """Make an engine for an existing file; it never creates one.
+
+    Its transactions are real ones, DDL included: by default they are left to Python's sqlite3,
+    which begins too late and knows no BEGIN IMMEDIATE. Who is going to write takes the lock first:
+    a transaction that has read and then wants to write fails at once, busy timeout or not.
+    """
+    uri = f"{path.as_uri()}?mode=rw"  # for a read-only file SQLite itself falls back to reading
+    pragmas = [
+        f"foreign_keys = {'ON' if foreign_keys else 'OFF'}",
+        "synchronous = FULL",
+        f"journal_mode = {journal_mode_for(version)}" if for_writing else "query_only = ON",
+    ]
+
+    def connect() -> sqlite3.Connection:
+        return sqlite3.connect(
+            uri, uri=True, timeout=busy_seconds, isolation_level=None, check_same_thread=False
+        )
+
+    def set_pragmas(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
+        cursor = connection.cursor()
+        for pragma in pragmas:
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    def begin(connection: Connection) -> None:
+        is_write = connection.get_execution_options().get(IS_WRITE, False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if is_write else "BEGIN")
+
+    engine = create_engine("sqlite://", creator=connect, poolclass=QueuePool, hide_parameters=True)
+    event.listen(engine, "connect", set_pragmas)
+    event.listen(engine, "begin", begin)
+    return engine
+
+
+def check_file(path: Path) -> None:
+    """See that *path* is a file that may hold a database.
+
+    Raises:
+        StoreError: it is missing, empty, or no regular file (SQLite would hang on a FIFO).
+    """
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        raise StoreError(f"no database yet at {path}: run `pipeline collect` first") from None
+    except OSError as exc:
+        raise StoreError(f"{path}: {exc.strerror}") from exc
+    if not stat.S_ISREG(found.st_mode):
+        raise StoreError(f"{path} is no file but a folder or a device; choose another store.url")
+    if found.st_size == 0:
+        raise StoreError(
+            f"{path} is empty, not a pipeline database; remove it or choose another store.url"
+        )
+
+
+def identity(path: Path) -> tuple[int, int] | None:
+    """Tell which file has this name now, to find out later whether it still does."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def create_file(path: Path, content: bytes) -> None:
+    """Put a complete database in place, unless somebody else did so in the meantime.
+
+    It gets its name by a hard link, when it is whole and on the disk: nobody ever sees a half
+    of it, and of two that create it at once the second one keeps its hands off the first's.
+
+    Raises:
+        StoreError: the folder or the file cannot be made.
+    """
+    try:
+        make_folder(path.parent)
+        with _beside(path) as temporary:
+            with temporary.open("r+b") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            with suppress(FileExistsError):
+                os.link(temporary, path)
+            _sync_folder(path.parent)
+    except OSError as exc:
+        raise StoreError(f"{path} cannot be created: {exc.strerror}") from exc
+
+
+def back_up(path: Path, target: Path) -> None:
+    """Copy a database, even one in use, to *target*, replacing it only with a copy that is whole.
+
+    Raises:
+        StoreError: the original is damaged, or *target* cannot be written.
+        sqlite3.Error: as SQLite gives it; the caller knows the words.
+    """
+    try:
+        with _beside(target) as temporary:
+            with (
+                closing(sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True)) as source,
+                closing(sqlite3.connect(temporary)) as copy,
+            ):
+                source.backup(copy)
+                (verdict,) = copy.execute("PRAGMA integrity_check(1)").fetchone()
+            if verdict != "ok":
+                raise StoreError(f"{path} is damaged; nothing was changed: {verdict}")
+            temporary.replace(target)
+            _sync_folder(target.parent)
+    except OSError as exc:
+        raise StoreError(f"{target} cannot be written: {exc.strerror}") from exc
+
+
+@contextmanager
+def _beside(path: Path) -> Iterator[Path]:
+    """Make an empty private file in the same folder; what is left of it at the end is removed."""
+    temporary = path.with_name(f".{path.name}.{uuid4().hex}")
+    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    try:
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def explain(exc: sqlite3.Error, path: Path, busy_seconds: float) -> StoreError:
+    """Turn an error of SQLite into ours: one line with the file, what is wrong, what to do."""
+    code = getattr(exc, "sqlite_errorcode", None) or 0  # Python's own complaints have none
+    kind = code & 0xFF  # an extended result code has its family in the lowest byte
+    if kind in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return StoreBusy(f"{path} is locked by another process; waited {busy_seconds:g} s")
+    meaning = _MEANINGS.get(code) or _MEANINGS.get(kind)
+    return StoreError(f"{path}: {meaning} ({exc})" if meaning else f"{path}: {exc}")

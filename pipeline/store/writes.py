@@ -1,0 +1,291 @@
+"""Every change to the store, one function each; the caller owns the transaction and commits.
+
+The statements are Core statements built once, and each executes for many rows at a time: a run
+saves a hundred thousand outcomes, and an ORM object for each would cost more than SQLite does.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from functools import reduce
+from itertools import islice, repeat
+from operator import add
+
+from sqlalchemy import bindparam, func, insert, literal_column, update
+from sqlmodel import Session, select
+
+from pipeline.errors import ErrorName, StoreError
+from pipeline.models import Attempt, Batch, Evidence, Outcome, RunStatus, Verdict
+from pipeline.store.numbers import digest_of, pack
+from pipeline.store.queries import add_up
+from pipeline.store.tables import ATTEMPTS, BATCHES, EVIDENCE, PHASE_COLUMNS, RUNS
+
+CHUNK = 1_000  # rows per statement: enough to make the statement free, small enough for memory
+
+_DECIDED = ("verdict", "fetch", "attempt", "offset", "sum", "numbers", "digest", "error", "detail")
+_ADD_BATCH = insert(BATCHES)
+_ADD_ATTEMPT = insert(ATTEMPTS)
+_ADD_EVIDENCE = insert(EVIDENCE)
+_DECIDE_BATCH = (
+    update(BATCHES)
+    .where(
+        BATCHES.c.run_id == bindparam("in_run"),
+        BATCHES.c.number == bindparam("batch"),
+        BATCHES.c.verdict.is_(None),
+    )
+    .values({column: bindparam(f"new_{column}") for column in _DECIDED})
+)
+
+
+def start_run(
+    session: Session,
+    *,
+    uid: str,
+    host: str,
+    pid: int,
+    version: str,
+    config_digest: str,
+    config_path: str,
+    started_at: datetime,
+) -> int:
+    """Record a run as running and give its id.
+
+    *uid* must be new (``uuid4().hex``); *host* must name this machine the same way every time,
+    or ``interrupt_dead_runs`` cannot find its runs again.
+    """
+    new_run = insert(RUNS).values(
+        uid=uid,
+        host=host,
+        pid=pid,
+        version=version,
+        config_digest=config_digest,
+        config_path=config_path,
+        started_at=started_at,
+        status=RunStatus.RUNNING.value,
+    )
+    return int(session.exec(new_run.returning(RUNS.c.id)).scalar_one())
+
+
+def order_batches(session: Session, *, run_id: int, batches: Iterable[Batch]) -> None:
+    """Record what the run wants, before any of it is asked for.
+
+    *batches* is read a little at a time, so it may be longer than memory.
+    """
+    rows = (
+        {
+            "run_id": run_id,
+            "number": batch.number,
+            "source": batch.source,
+            "n": batch.n,
+            "min": batch.min,
+            "max": batch.max,
+        }
+        for batch in batches
+    )
+    while chunk := list(islice(rows, CHUNK)):
+        session.exec(_ADD_BATCH, params=chunk)
+
+
+def save_results(
+    session: Session,
+    *,
+    run_id: int,
+    attempts: Sequence[Attempt],
+    outcomes: Sequence[Outcome],
+    keep_numbers: bool,
+) -> None:
+    """Record attempts with their evidence, and the one outcome of each batch.
+
+    Raises:
+        StoreError: a batch was never ordered, or it has its outcome already.
+    """
+    if attempts:
+        digests = _save_evidence(session, attempts)
+        attempt_rows = map(_attempt_row, repeat(run_id), attempts, digests)
+        session.exec(_ADD_ATTEMPT, params=list(attempt_rows))
+    if outcomes:
+        rows = [_outcome_row(run_id, outcome, keep_numbers) for outcome in outcomes]
+        decided = session.exec(_DECIDE_BATCH, params=rows).rowcount
+        if decided != len(rows):
+            raise StoreError(
+                f"run {run_id}: {len(rows) - decided} of {len(rows)} outcomes are for batches"
+                " that were never ordered or have their outcome already"
+            )
+
+
+def _attempt_row(run_id: int, attempt: Attempt, evidence: str | None) -> dict[str, object]:
+    timings = attempt.timings
+    return {
+        "run_id": run_id,
+        "fetch": attempt.fetch,
+        "number": attempt.number,
+        "source": attempt.source,
+        "began_at": attempt.began_at,
+        "wait_us": timings.wait_us,
+        "dns_us": timings.dns_us,
+        "connect_us": timings.connect_us,
+        "tls_us": timings.tls_us,
+        "send_us": timings.send_us,
+        "first_byte_us": timings.first_byte_us,
+        "body_us": timings.body_us,
+        "check_us": timings.check_us,
+        "is_reused": attempt.is_reused,
+        "status": attempt.status,
+        "body_bytes": attempt.body_bytes,
+        "error": attempt.error,
+        "phase": attempt.phase,
+        "detail": _storable(attempt.detail),
+        "retry_after_us": attempt.retry_after_us,
+        "evidence": evidence,
+    }
+
+
+def _outcome_row(run_id: int, outcome: Outcome, keep_numbers: bool) -> dict[str, object]:
+    batch = outcome.batch
+    packed = digest = total = None
+    if outcome.verdict is Verdict.COLLECTED:
+        packed = pack(outcome.numbers, batch.min, batch.max)
+        digest = digest_of(packed, batch.n, batch.min, batch.max)
+        total = sum(outcome.numbers)
+    return {
+        "in_run": run_id,
+        "batch": batch.number,
+        "new_verdict": outcome.verdict,
+        "new_fetch": outcome.fetch,
+        "new_attempt": outcome.attempt,
+        "new_offset": outcome.offset,
+        "new_sum": total,
+        "new_numbers": packed if keep_numbers else None,
+        "new_digest": digest,
+        "new_error": outcome.error,
+        "new_detail": _storable(outcome.detail),
+    }
+
+
+def _storable(text: str | None) -> str | None:
+    # JSON strings can hold halves of surrogate pairs, which no database takes as text.
+    return text and text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _save_evidence(session: Session, attempts: Sequence[Attempt]) -> list[str | None]:
+    digests = [_evidence_digest(attempt.evidence) for attempt in attempts]
+    rows: dict[str, dict[str, object]] = {}
+    for attempt, digest in zip(attempts, digests, strict=True):
+        if (evidence := attempt.evidence) and digest and digest not in rows:
+            rows[digest] = {
+                "digest": digest,
+                "status": evidence.status,
+                "headers": json.dumps(evidence.headers),
+                "body": evidence.body,
+                "body_bytes": evidence.body_bytes,
+                "first_seen_at": attempt.began_at,
+            }
+    if rows:
+        known = session.exec(select(EVIDENCE.c.digest).where(EVIDENCE.c.digest.in_(rows))).all()
+        new = [row for digest, row in rows.items() if digest not in known]
+        if new:
+            session.exec(_ADD_EVIDENCE, params=new)
+    return digests
+
+
+def _evidence_digest(evidence: Evidence | None) -> str | None:
+    if evidence is None:
+        return None
+    # Without the Date, or a server that says the same thing all night is kept once a second.
+    headers = [(name, value) for name, value in evidence.headers if name.lower() != "date"]
+    head = json.dumps([evidence.status, headers]).encode()
+    return hashlib.sha256(head + b"\n" + evidence.body).hexdigest()
+
+
+def finish_run(
+    session: Session,
+    *,
+    run_id: int,
+    ended_at: datetime,
+    clock_us: int | None,
+    status: RunStatus | None = None,
+    rest: ErrorName = ErrorName.CANCELLED,
+) -> None:
+    """End a run: give the batches still open *rest* as their error, and add up its totals.
+
+    Without a *status* the totals decide between ok, partial and failed.
+
+    Raises:
+        StoreError: there is no such run, or it has ended already.
+    """
+    _decide_open_batches(session, run_id, rest)
+    totals = _totals(session, run_id)
+    ending = (
+        update(RUNS)
+        .where(RUNS.c.id == run_id, RUNS.c.status == RunStatus.RUNNING.value)
+        .values(
+            status=(status or _verdict_on(totals)).value,
+            ended_at=ended_at,
+            clock_us=clock_us,
+            **totals,
+        )
+    )
+    if session.exec(ending).rowcount != 1:
+        raise StoreError(f"run {run_id} is not running: it was never started or has ended already")
+
+
+def _verdict_on(totals: dict[str, int]) -> RunStatus:
+    """Sum a run up; what was deferred is no failure: the upstream's rules forbade asking."""
+    if totals["failed"] + totals["cancelled"] == 0:
+        return RunStatus.OK
+    return RunStatus.PARTIAL if totals["collected"] else RunStatus.FAILED
+
+
+def _decide_open_batches(session: Session, run_id: int, error: ErrorName) -> None:
+    is_cancelled = error is ErrorName.CANCELLED
+    verdict = Verdict.CANCELLED if is_cancelled else Verdict.FAILED
+    session.exec(
+        update(BATCHES)
+        .where(BATCHES.c.run_id == run_id, BATCHES.c.verdict.is_(None))
+        .values(verdict=verdict.value, error=error.value, detail="the run ended first")
+    )
+
+
+def _totals(session: Session, run_id: int) -> dict[str, int]:
+    per_verdict = (
+        select(BATCHES.c.verdict, func.count(), add_up(BATCHES.c.n))
+        .where(BATCHES.c.run_id == run_id)
+        .group_by(BATCHES.c.verdict)
+    )
+    batches = {verdict: (count, n) for verdict, count, n in session.exec(per_verdict)}
+    every_phase = reduce(
+        add, [func.coalesce(ATTEMPTS.c[name], 0) for name in PHASE_COLUMNS.values()]
+    )
+    attempts, waited_us = session.exec(
+        select(func.count(), add_up(every_phase)).where(ATTEMPTS.c.run_id == run_id)
+    ).one()
+    counts = {verdict.value: batches.get(verdict, (0, 0))[0] for verdict in Verdict}
+    return {
+        **counts,
+        "ordered": sum(counts.values()),
+        "numbers": int(batches.get(Verdict.COLLECTED, (0, 0))[1]),
+        "attempts": attempts,
+        "waited_us": int(waited_us or 0),
+    }
+
+
+def interrupt_dead_runs(session: Session, *, host: str, ended_at: datetime) -> int:
+    """End the runs of *host* that still count as running, and tell how many there were.
+
+    The caller vouches that they are dead (``lock.presence``). Runs of other machines are left
+    alone: nothing here can know whether they live. What they collected stays.
+    """
+    query = select(RUNS.c.id).where(
+        RUNS.c.status == literal_column("'running'"), RUNS.c.host == host
+    )
+    dead = session.exec(query).all()
+    for run_id in dead:
+        finish_run(
+            session,
+            run_id=run_id,
+            status=RunStatus.INTERRUPTED,
+            ended_at=ended_at,
+            clock_us=None,
+        )
+    return len(dead)
