@@ -2,12 +2,15 @@
 
 PipelineError
 ├── ConfigError      config.toml, the environment or an option is wrong (exit 78)
+├── UsageError       the command line asks for what is not there (exit 2)
 ├── StoreError       the database is missing, damaged, foreign, full or read-only (exit 74)
 │   └── StoreBusy      somebody else is writing; try later (exit 75)
 ├── LockHeld         another run of this configuration is going on (exit 75)
 └── SourceError      one fetch failed; carries the published name, becomes a value in the core
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -131,6 +134,10 @@ class ConfigError(PipelineError):
         self.complaints = complaints
 
 
+class UsageError(PipelineError):
+    """The command line asks for something that does not exist."""
+
+
 class StoreError(PipelineError):
     """The database cannot be used; the text names the file and what to do."""
 
@@ -165,3 +172,18 @@ class SourceError(PipelineError):
         self.detail = detail
         self.retry_after = retry_after
         self.may_retry = ERRORS[error].may_retry if may_retry is None else may_retry
+
+
+@contextmanager
+def ungrouped() -> Iterator[None]:
+    """Let the lone error of a task group out as itself, so that callers can catch it by its class.
+
+    Of several at once the first is the one that cancelled the others.
+    """
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        raise error from error.__cause__

@@ -276,6 +276,7 @@ class FailureGroup:
         n: how many attempts.
         first_at: when the first of them began, UTC.
         last_at: when the last of them began, UTC.
+        last_attempt: the id of the newest, whose evidence can be shown.
     """
 
     source: str
@@ -285,3 +286,4 @@ class FailureGroup:
     n: int
     first_at: datetime
     last_at: datetime
+    last_attempt: int

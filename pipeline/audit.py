@@ -1,0 +1,26 @@
+"""What the failures say: who, what, how often, since when, and the evidence."""
+
+from datetime import datetime
+
+from sqlmodel import Session
+
+from pipeline.errors import UsageError
+from pipeline.models import AttemptCase, FailureGroup
+from pipeline.store import queries
+
+
+def failures(session: Session, *, since: datetime | None, source: str | None) -> list[FailureGroup]:
+    """Group the failed attempts by source, error and phase, most frequent first."""
+    return queries.failures(session, since=since, source=source)
+
+
+def find_case(session: Session, attempt_id: int) -> AttemptCase:
+    """Look up one attempt with the answer that it got and the batches that it decided.
+
+    Raises:
+        UsageError: there is no such attempt.
+    """
+    case = queries.find_attempt(session, attempt_id=attempt_id)
+    if case is None:
+        raise UsageError(f"attempt {attempt_id}: there is none; `pipeline audit` lists failures")
+    return case

@@ -1,0 +1,1 @@
+"""The only code that knows Typer, the terminal and exit codes."""

@@ -1,0 +1,139 @@
+"""``pipeline collect``: one run, shown while it goes on where somebody looks, silent under cron."""
+
+import gc
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from signal import Signals
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from typer import Option
+
+from pipeline.cli.boundary import ExitCode, complain, error_boundary
+from pipeline.cli.options import ConfigOption, Format, SourcesOption
+from pipeline.models import RunStatus
+
+if TYPE_CHECKING:
+    from pipeline import collect as core
+
+BY_STATUS = {
+    RunStatus.OK: ExitCode.OK,
+    RunStatus.PARTIAL: ExitCode.PARTIAL,
+    RunStatus.FAILED: ExitCode.NOTHING_COLLECTED,
+}
+
+
+def _keep_what_is_imported() -> None:
+    """Give the garbage collector its work back, but not the thousands of objects of our modules."""
+    gc.freeze()
+    gc.enable()
+
+
+@contextmanager
+def _progress_bar(*, is_shown: bool) -> Iterator[Callable[["core.Progress"], None]]:
+    """Show on stderr how far the run has come; what is counted is on disk."""
+    if not is_shown or sys.stderr is None or not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    with Progress(
+        TextColumn("collecting"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[lost]}"),
+        console=Console(stderr=True),
+        transient=True,
+    ) as bar:
+        task = bar.add_task("collecting", total=None, lost="")
+
+        def show(progress: "core.Progress") -> None:
+            lost = f"{progress.lost} lost" if progress.lost else ""
+            done = progress.collected + progress.lost
+            bar.update(task, total=progress.ordered, completed=done, lost=lost)
+
+        yield show
+
+
+def _state_folder() -> Path:
+    from pipeline.settings.environment import xdg_folder
+
+    return xdg_folder(os.environ, "XDG_STATE_HOME", ".local/state")
+
+
+def _exit_code(collected: "core.Collected") -> int:
+    if collected.has_bug:
+        return ExitCode.BUG
+    if collected.stopped_by is not None:
+        return 128 + collected.stopped_by
+    return BY_STATUS[collected.summary.status]
+
+
+def _verdict_line(collected: "core.Collected") -> str:
+    """Say in one line what a person must know who reads nothing else."""
+    run = collected.summary
+    by = f" by {Signals(collected.stopped_by).name}" if collected.stopped_by is not None else ""
+    causes = ", ".join(f"{source} {error} x {n}" for source, error, n in collected.losses)
+    return (
+        f"run {run.id} {run.status}{by}: {run.collected} of {run.ordered} batches collected"
+        f"{f'; lost: {causes}' if causes else ''}; see `pipeline report --run {run.id}`"
+    )
+
+
+def collect(
+    config: ConfigOption = None,
+    source: SourcesOption = None,
+    deadline: Annotated[
+        float | None,
+        Option(metavar="SECONDS", min=0.001, help="Stop asking after so long; wins over the file."),
+    ] = None,
+    format_: Annotated[
+        Format | None,
+        Option(
+            "--format",
+            "-f",
+            help="Show the run as a table or as JSON. Without it: a table on a terminal, "
+            "nothing elsewhere.",
+        ),
+    ] = None,
+    quiet: Annotated[
+        bool, Option("--quiet", "-q", help="Say nothing unless something went wrong.")
+    ] = False,
+) -> None:
+    """Fetch, check, sum and keep batches of random numbers: one run.
+
+    \b
+    pipeline collect                         a run by the configuration found
+    pipeline collect -s anu --format json    one source, for a program
+    */10 * * * * pipeline collect            in a crontab: mails only what went wrong
+
+    Exit codes: 0 all well, 3 some batches failed, 4 nothing collected, 74 the store failed,
+    75 another run is going on or the store is busy, 78 wrong configuration.
+    """
+    with error_boundary():
+        from pipeline import collect as core
+        from pipeline.cli.report import show_run
+        from pipeline.settings import load_settings, with_overrides
+
+        settings = with_overrides(
+            load_settings(config, os.environ), deadline_seconds=deadline, sources=source or ()
+        )
+        _keep_what_is_imported()
+        shown = format_ or (Format.TEXT if sys.stdout is not None and sys.stdout.isatty() else None)
+        if quiet:
+            shown = None
+        with _progress_bar(is_shown=shown is Format.TEXT) as on_progress:
+            collected = core.collect(
+                settings, state_folder=_state_folder(), on_progress=on_progress
+            )
+        code = _exit_code(collected)
+        if shown is not None:
+            show_run(settings.store, str(collected.summary.id), shown)
+        if code != ExitCode.OK:
+            complain(_verdict_line(collected))
+    raise typer.Exit(code)

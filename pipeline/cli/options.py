@@ -1,0 +1,58 @@
+"""The options that several commands share."""
+
+import re
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+from typer import BadParameter, Option
+
+UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+
+class Format(StrEnum):
+    """How an answer is written."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+def parse_moment(text: str) -> datetime:
+    """Read ``7d`` (ago; also m, h, w), a date, or an ISO 8601 time; without a zone it is UTC."""
+    ago = re.fullmatch(r"([0-9]{1,5})([mhdw])", text)
+    try:
+        if ago is not None:
+            return datetime.now(UTC) - timedelta(**{UNITS[ago[2]]: int(ago[1])})
+        moment = datetime.fromisoformat(text)
+        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except (ValueError, OverflowError) as exc:
+        raise BadParameter(f"{text!a}: give 7d, 12h, 2026-11-22 or 2026-11-22T06:00Z") from exc
+
+
+ConfigOption = Annotated[
+    Path | None,
+    Option(
+        "--config",
+        "-c",
+        metavar="FILE",
+        help="The configuration; else $PIPELINE_CONFIG, ./config.toml, the user's, the built-in.",
+        show_default=False,
+    ),
+]
+SourcesOption = Annotated[
+    list[str] | None,
+    Option("--source", "-s", metavar="NAME", help="Only this source; may be given repeatedly."),
+]
+FormatOption = Annotated[Format, Option("--format", "-f", help="For people or for programs.")]
+SourceOption = Annotated[
+    str | None, Option("--source", "-s", metavar="NAME", help="Only what concerns this source.")
+]
+SinceOption = Annotated[
+    datetime | None,
+    Option(
+        parser=parse_moment,
+        metavar="WHEN",
+        help="Not before this: 7d (also m, h, w) ago, a date, or a time (UTC).",
+    ),
+]

@@ -1,0 +1,204 @@
+"""One fetch to its end: its attempts, the pauses between them, and what became of its batches.
+
+A failure is a value here. Only cancellation leaves, and even then the attempt that it cut short is
+on the books.
+"""
+
+import random
+import traceback
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import anyio
+
+from pipeline.errors import ErrorName, Phase, SourceError
+from pipeline.models import Attempt, Fetch, Outcome, Verdict
+from pipeline.sanitize import one_line, redact_text
+from pipeline.sources.base import Source
+from pipeline.sources.http import Client, Exchange, Limits
+
+MICROSECONDS = 1_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manners:
+    """How one source is asked.
+
+    Attributes:
+        retries: attempts after the first one, where the error's class allows it.
+        backoff_seconds: the longest pause before the first retry; it doubles with each.
+        secrets: what must never be written down.
+        evidence_bytes: how much of a failed answer's body is kept.
+    """
+
+    limits: Limits
+    retries: int
+    backoff_seconds: float
+    secrets: tuple[str, ...]
+    evidence_bytes: int
+
+
+@dataclass(slots=True)
+class FetchResult:
+    """What is known of a fetch: complete, or as far as it came when the run was stopped."""
+
+    fetch: Fetch
+    attempts: list[Attempt] = field(default_factory=list)
+    outcomes: list[Outcome] = field(default_factory=list)
+
+
+class Fetcher:
+    """Carries out the fetches of one source, one after the other, over one client."""
+
+    def __init__(self, source: Source, client: Client, manners: Manners, give_up_at: float) -> None:
+        self._source = source
+        self._client = client
+        self._manners = manners
+        self._give_up_at = give_up_at  # on the event loop's clock: the run's deadline
+
+    async def carry_out(self, result: FetchResult) -> None:
+        """Ask until the batches of ``result.fetch`` have their outcome, and write it there."""
+        pause_seconds = 0.0
+        while True:
+            exchange = Exchange()  # its clock starts now: the pause is the attempt's wait
+            began_at = datetime.now(UTC)
+            if pause_seconds:
+                await anyio.sleep(pause_seconds)
+            attempt, numbers, retry = await self._attempt(result, exchange, began_at)
+            result.attempts.append(attempt)
+            if numbers is not None:
+                result.outcomes = _collected(result.fetch, attempt, numbers)
+                return
+            next_pause = self._pause(attempt, may_retry=retry)
+            if next_pause is None:
+                result.outcomes = lost(result.fetch, attempt)
+                return
+            pause_seconds = next_pause
+
+    def _pause(self, attempt: Attempt, *, may_retry: bool) -> float | None:
+        """Give the seconds to wait before the next attempt; None: there is to be none.
+
+        Full jitter, so that two machines that failed together do not come back together. What the
+        upstream asked for is never undercut, and a pause that would outlast the run is not begun.
+        """
+        if not may_retry or attempt.number > self._manners.retries:
+            return None
+        longest = self._manners.backoff_seconds * 2 ** (attempt.number - 1)
+        asked_seconds = (attempt.retry_after_us or 0) / MICROSECONDS
+        pause_seconds = max(random.uniform(0, longest), asked_seconds)  # noqa: S311 - no secret
+        ends_too_late = anyio.current_time() + pause_seconds >= self._give_up_at
+        return None if ends_too_late else pause_seconds
+
+    async def _attempt(
+        self, result: FetchResult, exchange: Exchange, began_at: datetime
+    ) -> tuple[Attempt, tuple[int, ...] | None, bool]:
+        """Make one attempt; give its record, the numbers if it brought any, and may it be retried.
+
+        Cancelled, it leaves its record in *result* and goes.
+        """
+        fetch = result.fetch
+        numbers: tuple[int, ...] | None = None
+        failure: SourceError | None = None
+        number = len(result.attempts) + 1
+        try:
+            request = self._source.build_request(fetch)
+            answer = await self._client.fetch_answer(request, exchange)
+            exchange.clock.enter(Phase.CHECK)
+            numbers = self._source.parse_answer(fetch, answer)
+        except SourceError as exc:
+            failure = exc
+        except anyio.get_cancelled_exc_class():
+            failure = self._cut_short()
+            result.attempts.append(self._record(fetch, number, exchange, began_at, failure))
+            result.outcomes = lost(fetch, result.attempts[-1])
+            raise
+        except Exception as exc:  # noqa: BLE001 - a bug in one adapter must not cost the others' numbers
+            failure = _bug(exc)
+        attempt = self._record(fetch, number, exchange, began_at, failure)
+        return attempt, numbers, failure is not None and failure.may_retry
+
+    def _cut_short(self) -> SourceError:
+        if anyio.current_time() >= self._give_up_at:
+            return SourceError(ErrorName.DEADLINE, "the run's deadline came first")
+        return SourceError(ErrorName.CANCELLED, "the run was stopped")
+
+    def _record(
+        self,
+        fetch: Fetch,
+        number: int,
+        exchange: Exchange,
+        began_at: datetime,
+        failure: SourceError | None,
+    ) -> Attempt:
+        exchange.clock.stop()
+        attempt = Attempt(
+            fetch=fetch.number,
+            number=number,
+            source=fetch.source,
+            began_at=began_at,
+            timings=exchange.clock.timings(),
+            is_reused=exchange.is_reused,
+            status=exchange.status,
+            body_bytes=None if exchange.status is None else len(exchange.body),
+        )
+        return attempt if failure is None else self._with_failure(attempt, exchange, failure)
+
+    def _with_failure(self, attempt: Attempt, exchange: Exchange, failure: SourceError) -> Attempt:
+        secrets = self._manners.secrets
+        asked_us = _microseconds(failure.retry_after)
+        return replace(
+            attempt,
+            error=failure.error,
+            phase=exchange.clock.phase,
+            detail=one_line(redact_text(failure.detail, secrets)),
+            retry_after_us=asked_us,
+            evidence=exchange.evidence(secrets, self._manners.evidence_bytes),
+        )
+
+
+def _microseconds(seconds: float | None) -> int | None:
+    """Convert, up to what the store's 64 bits hold: some 292,000 years."""
+    return None if seconds is None else int(min(seconds * MICROSECONDS, 2**63 - 1024))
+
+
+def _bug(exc: Exception) -> SourceError:
+    """Describe a bug by its kind and place: its message may hold what must not be kept."""
+    place = traceback.extract_tb(exc.__traceback__)[-1]
+    where = f"{Path(place.filename).name}, line {place.lineno}"
+    return SourceError(ErrorName.INTERNAL, f"{type(exc).__name__} in {place.name}() of {where}")
+
+
+def _collected(fetch: Fetch, attempt: Attempt, numbers: tuple[int, ...]) -> list[Outcome]:
+    """Cut *numbers* into the batches, each its own slice."""
+    outcomes: list[Outcome] = []
+    offset = 0
+    for batch in fetch.batches:
+        outcomes.append(
+            Outcome(
+                batch=batch,
+                verdict=Verdict.COLLECTED,
+                fetch=fetch.number,
+                attempt=attempt.number,
+                offset=offset,
+                numbers=numbers[offset : offset + batch.n],
+            )
+        )
+        offset += batch.n
+    return outcomes
+
+
+def lost(fetch: Fetch, attempt: Attempt) -> list[Outcome]:
+    """Give all batches of *fetch* the failure of *attempt* as their outcome."""
+    is_cancelled = attempt.error is ErrorName.CANCELLED
+    return [
+        Outcome(
+            batch=batch,
+            verdict=Verdict.CANCELLED if is_cancelled else Verdict.FAILED,
+            fetch=fetch.number,
+            attempt=attempt.number,
+            error=attempt.error,
+            detail=attempt.detail,
+        )
+        for batch in fetch.batches
+    ]

@@ -1,0 +1,161 @@
+"""The one place that talks HTTP: client, limits, size caps; every failure becomes a SourceError."""
+
+import ssl
+from collections.abc import AsyncIterator, Iterable
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, field
+
+import anyio
+import httpcore2 as httpcore
+import httpx2 as httpx
+
+from pipeline.errors import ConfigError, ErrorName, SourceError
+from pipeline.models import Evidence
+from pipeline.sanitize import one_line, redact, redact_text
+from pipeline.sources.base import Answer
+from pipeline.sources.wire import OneConnection, PhaseClock
+
+MAX_EVIDENCE_HEADERS = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How long and how large one attempt may get.
+
+    Attributes:
+        connect_seconds: for name resolution and TCP together, and again for TLS.
+        read_seconds: between two bytes of an answer.
+        attempt_seconds: for all of it.
+        max_bytes: of body.
+    """
+
+    connect_seconds: float
+    read_seconds: float
+    attempt_seconds: float
+    max_bytes: int
+
+    def timeout(self) -> httpx.Timeout:
+        """Give the limits that httpx keeps; the whole and the size are kept here."""
+        return httpx.Timeout(self.read_seconds, connect=self.connect_seconds)
+
+
+@dataclass(slots=True)
+class Exchange:
+    """What is known of one attempt so far: filled as it goes, so that a failure finds it here."""
+
+    clock: PhaseClock = field(default_factory=PhaseClock)
+    is_reused: bool = False
+    status: int | None = None
+    headers: httpx.Headers | None = None
+    body: bytearray = field(default_factory=bytearray)
+
+    def evidence(self, secrets: Iterable[str], max_bytes: int) -> Evidence | None:
+        """Record the answer as far as it came: redacted first, then cut to *max_bytes*."""
+        if self.status is None or self.headers is None:
+            return None
+        secrets = tuple(secrets)
+        headers = tuple(
+            (one_line(redact_text(name, secrets)), one_line(redact_text(value, secrets)))
+            for name, value in self.headers.multi_items()[:MAX_EVIDENCE_HEADERS]
+        )
+        body = redact(bytes(self.body), secrets)[:max_bytes]
+        return Evidence(status=self.status, headers=headers, body=body, body_bytes=len(self.body))
+
+
+def make_ssl_context(ca_file: str | None) -> ssl.SSLContext:
+    """Trust what the system trusts, or in its place the certificates of *ca_file* alone.
+
+    The environment (``SSL_CERT_FILE``, ``SSLKEYLOGFILE``) has no say.
+
+    Raises:
+        ConfigError: *ca_file* cannot be read or holds no certificate.
+    """
+    if ca_file is None:
+        return httpx.create_ssl_context(trust_env=False)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        context.load_verify_locations(ca_file)
+    except (OSError, ssl.SSLError) as exc:
+        raise ConfigError(f"ca_file {ca_file}: {exc.strerror or exc}") from exc
+    return context
+
+
+class Client:
+    """One worker's way to its source: httpx over one connection of its own.
+
+    One client each, and not one for all: the same library serves several times the requests per
+    second when nobody has to look for a free connection in a shared pool.
+    """
+
+    def __init__(self, http: httpx.AsyncClient, connection: OneConnection, limits: Limits) -> None:
+        self._http = http
+        self._connection = connection
+        self._limits = limits
+
+    async def fetch_answer(self, request: httpx.Request, exchange: Exchange) -> Answer:
+        """Send *request* and read the whole answer; *exchange* keeps what is known meanwhile.
+
+        Raises:
+            SourceError: anything else came of it. Statuses are for the adapter to judge.
+        """
+        limits = self._limits
+        self._connection.clock = exchange.clock
+        try:
+            with anyio.fail_after(limits.attempt_seconds):
+                return await self._exchange(request, exchange)
+        except TimeoutError as exc:
+            raise SourceError(
+                ErrorName.DEADLINE, f"no whole answer within {limits.attempt_seconds:g} s"
+            ) from exc
+        except httpcore.RemoteProtocolError as exc:
+            stream = self._connection.stream
+            if stream is not None and stream.saw_eof:
+                raise SourceError(ErrorName.INCOMPLETE, one_line(str(exc))) from exc
+            raise SourceError(ErrorName.PROTOCOL, one_line(str(exc))) from exc
+        except (httpcore.LocalProtocolError, httpx.InvalidURL) as exc:
+            raise SourceError(ErrorName.PROTOCOL, one_line(str(exc))) from exc
+        finally:
+            exchange.is_reused = self._connection.is_reused
+
+    async def _exchange(self, request: httpx.Request, exchange: Exchange) -> Answer:
+        response = await self._http.send(request, stream=True)
+        try:
+            exchange.status, exchange.headers = response.status_code, response.headers
+            await self._read_body(response, exchange.body)
+        finally:
+            await response.aclose()
+        return Answer(
+            status=response.status_code, headers=response.headers, body=bytes(exchange.body)
+        )
+
+    async def _read_body(self, response: httpx.Response, body: bytearray) -> None:
+        max_bytes = self._limits.max_bytes
+        coding = response.headers.get("content-encoding", "identity")
+        if coding.strip().lower() not in ("", "identity"):
+            raise SourceError(ErrorName.DECODE, f"content coding {coding[:40]!a}, asked for none")
+        announced = response.headers.get("content-length", "")
+        if announced.isdecimal() and int(announced) > max_bytes:
+            raise SourceError(
+                ErrorName.TOO_LARGE, f"{announced} bytes announced, at most {max_bytes} are read"
+            )
+        async with aclosing(response.aiter_raw()) as chunks:
+            async for chunk in chunks:
+                body += chunk
+                if len(body) > max_bytes:
+                    del body[max_bytes:]
+                    raise SourceError(ErrorName.TOO_LARGE, f"more than {max_bytes} bytes came")
+
+
+@asynccontextmanager
+async def open_client(
+    limits: Limits, ssl_context: ssl.SSLContext | None = None
+) -> AsyncIterator[Client]:
+    """Open one worker's client; nothing is connected before the first request.
+
+    No proxy, cookie or certificate from the environment is used, and no redirect is followed.
+    """
+    connection = OneConnection(ssl_context)
+    async with httpx.AsyncClient(
+        transport=connection, timeout=limits.timeout(), trust_env=False, follow_redirects=False
+    ) as http:
+        yield Client(http, connection, limits)
