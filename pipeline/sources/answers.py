@@ -29,11 +29,17 @@ _HTTP_DATES = tuple(
 
 _WITH_BODY = frozenset(range(200, 300)) - {HTTPStatus.NO_CONTENT, HTTPStatus.RESET_CONTENT}
 
+_MEDIA_TYPE = re.compile("[a-z]{1,20}/[a-z0-9.+-]{1,60}")  # what we show of a Content-Type
 _JSON_TYPE = re.compile(r"application/json|[^/\s]+/[^/\s]+\+json")
 _CHARSET = re.compile(r"charset\s*=\s*\"?([^\s;\"]*)")
 
 # Possessive (`++`), so that a body of any size is turned down in one pass.
 _ROWS = re.compile(r"(?:-?[0-9]++(?:\t-?[0-9]++)*+\r?\n)++")
+
+
+def name_type(value: object) -> str:
+    """Say what *value* is without showing it: it may be huge, deep, or a key that is echoed."""
+    return f"a {type(value).__name__}"
 
 
 def quote(value: object, *, secret: str | None = None) -> str:
@@ -43,7 +49,7 @@ def quote(value: object, *, secret: str | None = None) -> str:
     is named by its type only.
     """
     if not isinstance(value, str):
-        return f"a {type(value).__name__}"
+        return name_type(value)
     return ascii((value.replace(secret, "***") if secret else value)[:_QUOTED])
 
 
@@ -134,9 +140,10 @@ def check_content_type(answer: Answer, agreed: re.Pattern[str]) -> None:
     declared = answer.headers.get("content-type")
     if declared is None:
         return
-    media_type = declared.partition(";")[0].strip()
-    if not agreed.fullmatch(media_type.lower()):
-        raise SourceError(ErrorName.CONTENT_TYPE, f"the content type is {quote(media_type)}")
+    media_type = declared.partition(";")[0].strip().lower()
+    if not agreed.fullmatch(media_type):
+        shown = media_type if _MEDIA_TYPE.fullmatch(media_type) else "malformed"
+        raise SourceError(ErrorName.CONTENT_TYPE, f"the content type is {shown}")
 
 
 def _refuse_json(detail: str) -> Never:
@@ -177,7 +184,7 @@ def read_json(answer: Answer) -> object:
     check_content_type(answer, _JSON_TYPE)
     charset = _CHARSET.search(answer.headers.get("content-type", "").lower())
     if charset and charset[1] not in ("utf-8", "utf8"):
-        raise SourceError(ErrorName.CONTENT_TYPE, f"the charset is {quote(charset[1])}, not UTF-8")
+        raise SourceError(ErrorName.CONTENT_TYPE, "the charset is not UTF-8")
     try:
         value: object = _DECODER.decode(answer.body.decode("utf-8"))
     except UnicodeDecodeError as exc:
@@ -227,7 +234,7 @@ def read_array(document: object, *path: str) -> list[object]:
     value = member(document, *path)
     if not isinstance(value, list):
         name = ".".join(path) or "the answer"
-        raise SourceError(ErrorName.SCHEMA, f"{name} is {quote(value)}, not an array")
+        raise SourceError(ErrorName.SCHEMA, f"{name} is {name_type(value)}, not an array")
     return value
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from pipeline.errors import ConfigError, ErrorName, SourceError
 from pipeline.models import Fetch
-from pipeline.sources.answers import member, quote, read_array
+from pipeline.sources.answers import member, name_type, quote, read_array
 from pipeline.sources.words import map_words, numbers_within, words_needed
 from pipeline.validation import check_numbers
 
@@ -138,7 +138,7 @@ def read_numbers(
         SourceError: ``refused`` where ``success`` is false, ``schema``, ``count``, ``range``.
     """
     if not isinstance(document, dict):
-        raise SourceError(ErrorName.SCHEMA, f"the answer is {quote(document)}, not an object")
+        raise SourceError(ErrorName.SCHEMA, f"the answer is {name_type(document)}, not an object")
     _check_success(document, secret)
     word = choose_word(fetch.min, fetch.max, blocks)
     length = words_needed(fetch.n, span=fetch.max - fetch.min + 1, bits=word.bits)
