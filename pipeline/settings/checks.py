@@ -11,18 +11,18 @@ MOST_BATCHES = 1_000_000  # per source
 LARGEST_BATCH = 1_000_000  # numbers
 BATCH_FORMS = 'sizes [2, 3, 5], a range "2..29" or {count = 10, size = 16}'
 
-_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")  # safe in paths, CSV and on terminals
-_RANGE = re.compile(r"([0-9]{1,7})\.\.([0-9]{1,7})")
-_VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")  # capitals only: so a key pasted by mistake is seen
-_EMAIL = re.compile(r"[\w.!#$%&'*+/=?^`{|}~-]{1,64}@[a-z0-9.-]{1,189}", re.ASCII | re.IGNORECASE)
-_FAULT = re.compile(r"([a-z_]+:)?[a-z][a-z0-9_]*(=[0-9.]+)?")
-_LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?", re.IGNORECASE)
+_NAME = r"[a-z0-9][a-z0-9_-]{0,39}"  # safe in paths, CSV and on terminals
+_RANGE = r"([0-9]{1,7})\.\.([0-9]{1,7})"
+_VARIABLE = r"[A-Z_][A-Z0-9_]*"  # capitals only: so a key pasted by mistake is seen
+_EMAIL = r"(?ai)[\w.!#$%&'*+/=?^`{|}~-]{1,64}@[a-z0-9.-]{1,189}"
+_FAULT = r"([a-z_]+:)?[a-z][a-z0-9_]*(=[0-9.]+)?"
+_LABEL = r"(?ai)[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?"
 _HOST_CHARACTERS = 253  # RFC 1035, 2.3.4, as text
 
 
 def check_name(name: str) -> str:
     """Let the name of a source pass."""
-    if not _NAME.fullmatch(name):
+    if not re.fullmatch(_NAME, name):
         raise ValueError("a name has 1 to 40 of a-z 0-9 _ - and begins with a letter or digit")
     return name
 
@@ -33,7 +33,7 @@ def check_batches(value: object) -> Sequence[int]:
     match value:
         case {"count": int(count), "size": size, **rest} if not rest:
             sizes = (size,) * min(count, MOST_BATCHES + 1)  # one integer, referred to count times
-        case str() if found := _RANGE.fullmatch(value):
+        case str() if found := re.fullmatch(_RANGE, value):
             sizes = range(int(found[1]), int(found[2]) + 1)
         case range():
             sizes = value
@@ -45,16 +45,12 @@ def check_batches(value: object) -> Sequence[int]:
         raise ValueError(f"orders no batch; use {BATCH_FORMS}")
     if len(sizes) > MOST_BATCHES:
         raise ValueError(f"orders more than {MOST_BATCHES} batches")
-    ends = (sizes[0], sizes[-1]) if isinstance(sizes, range) else set(map(_size, sizes))
-    if min(ends) < 1 or max(ends) > LARGEST_BATCH:
+    if set(map(type, sizes)) != {int}:  # isinstance would let true and false pass
+        wrong = next(size for size in sizes if type(size) is not int)
+        raise ValueError(f"a batch's size must be a whole number, not {shown(wrong)}")
+    if min(sizes) < 1 or max(sizes) > LARGEST_BATCH:
         raise ValueError(f"a batch must have 1 to {LARGEST_BATCH} numbers, not {shown(value)}")
     return sizes
-
-
-def _size(value: object) -> int:
-    if type(value) is not int:  # isinstance would let true and false pass
-        raise ValueError(f"a batch's size must be a whole number, not {shown(value)}")
-    return value
 
 
 def check_url(url: str) -> str:
@@ -90,7 +86,7 @@ def _check_host(host: str) -> None:
         return
     name = _ascii_host(host).removesuffix(".")
     labels = name.split(".")
-    if len(name) > _HOST_CHARACTERS or not all(map(_LABEL.fullmatch, labels)):
+    if len(name) > _HOST_CHARACTERS or not all(re.fullmatch(_LABEL, label) for label in labels):
         raise ValueError("the host is not a valid name (each part: 1 to 63 letters, digits, -)")
     if labels[-1].isdecimal():
         raise ValueError("the host is not a valid IPv4 address")
@@ -116,7 +112,7 @@ def _is_ip(host: str) -> bool:
 
 
 def is_loopback(url: str) -> bool:
-    """Tell whether a checked *url* stays on this machine."""
+    """Tell whether what is sent to a checked *url* stays on this machine."""
     host = (urlsplit(url).hostname or "").removesuffix(".")
     is_local_name = host == "localhost" or host.endswith(".localhost")
     return is_local_name or (_is_ip(host) and ip_address(host).is_loopback)
@@ -124,20 +120,20 @@ def is_loopback(url: str) -> bool:
 
 def check_email(email: str) -> str:
     """Let an address pass that is safe inside a User-Agent header."""
-    if not _EMAIL.fullmatch(email):
+    if not re.fullmatch(_EMAIL, email):
         raise ValueError(f"must be an e-mail address such as you@example.org, not {shown(email)}")
     return email
 
 
 def check_variable(name: str) -> str:
     """Let the name of an environment variable pass, but hardly a key."""
-    if not _VARIABLE.fullmatch(name):
+    if not re.fullmatch(_VARIABLE, name):
         raise ValueError("must name an environment variable (A-Z, 0-9, _), not hold the key")
     return name
 
 
 def check_fault(fault: str) -> str:
     """Let the name of a fault pass; whether there is such a fault, the sandbox knows."""
-    if not _FAULT.fullmatch(fault):
+    if not re.fullmatch(_FAULT, fault):
         raise ValueError(f"must look like stall or anu_legacy:stall, not {shown(fault)}")
     return fault

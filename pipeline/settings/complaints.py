@@ -14,11 +14,12 @@ Location = tuple[str | int, ...]  # ("sources", "anu", "min")
 SHOWN_CHARACTERS = 60
 SECRET_KEYS = frozenset({"api_key_env", "api_key_file", "url"})  # may hold one by mistake
 
-_BARE_KEY = re.compile(r"[A-Za-z0-9_-]{1,60}")
-_PLAIN = {  # pydantic's error types → our words, filled from the error's context
+_BARE_KEY = r"[A-Za-z0-9_-]{1,60}"
+# pydantic's error types → our words, filled from the error's context; 16 digits show all that a
+# limit may have, and no needless ".0".
+_PLAIN = {
     "missing": "is missing",
     "string_type": "must be text in quotes",
-    "string_unicode": "must be valid UTF-8",
     "string_too_short": "must not be empty",
     "int_type": "must be a whole number",
     "int_from_float": "must be a whole number",
@@ -26,9 +27,9 @@ _PLAIN = {  # pydantic's error types → our words, filled from the error's cont
     "finite_number": "must be a finite number",
     "bool_type": "must be true or false",
     "tuple_type": "must be a list in brackets",
-    "greater_than": "must be more than {gt}",
-    "greater_than_equal": "must be at least {ge}",
-    "less_than_equal": "must be at most {le}",
+    "greater_than": "must be more than {gt:.16g}",
+    "greater_than_equal": "must be at least {ge:.16g}",
+    "less_than_equal": "must be at most {le:.16g}",
     "literal_error": "must be one of {choices}",
 }
 
@@ -59,7 +60,7 @@ def _dotted(location: Location) -> str:
         if isinstance(part, int):
             text += f"[{part}]"
         else:
-            text += "." * bool(text) + (part if _BARE_KEY.fullmatch(part) else shown(part))
+            text += "." * bool(text) + (part if re.fullmatch(_BARE_KEY, part) else shown(part))
     return text
 
 

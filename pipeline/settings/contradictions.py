@@ -34,33 +34,30 @@ def _about_address(source: SourceSettings) -> Iterator[Problem]:
 
 
 def _about_key(source: SourceSettings) -> Iterator[Problem]:
-    has_key = source.api_key_env or source.api_key_file
-    if source.api_key_env and source.api_key_file:
+    given = [key for key in ("api_key_env", "api_key_file") if getattr(source, key)]
+    if len(given) > 1:
         yield "api_key_file", "give this or api_key_env, not both"
-    if has_key and source.upstream not in KEYED:
-        yield (
-            ("api_key_env" if source.api_key_env else "api_key_file"),
-            (f"{source.upstream} takes no key; remove it"),
-        )
-    is_plain = source.url is not None and source.url.lower().startswith("http:")
-    if (
-        has_key
-        and source.url
-        and is_plain
-        and not is_loopback(source.url)
-        and not source.allow_http
-    ):
+    if given and source.upstream not in KEYED:
+        yield given[0], f"{source.upstream} takes no key; remove it"
+    if given and not source.allow_http and _is_exposed(source.url or ""):
         yield "url", "would send the key unencrypted; use https:// or set allow_http = true"
 
 
+def _is_exposed(url: str) -> bool:
+    return url.lower().startswith("http://") and not is_loopback(url)
+
+
 def _about_time(source: SourceSettings) -> Iterator[Problem]:
-    if source.attempt_seconds is None:
-        return
-    for key in ("connect_seconds", "read_seconds"):
-        seconds = getattr(source, key)
-        # The default of connect_seconds is not the user's word: load.py lowers it instead.
-        if key in source.model_fields_set and seconds and seconds > source.attempt_seconds:
-            yield key, f"{seconds:g} is more than attempt_seconds, {source.attempt_seconds:g}"
+    whole = source.attempt_seconds
+    for key, seconds in _set_times(source):
+        if whole is not None and seconds > whole:
+            yield key, f"{seconds:g} is more than attempt_seconds, {whole:g}"
+
+
+def _set_times(source: SourceSettings) -> list[tuple[str, float]]:
+    # A default is not the user's word: where one is too long it gives way without a complaint.
+    keys = source.model_fields_set & {"attempt_seconds", "connect_seconds", "read_seconds"}
+    return [(key, getattr(source, key)) for key in sorted(keys)]
 
 
 def _about_use(source: SourceSettings, deadline_seconds: float) -> Iterator[Problem]:
@@ -70,8 +67,9 @@ def _about_use(source: SourceSettings, deadline_seconds: float) -> Iterator[Prob
     if source.kind == "random_org" and not source.email:
         yield "email", "is missing; random.org wants to know whom to write to"
     deadline = f"collect.deadline_seconds, {deadline_seconds:g}"
-    if (source.attempt_seconds or 0) > deadline_seconds:
-        yield "attempt_seconds", f"{source.attempt_seconds:g} is more than {deadline}"
+    for key, seconds in _set_times(source):
+        if seconds > deadline_seconds:
+            yield key, f"{seconds:g} is more than {deadline}"
     if source.retries * source.backoff_seconds > deadline_seconds:
         yield "backoff_seconds", f"{source.retries} retries would wait for more than {deadline}"
 

@@ -28,23 +28,32 @@ TABLES: dict[str, type[BaseModel]] = {
 Document = dict[str, Any]  # config.toml as tomllib reads it
 
 
-def home(environ: Mapping[str, str]) -> Path:
-    """Find the user's home folder.
-
-    Raises:
-        ConfigError: neither ``$HOME`` nor the system knows it.
-    """
+def _home(environ: Mapping[str, str]) -> Path:
     try:
         return Path(environ.get("HOME") or Path.home())
     except RuntimeError as error:
         raise ConfigError("HOME: is not set; set it, or name all files in full") from error
 
 
+def expand_home(name: str, environ: Mapping[str, str]) -> Path:
+    """Replace a leading ``~``, as crontabs and units leave it where a shell would not.
+
+    Raises:
+        ConfigError: neither ``$HOME`` nor the system knows the user's home folder.
+    """
+    is_below_home = name == "~" or name.startswith("~/")
+    return _home(environ) / name[2:] if is_below_home else Path(name)
+
+
 def xdg_folder(environ: Mapping[str, str], variable: str, default: str) -> Path:
-    """Find our folder below ``$variable``, else below *default* in the home folder."""
+    """Find our folder below ``$variable``, else below *default* in the home folder.
+
+    Raises:
+        ConfigError: the home folder is needed and not known.
+    """
     base = Path(environ.get(variable, ""))
     # The XDG specification: a relative path in such a variable is to be ignored.
-    return (base if base.is_absolute() else home(environ) / default) / "pipeline"
+    return (base if base.is_absolute() else _home(environ) / default) / "pipeline"
 
 
 def tables_of_sources(document: Document) -> dict[str, Any]:
@@ -75,6 +84,14 @@ def _parse(text: str) -> object:
     return document["value"] if len(document) == 1 else text  # a line break could bring more
 
 
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:  # bytes that Python carries along as lone surrogates
+        return False
+    return True
+
+
 def _table_at(document: Document, location: Location) -> Document | None:
     """Find the table that *location* is in, making it if it is missing."""
     table: Any = document
@@ -102,8 +119,9 @@ def apply_variables(document: Document, environ: Mapping[str, str], complaints: 
             complaints.lines.append(
                 f"{name}: means {'.'.join(first)} and {'.'.join(others[0])}; rename one of them"
             )
-        table = _table_at(document, first)
-        if table is not None:
+        if not _is_text(environ[name]):
+            complaints.lines.append(f"{name}: is not valid UTF-8")
+        elif (table := _table_at(document, first)) is not None:
             table[first[-1]] = _parse(environ[name])
             complaints.variables[first] = name
 

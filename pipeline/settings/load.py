@@ -16,6 +16,7 @@ from pipeline.settings.environment import (
     FILE_VARIABLE,
     Document,
     apply_variables,
+    expand_home,
     tables_of_sources,
     xdg_folder,
 )
@@ -50,30 +51,37 @@ def _shipped_file() -> Path:
 
 def _find_file(environ: Mapping[str, str]) -> Path:
     if given := environ.get(FILE_VARIABLE):
-        return Path(given)
-    here = Path(FILE)
-    if here.exists():
-        return here
-    users = xdg_folder(environ, "XDG_CONFIG_HOME", ".config") / FILE
-    return users if users.exists() else _shipped_file()
+        return expand_home(given, environ)
+    here, users = Path(FILE), xdg_folder(environ, "XDG_CONFIG_HOME", ".config") / FILE
+    return next((file for file in (here, users) if _exists(file)), _shipped_file())
+
+
+def _exists(file: Path) -> bool:
+    try:
+        return file.exists()
+    except OSError:  # a folder that we may not look into
+        return False
 
 
 def _read_document(file: Path) -> Document:
     shown = printable(str(file))
     try:
+        str(file.absolute()).encode()  # the store and the digest want text
         text = read_bytes(file, MOST_BYTES).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ConfigError(f"{shown}: is not UTF-8 text (byte {error.start})") from error
+    except UnicodeEncodeError as error:
+        raise ConfigError(f"{shown}: has a name that is not UTF-8") from error
     except (OSError, ValueError) as error:
         raise ConfigError(f"{shown}: cannot be read: {reason(error)}") from error
     if not text.strip():
         raise ConfigError(f"{shown}: is empty; begin with a copy of {_shipped_file()}")
     try:
         return tomllib.loads(text)
-    except RecursionError as error:
-        raise ConfigError(f"{shown}: is nested too deeply") from error
-    except ValueError as error:  # TOMLDecodeError, or an integer of thousands of digits
+    except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{shown}: is not valid TOML: {printable(str(error))}") from error
+    except (RecursionError, ValueError) as error:  # a ValueError: int() has a limit
+        raise ConfigError(f"{shown}: is nested too deeply or has an endless number") from error
 
 
 def _check_table(

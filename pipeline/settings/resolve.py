@@ -8,17 +8,17 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from pipeline.settings.complaints import Complaints, Location
-from pipeline.settings.environment import home, xdg_folder
+from pipeline.settings.environment import expand_home, xdg_folder
 from pipeline.settings.tables import SourceSettings, StoreSettings
 
 MOST_KEY_BYTES = 4096
 MOST_CA_BYTES = 2**20
 DATABASE = "pipeline.db"
 
-_KEY = re.compile(rb"[\x21-\x7e]+")  # what every HTTP header carries unharmed
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9_+]*:")
-_SQLITE_FILE = re.compile(r"(sqlite(?:\+\w+)?:///)(?!file:)([^?]+)(.*)", re.ASCII)
-_SQLITE_MEMORY = re.compile(r"(sqlite(\+\w+)?:/*)?(:memory:)?(\?.*)?", re.ASCII)
+_KEY = rb"[\x21-\x7e]+"  # what every HTTP header carries unharmed
+_SCHEME = r"[A-Za-z][A-Za-z0-9_+]*:"
+_SQLITE_FILE = r"(?a)(sqlite(?:\+\w+)?:///)(?!file:)([^?]+)(.*)"
+_SQLITE_MEMORY = r"(?a)(sqlite(\+\w+)?:/*)?(:memory:)?(\?.*)?"
 
 
 def reason(error: OSError | ValueError) -> str:
@@ -44,7 +44,7 @@ def _check_key(key: bytes) -> str:
     key = key.rstrip(b"\r\n")
     if not key:
         raise ValueError("the key is empty")
-    if len(key) > MOST_KEY_BYTES or not _KEY.fullmatch(key):
+    if len(key) > MOST_KEY_BYTES or not re.fullmatch(_KEY, key):
         raise ValueError("the key holds blanks, control or non-ASCII characters, or is too long")
     return key.decode("ascii")
 
@@ -63,7 +63,10 @@ class Resolver:
 
     def resolve_store(self, store: StoreSettings) -> StoreSettings:
         """Make the database's address a complete URL."""
-        return store.model_copy(update={"url": self._store_url(store.url)})
+        url = self._store_url(store.url)
+        if not url.isprintable():
+            self.complaints.add(("store", "url"), "must not contain control characters")
+        return store.model_copy(update={"url": url})
 
     def resolve_source(self, name: str, source: SourceSettings) -> SourceSettings:
         """Make files absolute; if *source* is enabled, read its key and see that they are there."""
@@ -85,22 +88,19 @@ class Resolver:
         return source.model_copy(update={"api_key": self._find_key(name, source)})
 
     def _absolute(self, location: Location, name: str) -> Path:
-        if name == "~" or name.startswith("~/"):
-            return home(self.environ) / name[2:]
-        return (Path.cwd() if location in self.complaints.variables else self.folder) / name
+        folder = Path.cwd() if location in self.complaints.variables else self.folder
+        return folder / expand_home(name, self.environ)
 
     def _store_url(self, url: str) -> str:
         location = ("store", "url")
         if not url:
             folder = xdg_folder(self.environ, "XDG_DATA_HOME", ".local/share")
             return f"sqlite:///{folder / DATABASE}"
-        if not url.isprintable():
-            self.complaints.add(location, "must not contain control characters")
-        elif _SQLITE_MEMORY.fullmatch(url):
+        if re.fullmatch(_SQLITE_MEMORY, url):
             self.complaints.add(location, "would be forgotten after the run; name a file")
-        elif found := _SQLITE_FILE.fullmatch(url):
+        elif found := re.fullmatch(_SQLITE_FILE, url):
             return f"{found[1]}{self._absolute(location, found[2])}{found[3]}"
-        elif not _SCHEME.match(url) and "?" not in url:
+        elif not re.match(_SCHEME, url) and "?" not in url:
             return f"sqlite:///{self._absolute(location, url)}"
         elif "://" not in url:
             self.complaints.add(location, "must be a file's name or a URL like sqlite:///name.db")

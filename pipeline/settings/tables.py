@@ -1,7 +1,6 @@
 """The tables of ``config.toml`` as frozen models: each key, its unit and its default, once."""
 
 import hashlib
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -43,13 +42,13 @@ WORDS = {"uint8": (0, 2**8 - 1), "uint16": (0, 2**16 - 1)}
 SAFE_INTEGER = 2**53 - 1  # all JSON readers agree on integers up to here (RFC 8259, 6)
 
 _SANDBOX = "sandbox."
-_PASSWORD = re.compile(r"(?<=://)([^:/@?]*):.*@")  # up to the last @: rather too much
-_QUERY_PASSWORD = re.compile(r"([?&][^=&]*(?:pass|secret|token|key)[^=&]*=)[^&]*", re.IGNORECASE)
+_AFTER_USER = r"(?<=://)([^:/@?]*):.*@"  # up to the last @: rather too much
+_HIDDEN_PARAMETER = r"(?i)([?&][^=&]*(?:pass|secret|token|key)[^=&]*=)[^&]*"
 
 
 def hide_password(url: str) -> str:
     """Write a database's *url* so that it may be shown."""
-    return _QUERY_PASSWORD.sub(r"\1***", _PASSWORD.sub(r"\1:***@", url))
+    return re.sub(_HIDDEN_PARAMETER, r"\1***", re.sub(_AFTER_USER, r"\1:***@", url))
 
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
@@ -188,8 +187,7 @@ class Settings:
     def digest(self) -> str:
         """Hash all decisions, the order of sources included, without secrets: SHA-256 in hex."""
         tables = [self.collect, self.store, self.sandbox, *self.sources.values()]
-        decided = [list(self.sources), [table.model_dump(mode="json") for table in tables]]
-        canonical = json.dumps(decided, sort_keys=True, separators=(",", ":"))
+        canonical = "\n".join([*self.sources, *(table.model_dump_json() for table in tables)])
         return hashlib.sha256(canonical.encode()).hexdigest()
 
 

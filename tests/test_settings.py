@@ -1,0 +1,1225 @@
+"""Settings: what may be written, what is refused, and in which words."""
+
+import ast
+import os
+import subprocess
+import sys
+import tomllib
+import tracemalloc
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings, strategies
+from pydantic import ValidationError
+
+import pipeline.settings
+from pipeline.errors import ConfigError
+from pipeline.settings import (
+    KINDS,
+    Settings,
+    SourceSettings,
+    StoreSettings,
+    hide_password,
+    load_settings,
+    with_overrides,
+)
+
+CANARY = "canary-4711"
+SOURCE = '[sources.anu]\nkind = "anu_legacy"\nbatches = [2]\n'
+AQN = '[sources.aqn]\nkind = "anu_aqn"\nbatches = [2]\n'
+OFF = "enabled = false\n"
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Work in a folder of one's own, as a user does."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def load(text: str | bytes, **environ: str) -> Settings:
+    """Load *text* as ``config.toml`` of the current folder."""
+    content = text.encode() if isinstance(text, str) else text
+    Path("config.toml").write_bytes(content)
+    return load_settings(Path("config.toml"), {"HOME": str(Path.cwd()), **environ})
+
+
+def refusal(text: str | bytes, **environ: str) -> list[str]:
+    """Load *text* and give what is complained about, line by line."""
+    with pytest.raises(ConfigError) as caught:
+        load(text, **environ)
+    assert str(caught.value).splitlines() == list(caught.value.complaints)
+    return list(caught.value.complaints)
+
+
+def source_of(extra: str, **environ: str) -> SourceSettings:
+    """Load one source with *extra* keys."""
+    return load(SOURCE + extra, **environ).sources["anu"]
+
+
+class TestShippedFile:
+    """The file that comes with the program, which is what a newcomer runs first."""
+
+    @pytest.fixture
+    def shipped(self, folder: Path) -> Settings:
+        """Load it as the default: no other file is there."""
+        return load_settings(None, {"HOME": str(folder)})
+
+    def test_orders_the_lessons_28_batches(self, shipped: Settings) -> None:
+        """The lesson's workers w0..w27 fetched 2..29 numbers, in this order."""
+        sources = shipped.enabled_sources.values()
+
+        assert [size for source in sources for size in source.batch_sizes] == list(range(2, 30))
+
+    def test_asks_the_five_sandbox_upstreams_and_nobody_else(self, shipped: Settings) -> None:
+        """Trying the program out must not cost any upstream a request."""
+        kinds = {source.kind for source in shipped.enabled_sources.values()}
+
+        assert kinds == {kind for kind in KINDS if kind.startswith("sandbox.")}
+
+    def test_holds_every_real_upstream_ready(self, shipped: Settings) -> None:
+        """Switching one on must be a matter of one word."""
+        kinds = {source.kind for source in shipped.sources.values() if not source.enabled}
+
+        assert kinds == {kind for kind in KINDS if not kind.startswith("sandbox.")}
+
+    def test_real_upstreams_can_be_enabled_as_they_stand(self, folder: Path) -> None:
+        """A table that needs more than its switch would teach the wrong thing."""
+        names = ("ANU_LEGACY", "ANU_AQN", "RANDOM_ORG", "RANDOM_ORG_JSONRPC", "RANDOMNUMBERAPI")
+        environ = {f"PIPELINE_SOURCES_{name}_ENABLED": "true" for name in names}
+        keys = {"ANU_AQN_KEY": "k", "RANDOM_ORG_KEY": "k", "HOME": str(folder)}
+
+        assert len(load_settings(None, environ | keys).enabled_sources) == 10
+
+    def test_names_every_key(self, shipped: Settings) -> None:
+        """The file is the manual: a key that is not in it does not exist for a newcomer."""
+        assert shipped.path is not None
+        text = shipped.path.read_text("utf-8")
+        tables = (shipped.collect, shipped.store, shipped.sandbox)
+        keys = {key for table in tables for key in type(table).model_fields}
+        keys |= set(SourceSettings.model_fields) - {"batch_sizes", "api_key"} | {"batches"}
+
+        assert [key for key in keys if f"{key} =" not in text] == []
+
+    def test_shows_the_defaults_that_hold(self, shipped: Settings) -> None:
+        """A default told wrongly is worse than one not told."""
+        assert shipped.path is not None
+        lines = shipped.path.read_text("utf-8").splitlines()
+        for name, table in (
+            ("[collect]", shipped.collect),
+            ("[store]", StoreSettings()),
+            ("[sandbox]", shipped.sandbox),
+        ):
+            rest = lines[lines.index(name) + 1 :]
+            shown = [line[2:] for line in rest[: rest.index("")] if " = " in line]
+            told = tomllib.loads("\n".join(shown))
+            assert told == {key: table.model_dump(mode="json")[key] for key in told}
+
+
+class TestWhichFile:
+    """The search for the file: what is nearest to the user's hand wins."""
+
+    def test_explicit_path_wins(self, folder: Path) -> None:
+        """What is said on the command line is meant for this very run."""
+        (folder / "mine.toml").write_text(SOURCE)
+        (folder / "config.toml").write_text("")
+
+        assert load_settings(Path("mine.toml"), {}).path == folder / "mine.toml"
+
+    def test_variable_comes_next(self, folder: Path) -> None:
+        """A crontab has one place for it and leaves ``~`` as it is."""
+        (folder / "mine.toml").write_text(SOURCE)
+        (folder / "config.toml").write_text("")
+        environ = {"PIPELINE_CONFIG": "~/mine.toml", "HOME": str(folder)}
+
+        assert load_settings(None, environ).path == folder / "mine.toml"
+
+    def test_then_the_current_folder(self, folder: Path) -> None:
+        """A project of its own keeps its file beside it; an empty variable is as good as none."""
+        (folder / "config.toml").write_text(SOURCE)
+        environ = {"PIPELINE_CONFIG": "", "HOME": str(folder)}
+
+        assert load_settings(None, environ).path == folder / "config.toml"
+
+    @pytest.mark.parametrize("variable", ["XDG_CONFIG_HOME", "HOME"])
+    def test_then_the_users_folder(self, folder: Path, variable: str) -> None:
+        """Cron starts in the home folder, where nobody wants a config.toml."""
+        base = folder / "base"
+        users = base / ("pipeline" if variable == "XDG_CONFIG_HOME" else ".config/pipeline")
+        users.mkdir(parents=True)
+        (users / "config.toml").write_text(SOURCE)
+        environ = {"HOME": str(folder), variable: str(base)}
+
+        assert load_settings(None, environ).path == users / "config.toml"
+
+    def test_relative_xdg_folder_is_ignored(self, folder: Path) -> None:
+        """The XDG specification says so: it would depend on the current folder."""
+        (folder / "base/pipeline").mkdir(parents=True)
+        (folder / "base/pipeline/config.toml").write_text(SOURCE)
+        settings = load_settings(None, {"HOME": str(folder), "XDG_CONFIG_HOME": "base"})
+
+        assert "anu" not in settings.sources
+
+    def test_folder_that_cannot_be_looked_into_holds_no_file(self, folder: Path) -> None:
+        """A search goes on where a look is refused; this name is too long to be looked up."""
+        environ = {"HOME": str(folder), "XDG_CONFIG_HOME": "/" + "x" * 300}
+
+        assert load_settings(None, environ).enabled_sources
+
+    def test_system_knows_the_home_folder_too(self) -> None:
+        """A system service of root has no $HOME."""
+        assert load_settings(None, {}).store.url.endswith("/pipeline/pipeline.db")
+
+    def test_no_home_folder_at_all(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A container may run as a number that no file knows."""
+        monkeypatch.delenv("HOME")
+        monkeypatch.setattr(os, "getuid", lambda: 4_000_000_000)
+
+        with pytest.raises(ConfigError, match=r"^HOME: is not set"):
+            load_settings(None, {})
+
+
+class TestReading:
+    """The bytes of the file, before any of its values."""
+
+    @pytest.mark.parametrize(
+        ("name", "problem"),
+        [
+            ("missing.toml", "cannot be read: No such file or directory"),
+            (".", "cannot be read: Is a directory"),
+            ("a\0b", "cannot be read: embedded null byte"),
+            ("/dev/zero", "cannot be read: it is longer than 1048576 bytes"),
+        ],
+    )
+    def test_unreadable(self, name: str, problem: str) -> None:
+        """The line names the file as the user gave it."""
+        with pytest.raises(ConfigError) as caught:
+            load_settings(Path(name), {})
+
+        shown = name if name.isprintable() else repr(name)
+        assert caught.value.complaints == (f"{shown}: {problem}",)
+
+    def test_name_that_is_no_text(self) -> None:
+        """The store keeps the file's name as text."""
+        name = Path("bad-\udcff.toml")
+        name.write_text(SOURCE)
+
+        with pytest.raises(ConfigError, match=r"^'bad-\\udcff.toml': has a name that is not UTF-8"):
+            load_settings(name, {})
+
+    @pytest.mark.parametrize("content", [b"", b" \n\r\n", b"\xef\xbb\xbf"])
+    def test_empty(self, content: bytes) -> None:
+        """An editor that failed to save leaves such a file; it must not mean defaults."""
+        [complaint] = refusal(content)
+
+        assert complaint.startswith("config.toml: is empty; begin with a copy of /")
+
+    @pytest.mark.parametrize(
+        "content",
+        [b"\xef\xbb\xbf" + SOURCE.encode(), SOURCE.replace("\n", "\r\n").encode()],
+        ids=["byte order mark", "CRLF"],
+    )
+    def test_editors_habits_are_fine(self, content: bytes) -> None:
+        """Both are what an editor on Windows writes."""
+        assert load(content).sources["anu"].batch_sizes == (2,)
+
+    @pytest.mark.parametrize(
+        ("content", "complaint"),
+        [
+            (b"a = '\xff'", "config.toml: is not UTF-8 text (byte 5)"),
+            (SOURCE.encode("utf-16"), "config.toml: is not UTF-8 text (byte 0)"),
+            (
+                b"[collect]\ndeadline_seconds 5",
+                (
+                    "config.toml: is not valid TOML: "
+                    "Expected '=' after a key in a key/value pair (at line 2, column 18)"
+                ),
+            ),
+            (
+                b"a = " + b"[" * 100_000,
+                "config.toml: is nested too deeply or has an endless number",
+            ),
+        ],
+    )
+    def test_not_toml(self, content: bytes, complaint: str) -> None:
+        """Line and column save a newcomer the search."""
+        assert refusal(content) == [complaint]
+
+    @pytest.mark.parametrize(
+        ("number", "complaint"),
+        [
+            ("9" * 5000, "is nested too deeply or has an endless number"),
+            (
+                "0x" + "f" * 5000,
+                "sources.anu.retries: must be at most 100, not a number of thousands of digits",
+            ),
+        ],
+    )
+    def test_endless_integer(self, number: str, complaint: str) -> None:
+        """Python refuses to convert those: on reading the first, on showing the second."""
+        assert refusal(f"{SOURCE}retries = {number}") == [f"config.toml: {complaint}"]
+
+
+class TestComplaints:
+    """What is wrong, in words that need no manual."""
+
+    @pytest.mark.parametrize(
+        ("text", "complaint"),
+        [
+            ("[colect]\n" + SOURCE, "colect: is not a known table; did you mean collect?"),
+            ('"a\\nb" = 1\n' + SOURCE, r"'a\nb': is not a known table"),
+            ("collect = 5\n" + SOURCE, "collect: must be one table, [collect]"),
+            ("[[store]]\n" + SOURCE, "store: must be one table, [store]"),
+            (
+                "[collect]\ndeadline = 5\n" + SOURCE,
+                "collect.deadline: is not a known key; did you mean deadline_seconds?",
+            ),
+            (
+                "[collect]\nq = 5\n" + SOURCE,
+                (
+                    "collect.q: is not a known key; "
+                    "known are deadline_seconds, evidence_bytes, max_bytes"
+                ),
+            ),
+            (
+                "[collect]\ndeadline_seconds = 'x'\n" + SOURCE,
+                "collect.deadline_seconds: must be a number, not 'x'",
+            ),
+            (
+                "[collect]\ndeadline_seconds = true\n" + SOURCE,
+                "collect.deadline_seconds: must be a number, not True",
+            ),
+            (
+                "[collect]\ndeadline_seconds = nan\n" + SOURCE,
+                "collect.deadline_seconds: must be a finite number, not nan",
+            ),
+            (
+                "[collect]\ndeadline_seconds = 0\n" + SOURCE,
+                "collect.deadline_seconds: must be more than 0, not 0",
+            ),
+            (
+                "[collect]\nevidence_bytes = -1\n" + SOURCE,
+                "collect.evidence_bytes: must be at least 0, not -1",
+            ),
+            (
+                "[collect]\nmax_bytes = 1.5\n" + SOURCE,
+                "collect.max_bytes: must be a whole number, not 1.5",
+            ),
+            (
+                "[collect]\nmax_bytes = 2_000_000_000\n" + SOURCE,
+                "collect.max_bytes: must be at most 1073741824, not 2000000000",
+            ),
+            ("[store]\nurl = 5\n" + SOURCE, "store.url: must be text in quotes"),
+            (
+                "[store]\nkeep_numbers = 'yes'\n" + SOURCE,
+                "store.keep_numbers: must be true or false, not 'yes'",
+            ),
+            (
+                "[sandbox]\nfaults = 'stall'\n" + SOURCE,
+                "sandbox.faults: must be a list in brackets, not 'stall'",
+            ),
+            (
+                "[sandbox]\nfaults = ['stall', 3]\n" + SOURCE,
+                "sandbox.faults[1]: must be text in quotes, not 3",
+            ),
+            (
+                "[sandbox]\nfaults = ['A B']\n" + SOURCE,
+                "sandbox.faults[0]: must look like stall or anu_legacy:stall, not 'A B'",
+            ),
+            ("[sources]", "sources: there is none; add a table [sources.<name>]"),
+            ("# nothing", "sources: there is none; add a table [sources.<name>]"),
+            ("sources = 3", "sources: must hold tables, [sources.<name>]"),
+            ("[sources]\nanu = 3", "sources.anu: must be one table, [sources.anu]"),
+            (
+                "[sources.anu]\nkind = 'anu_legacy'",
+                (
+                    "sources.anu.batches: is missing; give sizes [2, 3, 5], a range "
+                    '"2..29" or {count = 10, size = 16}'
+                ),
+            ),
+            (
+                "[sources.anu]\nbatches = [1]",
+                f"sources.anu.kind: is missing; give one of {', '.join(KINDS)}",
+            ),
+            (
+                "[sources.anu]\nkind = 'anu_legasy'\nbatches = [1]",
+                (
+                    f"sources.anu.kind: must be one of {', '.join(KINDS)}, not 'anu_legasy'; "
+                    "did you mean anu_legacy?"
+                ),
+            ),
+            (
+                SOURCE + "retires = 3",
+                "sources.anu.retires: is not a known key; did you mean retries?",
+            ),
+            (
+                SOURCE + "word = 'uint61'",
+                (
+                    "sources.anu.word: must be one of uint8, uint16, not 'uint61'; "
+                    "did you mean uint16?"
+                ),
+            ),
+            (SOURCE + "ca_file = ''", "sources.anu.ca_file: must not be empty, not ''"),
+            (
+                SOURCE + "in_flight = 2026-01-01",
+                "sources.anu.in_flight: must be a whole number, not datetime.date(2026, 1, 1)",
+            ),
+            (
+                SOURCE + f"format = '{'x' * 99}'",
+                f"sources.anu.format: must be one of plain, html, not '{'x' * 58}…",
+            ),
+        ],
+    )
+    def test_names_place_problem_and_remedy(self, text: str, complaint: str) -> None:
+        """One line that a newcomer can act on."""
+        assert refusal(text) == [f"config.toml: {complaint}"]
+
+    def test_come_all_at_once(self) -> None:
+        """Mending a file one error per start is a waste of an evening."""
+        complaints = refusal(
+            "[collect]\nmax_bytes = 0\n[store]\nx = 1\n[sources.A]\nkind = 'anu_legacy'\n"
+            "min = 2\nmax = 1\nbatches = []\n[sources.b]\nkind = 'x'\nbatches = [2]\n" + AQN
+        )
+
+        places = [complaint.split(": ")[1] for complaint in complaints]
+        assert places == [
+            "collect.max_bytes",
+            "store.x",
+            "sources.A",
+            "sources.A.batches",
+            "sources.b.kind",
+            "sources.aqn.api_key_env",
+        ]
+
+    @pytest.mark.parametrize("name", ["a", "9-x_y", "a" * 40])
+    def test_source_names_that_pass(self, name: str) -> None:
+        """Letters, digits, dash and underscore are safe in paths, CSV and on terminals."""
+        assert list(load(SOURCE.replace("anu]", name + "]")).sources) == [name]
+
+    @pytest.mark.parametrize("name", ["", "A", "-a", "_a", "a" * 41, "a b", "ä", "../a", "=a"])
+    def test_source_names_that_do_not(self, name: str) -> None:
+        """Names travel to files, spreadsheets and terminals, where these do harm."""
+        [complaint] = refusal(SOURCE.replace("anu]", f'"{name}"]'))
+
+        assert complaint.endswith(
+            ": a name has 1 to 40 of a-z 0-9 _ - and begins with a letter or digit"
+        )
+
+    def test_are_single_lines_whatever_a_key_holds(self) -> None:
+        """A line break or an escape sequence in a key must not write lines of its own."""
+        [complaint] = refusal(SOURCE + '"a\\n\\u001b[2Jb" = 1')
+
+        assert complaint.isprintable()
+
+
+class TestBatches:
+    """The three ways to order batches."""
+
+    @pytest.mark.parametrize(
+        ("batches", "sizes"),
+        [
+            ("[2, 3, 5]", [2, 3, 5]),
+            ('"2..5"', [2, 3, 4, 5]),
+            ('"7..7"', [7]),
+            ("{count = 3, size = 16}", [16, 16, 16]),
+        ],
+    )
+    def test_forms(self, batches: str, sizes: list[int]) -> None:
+        """Both ends of a range belong to it."""
+        loaded = load(f'[sources.anu]\nkind = "anu_legacy"\nbatches = {batches}')
+
+        assert list(loaded.sources["anu"].batch_sizes) == sizes
+
+    @pytest.mark.parametrize(
+        ("batches", "problem"),
+        [
+            ("[]", "orders no batch; use "),
+            ('"5..2"', "orders no batch; use "),
+            ("{count = 0, size = 2}", "orders no batch; use "),
+            ("5", "must be sizes [2, 3, 5], a range "),
+            ('"2-5"', "must be sizes [2, 3, 5], a range "),
+            ('"٢..5"', "must be sizes [2, 3, 5], a range "),
+            ("{count = 2}", "must be sizes [2, 3, 5], a range "),
+            ("{count = 2, size = 2, step = 1}", "must be sizes [2, 3, 5], a range "),
+            ("{count = 1.5, size = 2}", "must be sizes [2, 3, 5], a range "),
+            ("[0]", "a batch must have 1 to 1000000 numbers, not [0]"),
+            ("[1_000_001]", "a batch must have 1 to 1000000 numbers, not [1000001]"),
+            ('"0..3"', "a batch must have 1 to 1000000 numbers, not '0..3'"),
+            ("[2, true]", "a batch's size must be a whole number, not True"),
+            ("[2, [3]]", "a batch's size must be a whole number, not [3]"),
+            ("{count = 2, size = '3'}", "a batch's size must be a whole number, not '3'"),
+            ("{count = 1_000_001, size = 2}", "orders more than 1000000 batches"),
+            ('"1..1000001"', "orders more than 1000000 batches"),
+        ],
+    )
+    def test_refused(self, batches: str, problem: str) -> None:
+        """An order that cannot be meant is not guessed at."""
+        [complaint] = refusal(f'[sources.anu]\nkind = "anu_legacy"\nbatches = {batches}')
+
+        assert complaint.startswith(f"config.toml: sources.anu.batches: {problem}")
+
+    @pytest.mark.parametrize("batches", ["{count = 100_000, size = 16}", '"1..100000"'])
+    def test_many_are_cheap(self, batches: str) -> None:
+        """A run of 100,000 batches must not begin with 100,000 objects."""
+        text = f'[sources.anu]\nkind = "anu_legacy"\nbatches = {batches}'
+        load(text)
+        tracemalloc.start()
+        try:
+            loaded = load(text)
+            kept = tracemalloc.get_traced_memory()[0]
+        finally:
+            tracemalloc.stop()
+
+        assert len(loaded.sources["anu"].batch_sizes) == 100_000
+        assert kept < 1_000_000
+
+
+class TestRange:
+    """Which numbers are wanted."""
+
+    @pytest.mark.parametrize(
+        ("extra", "expected"),
+        [
+            ("", (None, None)),
+            ("min = 1\nmax = 6", (1, 6)),
+            ("min = 5\nmax = 5", (5, 5)),
+            ("word = 'uint8'", (0, 255)),
+            ("word = 'uint16'", (0, 65_535)),
+            (f"min = {-(2**53) + 1}\nmax = {2**53 - 1}", (-(2**53) + 1, 2**53 - 1)),
+        ],
+    )
+    def test_forms(self, extra: str, expected: tuple[int | None, int | None]) -> None:
+        """Without a word about it the kind decides."""
+        source = source_of(extra)
+
+        assert (source.min, source.max) == expected
+
+    @pytest.mark.parametrize(
+        ("extra", "complaint"),
+        [
+            ("min = 2\nmax = 1", "min: 2 is more than max, 1; swap them"),
+            ("min = 2", "max: is missing; give min and max, or neither"),
+            ("max = 2", "min: is missing; give min and max, or neither"),
+            ("word = 'uint8'\nmin = 1", "word: sets min and max; remove it, or remove them"),
+            (
+                f"min = 0\nmax = {2**53}",
+                f"max: must be at most {2**53 - 1}, not {2**53}",
+            ),
+            (
+                f"min = {-(2**53)}\nmax = 0",
+                f"min: must be at least {-(2**53) + 1}, not {-(2**53)}",
+            ),
+        ],
+    )
+    def test_refused(self, extra: str, complaint: str) -> None:
+        """Bounds that contradict each other, or that JSON cannot carry."""
+        assert refusal(SOURCE + extra) == [f"config.toml: sources.anu.{complaint}"]
+
+    @pytest.mark.parametrize(("size", "is_refused"), [(1024, False), (1025, True)])
+    def test_sum_must_fit_the_store(self, size: int, is_refused: bool) -> None:
+        """SQLite's integers end at 2**63 - 1, and so does a sum."""
+        text = f'[sources.a]\nkind = "anu_legacy"\nbatches = [{size}]\nmin = 0\nmax = {2**53 - 1}'
+
+        if is_refused:
+            assert refusal(text) == [
+                (
+                    "config.toml: sources.a.batches: "
+                    "a batch's sum could pass 2**63 - 1; use smaller batches or bounds"
+                )
+            ]
+        else:
+            assert load(text).sources["a"].batch_sizes == (size,)
+
+
+class TestTimes:
+    """Limits in seconds, from the inside out: connect, attempt, run."""
+
+    @pytest.mark.parametrize(
+        ("text", "complaint"),
+        [
+            (
+                SOURCE + "attempt_seconds = 5\nconnect_seconds = 6",
+                "connect_seconds: 6 is more than attempt_seconds, 5",
+            ),
+            (
+                SOURCE + "attempt_seconds = 5\nread_seconds = 5.5",
+                "read_seconds: 5.5 is more than attempt_seconds, 5",
+            ),
+            (
+                SOURCE + "attempt_seconds = 301",
+                "attempt_seconds: 301 is more than collect.deadline_seconds, 300",
+            ),
+            (
+                "[collect]\ndeadline_seconds = 5\n" + SOURCE + "connect_seconds = 6",
+                "connect_seconds: 6 is more than collect.deadline_seconds, 5",
+            ),
+            (
+                SOURCE + "retries = 100\nbackoff_seconds = 3.1",
+                (
+                    "backoff_seconds: 100 retries would wait for more than "
+                    "collect.deadline_seconds, 300"
+                ),
+            ),
+        ],
+    )
+    def test_contradictions(self, text: str, complaint: str) -> None:
+        """A limit that can never bite is a misunderstanding."""
+        assert refusal(text) == [f"config.toml: sources.anu.{complaint}"]
+
+    def test_default_gives_way(self) -> None:
+        """Whoever shortens the attempt should not have to know of connect_seconds."""
+        assert source_of("attempt_seconds = 5").connect_seconds == 5.0
+
+    def test_disabled_source_may_be_slower_than_the_run(self) -> None:
+        """What is not asked cannot be late: a short deadline in the environment must work."""
+        text = SOURCE + "attempt_seconds = 150\n" + OFF
+
+        assert load(text, PIPELINE_COLLECT_DEADLINE_SECONDS="20").collect.deadline_seconds == 20.0
+
+
+class TestUrl:
+    """Addresses of upstreams, checked before anything is sent."""
+
+    @pytest.mark.parametrize(
+        "url",
+        [
+            "https://qrng.anu.edu.au",
+            "HTTPS://Host.Example:443/a/b/",
+            "http://127.0.0.1:8765/~reset/anu_legacy",
+            "http://[::1]:8080",
+            "https://bücher.example/",
+            "https://my_host.example./",
+        ],
+    )
+    def test_passes(self, url: str) -> None:
+        """What a browser would take, ports, IPv6 and umlauts included."""
+        assert source_of(f'url = "{url}"').url == url
+
+    @pytest.mark.parametrize(
+        ("url", "problem"),
+        [
+            ("", "must begin with https:// or http://"),
+            ("host.example", "must begin with https:// or http://"),
+            ("ftp://host.example", "must begin with https:// or http://"),
+            ("file:///etc/passwd", "must begin with https:// or http://"),
+            ("https://a\\r\\nb", "must not contain blanks or control characters"),
+            ("https://a b", "must not contain blanks or control characters"),
+            ("https://a\\u202eb", "must not contain blanks or control characters"),
+            ("https://h.example/?apikey=x", "must not contain ? or #; the query is"),
+            ("https://h.example/#x", "must not contain ? or #; the query is"),
+            (f"https://me:{CANARY}@h.example", "must not contain a user name or password"),
+            ("https://h.example:99999", "the port must be a number from 1 to 65535"),
+            ("https://h.example:abc", "the port must be a number from 1 to 65535"),
+            ("https://h.example:0", "the port must be a number from 1 to 65535"),
+            ("https://", "the host is not a valid name"),
+            ("https://:80", "the host is not a valid name"),
+            ("https://a..b", "the host is not a valid name"),
+            ("https://-a.example", "the host is not a valid name"),
+            (f"https://{'a' * 64}.example", "the host is not a valid name"),
+            (f"https://{'a.' * 127}aa", "the host is not a valid name"),
+            ("https://a\\\\b", "the host is not a valid name"),
+            ("https://1.2.3", "the host is not a valid IPv4 address"),
+            ("https://1.2.3.256", "the host is not a valid IPv4 address"),
+            ("https://☃.example", "the host is not a valid international name"),
+            ("https://[::1", "is not a valid address"),
+        ],
+    )
+    def test_refused(self, url: str, problem: str) -> None:
+        """Several of these escape the HTTP library as errors of other kinds."""
+        [complaint] = refusal(f'{SOURCE}url = "{url}"')
+
+        assert complaint.startswith(f"config.toml: sources.anu.url: {problem}")
+        assert CANARY not in complaint
+
+    def test_sandbox_has_its_own(self) -> None:
+        """A sandbox kind with an address would look as if that address were asked."""
+        text = SOURCE.replace("anu_legacy", "sandbox.anu_legacy") + 'url = "http://127.0.0.1:1"'
+
+        assert refusal(text) == [
+            (
+                "config.toml: sources.anu.url: "
+                'the sandbox has its own; remove it or use kind = "anu_legacy"'
+            )
+        ]
+
+    @pytest.mark.parametrize("urls", [("", ""), ("https://h.example/a", "https://H.example/b")])
+    def test_one_upstream_twice(self, urls: tuple[str, str]) -> None:
+        """Limits are kept per source, so two of them would break the upstream's rule."""
+        first, second = (f'url = "{url}"\n' if url else "" for url in urls)
+        text = SOURCE + first + SOURCE.replace("anu]", "b]") + second
+
+        assert refusal(text) == [
+            "config.toml: sources.b.url: asks the same upstream as sources.anu; disable one"
+        ]
+        assert load(text + OFF).enabled_sources
+
+    def test_loopback_twice_is_fine(self) -> None:
+        """Nobody else's rules are broken on this machine."""
+        extra = 'url = "http://127.0.0.1:80"\n'
+        text = SOURCE + extra + SOURCE.replace("anu]", "b]") + extra
+
+        assert len(load(text).enabled_sources) == 2
+
+
+class TestEmail:
+    """The address that goes into a header."""
+
+    @pytest.mark.parametrize("email", ["me@example.org", "a.b+c@x-y.example"])
+    def test_passes(self, email: str) -> None:
+        """What people have."""
+        assert source_of(f'email = "{email}"').email == email
+
+    @pytest.mark.parametrize(
+        "email", ["", "me", "a@b\\r\\nX: y", "a@b)", "ä@b.example", "a b@c", "a@b@c", "@b", "<a@b>"]
+    )
+    def test_refused(self, email: str) -> None:
+        """Nothing may end the header or the comment in it."""
+        [complaint] = refusal(f'{SOURCE}email = "{email}"')
+
+        assert "email: must be an e-mail address such as you@example.org, not '" in complaint
+        assert complaint.isprintable()
+
+    def test_random_org_wants_one(self) -> None:
+        """Its guideline 5; the sandbox is content without."""
+        text = SOURCE.replace("anu_legacy", "random_org")
+
+        assert refusal(text) == [
+            "config.toml: sources.anu.email: is missing; random.org wants to know whom to write to"
+        ]
+        assert load(text.replace('"random_org', '"sandbox.random_org'))
+
+    def test_format_is_for_random_org(self) -> None:
+        """Elsewhere it would be a setting without effect."""
+        assert refusal(SOURCE + "format = 'html'") == [
+            "config.toml: sources.anu.format: only random_org knows formats; remove it"
+        ]
+
+
+class TestKeys:
+    """Secrets: fetched from where the file points, and never seen again."""
+
+    def test_from_a_variable(self) -> None:
+        """The usual place; the name may begin like our own variables."""
+        source = load(AQN + 'api_key_env = "PIPELINE_KEY"', PIPELINE_KEY=CANARY).sources["aqn"]
+
+        assert source.api_key is not None
+        assert source.api_key.get_secret_value() == CANARY
+
+    @pytest.mark.parametrize("ending", ["", "\n", "\r\n"])
+    def test_from_a_file(self, folder: Path, ending: str) -> None:
+        """Editors end files with a line break that no header may carry."""
+        (folder / "aqn.key").write_bytes((CANARY + ending).encode())
+
+        source = load(AQN + 'api_key_file = "aqn.key"').sources["aqn"]
+
+        assert source.api_key is not None
+        assert source.api_key.get_secret_value() == CANARY
+        assert source.api_key_file == str(folder / "aqn.key")
+
+    @pytest.mark.parametrize(
+        ("value", "problem"),
+        [
+            (None, "the key is empty"),
+            ("", "the key is empty"),
+            ("\n", "the key is empty"),
+            (f"{CANARY}\r\nX: y", "the key holds blanks, control or non-ASCII characters"),
+            (f"{CANARY} ", "the key holds blanks, control or non-ASCII characters"),
+            (f"{CANARY}é", "the key holds blanks, control or non-ASCII characters"),
+            (f"{CANARY}\udcff", "the key holds blanks, control or non-ASCII characters"),
+        ],
+    )
+    def test_bad_variable(self, value: str | None, problem: str) -> None:
+        """The variable is named, the value never."""
+        environ = {} if value is None else {"AQN_KEY": value}
+
+        [complaint] = refusal(AQN + 'api_key_env = "AQN_KEY"', **environ)
+
+        assert complaint.startswith(
+            f"config.toml: sources.aqn.api_key_env: the environment variable AQN_KEY: {problem}"
+        )
+        assert CANARY not in complaint
+
+    @pytest.mark.parametrize(
+        ("content", "problem"),
+        [
+            (None, "No such file or directory"),
+            (b"", "the key is empty"),
+            (CANARY.encode() + b"\xff", "the key holds blanks, control or non-ASCII characters"),
+            (b"x" * 4097, "it is longer than 4096 bytes"),
+        ],
+    )
+    def test_bad_file(self, folder: Path, content: bytes | None, problem: str) -> None:
+        """The value stays unseen, and so does a name that might be a key pasted by mistake."""
+        if content is not None:
+            (folder / CANARY).write_bytes(content)
+
+        [complaint] = refusal(f'{AQN}api_key_file = "{CANARY}"')
+
+        assert complaint.startswith(
+            f"config.toml: sources.aqn.api_key_file: the file cannot be used: {problem}"
+        )
+        assert CANARY not in complaint
+
+    @pytest.mark.parametrize("key", ["api_key", "password", "token"])
+    def test_not_in_the_file(self, key: str) -> None:
+        """Files are copied, committed and mailed."""
+        assert refusal(f'{AQN}{OFF}{key} = "{CANARY}"') == [
+            (
+                f"config.toml: sources.aqn.{key}: keep keys out of this file: "
+                "name the variable (api_key_env) or file (api_key_file)"
+            )
+        ]
+
+    def test_not_in_our_variables_either(self) -> None:
+        """One way is enough, and this one would be listed among the settings."""
+        assert refusal(AQN + OFF, PIPELINE_SOURCES_AQN_API_KEY=CANARY) == [
+            (
+                "PIPELINE_SOURCES_AQN_API_KEY: keep keys out of this file: "
+                "name the variable (api_key_env) or file (api_key_file)"
+            )
+        ]
+
+    @pytest.mark.parametrize("value", [f'"{CANARY}"', '"UPPER-4711"', '""', "4711"])
+    def test_pasted_in_place_of_the_variables_name(self, value: str) -> None:
+        """The likeliest mistake must not print the key."""
+        [complaint] = refusal(f"{AQN}api_key_env = {value}")
+
+        assert complaint.startswith("config.toml: sources.aqn.api_key_env: must ")
+        assert "4711" not in complaint
+
+    @pytest.mark.parametrize(
+        ("text", "complaint"),
+        [
+            (AQN, "aqn.api_key_env: is missing; anu_aqn wants a key"),
+            (
+                AQN + OFF + 'api_key_env = "A"\napi_key_file = "b"',
+                "aqn.api_key_file: give this or api_key_env, not both",
+            ),
+            (
+                SOURCE + OFF + 'api_key_env = "A"',
+                "anu.api_key_env: anu_legacy takes no key; remove it",
+            ),
+            (
+                AQN + OFF + 'api_key_env = "A"\nurl = "HTTP://host.example"',
+                "aqn.url: would send the key unencrypted; use https:// or set allow_http = true",
+            ),
+        ],
+    )
+    def test_contradictions(self, text: str, complaint: str) -> None:
+        """A key that is missing, doubled, useless or about to be sent in the open."""
+        assert refusal(text) == [f"config.toml: sources.{complaint}"]
+
+    @pytest.mark.parametrize(
+        "extra",
+        [
+            'url = "http://localhost:1"',
+            'url = "http://a.localhost"',
+            'url = "http://127.1.2.3"',
+            'url = "http://[::1]"',
+            'url = "http://host.example"\nallow_http = true',
+        ],
+    )
+    def test_plain_http_where_it_is_safe_or_wanted(self, extra: str) -> None:
+        """What stays on this machine cannot be overheard."""
+        assert load(f'{AQN}api_key_env = "K"\n{extra}', K="k").enabled_sources
+
+    @pytest.mark.parametrize("switch", [OFF, ""])
+    def test_needed_only_where_used(self, switch: str) -> None:
+        """Neither a source that is switched off nor the sandbox needs one."""
+        kind = "anu_aqn" if switch else "sandbox.anu_aqn"
+        text = AQN.replace("anu_aqn", kind) + switch
+        extra = 'api_key_env = "UNSET"' if switch else ""
+
+        assert load(text + extra).sources["aqn"].api_key is None
+
+    def test_never_shown(self) -> None:
+        """Settings are logged, dumped and hashed."""
+        loaded = load(AQN + 'api_key_env = "K"', K=CANARY)
+        source = loaded.sources["aqn"]
+
+        shown = f"{loaded!r} {loaded} {source.model_dump()} {source.model_dump_json()}"
+        assert CANARY not in shown
+
+
+class TestCertificates:
+    """Certificates that a source trusts."""
+
+    def test_file_is_relative_to_the_configuration(self, folder: Path) -> None:
+        """Cron starts elsewhere."""
+        (folder / "sub").mkdir()
+        (folder / "sub/ca.pem").write_text("x")
+        (folder / "sub/c.toml").write_text(SOURCE + 'ca_file = "ca.pem"')
+
+        loaded = load_settings(Path("sub/c.toml"), {"HOME": "/"})
+
+        assert loaded.sources["anu"].ca_file == str(folder / "sub/ca.pem")
+
+    def test_file_is_missing(self) -> None:
+        """Found out now rather than in the middle of the night."""
+        assert refusal(SOURCE + 'ca_file = "ca.pem"') == [
+            "config.toml: sources.anu.ca_file: cannot be read: No such file or directory"
+        ]
+
+
+class TestStore:
+    """Where the account is kept."""
+
+    def test_default_is_the_users_data_folder(self, folder: Path) -> None:
+        """The place that the XDG specification gives to it."""
+        assert load(SOURCE).store.url == f"sqlite:///{folder}/.local/share/pipeline/pipeline.db"
+        assert load(SOURCE, XDG_DATA_HOME="/d").store.url == "sqlite:////d/pipeline/pipeline.db"
+
+    @pytest.mark.parametrize(
+        ("url", "resolved"),
+        [
+            ("data/x.db", "sqlite:///{folder}/sub/data/x.db"),
+            ("/data/x.db", "sqlite:////data/x.db"),
+            ("~/x.db", "sqlite:///{folder}/x.db"),
+            ("sqlite:///x.db", "sqlite:///{folder}/sub/x.db"),
+            ("sqlite+pysqlite:///x.db?timeout=3", "sqlite+pysqlite:///{folder}/sub/x.db?timeout=3"),
+            ("sqlite:////x.db", "sqlite:////x.db"),
+            ("sqlite:///file:x.db?uri=true", "sqlite:///file:x.db?uri=true"),
+            ("postgresql+psycopg://me@host/db", "postgresql+psycopg://me@host/db"),
+        ],
+    )
+    def test_names_begin_in_the_files_folder(self, folder: Path, url: str, resolved: str) -> None:
+        """So the same file means the same database from cron and from a shell."""
+        (folder / "sub").mkdir()
+        (folder / "sub/c.toml").write_text(f'[store]\nurl = "{url}"\n{SOURCE}')
+
+        loaded = load_settings(Path("sub/c.toml"), {"HOME": str(folder)})
+
+        assert loaded.store.url == resolved.format(folder=folder)
+
+    def test_variable_begins_in_the_current_folder(self, folder: Path) -> None:
+        """Who types a name at a prompt means the folder of the prompt."""
+        (folder / "sub").mkdir()
+        (folder / "sub/c.toml").write_text(SOURCE)
+
+        loaded = load_settings(Path("sub/c.toml"), {"PIPELINE_STORE_URL": "x.db"})
+
+        assert loaded.store.url == f"sqlite:///{folder}/x.db"
+
+    @pytest.mark.parametrize(
+        ("url", "problem"),
+        [
+            ("sqlite://", "would be forgotten after the run; name a file"),
+            ("sqlite:///:memory:", "would be forgotten after the run; name a file"),
+            (":memory:", "would be forgotten after the run; name a file"),
+            ("sqlite:x.db", "must be a file's name or a URL like sqlite:///name.db"),
+            ("x.db?mode=ro", "must be a file's name or a URL like sqlite:///name.db"),
+            (f"a\\n{CANARY}", "must not contain control characters"),
+        ],
+    )
+    def test_refused(self, url: str, problem: str) -> None:
+        """An account in memory is none; the address itself is not shown."""
+        assert refusal(f'[store]\nurl = "{url}"\n{SOURCE}') == [
+            f"config.toml: store.url: {problem}"
+        ]
+
+    @pytest.mark.parametrize(
+        ("url", "shown"),
+        [
+            ("postgresql://me:s3cret@h/db", "postgresql://me:***@h/db"),
+            ("postgresql://me:s3@cret@h/db", "postgresql://me:***@h/db"),
+            ("postgresql://:s3cret@h/db", "postgresql://:***@h/db"),
+            ("postgresql://h/db?user=me&password=s3cret", "postgresql://h/db?user=me&password=***"),
+            ("mysql://h/db?ssl_key=s3cret&a=b", "mysql://h/db?ssl_key=***&a=b"),
+            ("sqlite:////data/x.db", "sqlite:////data/x.db"),
+        ],
+    )
+    def test_password_is_hidden(self, url: str, shown: str) -> None:
+        """A database's address is shown in reports and on errors."""
+        store = StoreSettings(url=url)
+
+        assert hide_password(url) == shown
+        assert store.model_dump()["url"] == shown
+        assert "s3cret" not in f"{store!r} {store} {store.model_dump_json()}"
+
+
+class TestVariables:
+    """Single values from the environment."""
+
+    @pytest.mark.parametrize(
+        ("name", "value", "table", "key", "expected"),
+        [
+            ("COLLECT_DEADLINE_SECONDS", "20", "collect", "deadline_seconds", 20.0),
+            ("COLLECT_MAX_BYTES", "1_000", "collect", "max_bytes", 1000),
+            ("STORE_KEEP_NUMBERS", "false", "store", "keep_numbers", False),
+            ("SANDBOX_FAULTS", '["stall"]', "sandbox", "faults", ("stall",)),
+        ],
+    )
+    def test_win_over_the_file(
+        self, name: str, value: str, table: str, key: str, expected: object
+    ) -> None:
+        """A value is read as in the file; the table need not be there."""
+        loaded = load(SOURCE, **{f"PIPELINE_{name}": value})
+
+        assert getattr(getattr(loaded, table), key) == expected
+
+    @pytest.mark.parametrize(
+        ("value", "email"), [("me@x.example", "me@x.example"), ('"me@x.example"', "me@x.example")]
+    )
+    def test_reach_sources(self, value: str, email: str) -> None:
+        """The name in capitals, its dashes as underscores; text needs no quotes."""
+        text = SOURCE.replace("anu]", "my-anu]")
+
+        loaded = load(text, PIPELINE_SOURCES_MY_ANU_EMAIL=value)
+
+        assert loaded.sources["my-anu"].email == email
+
+    def test_range_needs_no_quotes(self) -> None:
+        """What does not read as TOML is text."""
+        loaded = load(SOURCE, PIPELINE_SOURCES_ANU_BATCHES="2..4")
+
+        assert list(loaded.sources["anu"].batch_sizes) == [2, 3, 4]
+
+    @pytest.mark.parametrize(
+        ("name", "value", "complaint"),
+        [
+            (
+                "PIPELINE_COLLECT_DEADLINE",
+                "5",
+                (
+                    "PIPELINE_COLLECT_DEADLINE: is not a known setting; "
+                    "did you mean PIPELINE_COLLECT_DEADLINE_SECONDS?"
+                ),
+            ),
+            ("PIPELINE_0", CANARY, "PIPELINE_0: is not a known setting"),
+            (
+                "PIPELINE_COLLECT_MAX_BYTES",
+                "many",
+                "PIPELINE_COLLECT_MAX_BYTES: must be a whole number, not 'many'",
+            ),
+            (
+                "PIPELINE_SOURCES_ANU_RETRIES",
+                "1\nevil = 2",
+                r"PIPELINE_SOURCES_ANU_RETRIES: must be a whole number, not '1\nevil = 2'",
+            ),
+            (
+                "PIPELINE_SOURCES_ANU_RETRIES",
+                "[" * 50_000,
+                f"PIPELINE_SOURCES_ANU_RETRIES: must be a whole number, not '{'[' * 58}…",
+            ),
+            (
+                "PIPELINE_SANDBOX_FAULTS",
+                "[1]",
+                "PIPELINE_SANDBOX_FAULTS: must be text in quotes, not 1",
+            ),
+            ("PIPELINE_STORE_URL", "\udcff", "PIPELINE_STORE_URL: is not valid UTF-8"),
+        ],
+    )
+    def test_complaints_name_the_variable(self, name: str, value: str, complaint: str) -> None:
+        """The file is fine; the place to mend is elsewhere."""
+        [line] = refusal(SOURCE, **{name: value})
+
+        assert line.startswith(complaint)
+        assert CANARY not in line
+
+    def test_name_with_two_meanings(self) -> None:
+        """Silently choosing one of two sources would be worse."""
+        text = SOURCE.replace("anu]", "a-b]") + OFF + SOURCE.replace("anu]", "a_b]")
+
+        assert refusal(text, PIPELINE_SOURCES_A_B_ENABLED="true")[0] == (
+            "PIPELINE_SOURCES_A_B_ENABLED: means sources.a-b.enabled and sources.a_b.enabled; "
+            "rename one of them"
+        )
+
+    def test_table_that_is_none_stays_the_files_fault(self) -> None:
+        """A variable cannot mend it, and must not break the search for problems."""
+        collect = "config.toml: collect: must be one table, [collect]"
+        sources = "config.toml: sources: must hold tables, [sources.<name>]"
+        source = "config.toml: sources.a: must be one table, [sources.a]"
+        environ = {"PIPELINE_COLLECT_MAX_BYTES": "1"}
+
+        assert refusal("collect = 3\nsources = 4", **environ) == [collect, sources]
+        assert refusal("collect = 3\nsources.a = 4", **environ) == [collect, source]
+
+
+class TestDigest:
+    """The fingerprint that is recorded with each run."""
+
+    def test_follows_every_decision(self) -> None:
+        """Months later it tells whether two runs were meant to be the same."""
+        other = SOURCE.replace("anu]", "b]") + OFF
+        texts = [
+            SOURCE,
+            SOURCE + "retries = 3",
+            SOURCE + other,
+            other + SOURCE,
+            "[sandbox]\nrules = false\n" + SOURCE,
+            SOURCE.replace("[2]", "[3]"),
+        ]
+
+        assert len({load(text).digest for text in texts}) == len(texts)
+
+    def test_is_blind_for_spelling(self) -> None:
+        """A comment or another way to write the same is no other decision."""
+        spellings = ["[2, 3]", '"2..3"', "[2, 3]  # two"]
+        text = '[sources.a]\nkind = "anu_legacy"\nbatches = '
+
+        assert len({load(text + spelling).digest for spelling in spellings}) == 1
+
+    def test_is_blind_for_secrets(self) -> None:
+        """A new key or password is no other decision, and a hash of one could be guessed."""
+        text = '[store]\nurl = "postgresql://me:{}@h/db"\n' + AQN + 'api_key_env = "K"'
+
+        assert len({load(text.replace("{}", key), K=key).digest for key in "ab"}) == 1
+
+    def test_is_sha256_in_hex(self) -> None:
+        """The store has a column of that width."""
+        assert len(bytes.fromhex(load(SOURCE).digest)) == 32
+
+
+class TestOverrides:
+    """What the command line changes for one run."""
+
+    TEXT = SOURCE + SOURCE.replace("anu]", "b]") + OFF + AQN.replace("anu_", "sandbox.anu_")
+
+    def test_nothing_said_nothing_changed(self) -> None:
+        """The usual case."""
+        loaded = load(self.TEXT)
+
+        assert with_overrides(loaded) == loaded
+
+    def test_deadline(self) -> None:
+        """A run in a hurry; it may be shorter than an attempt, which it cuts."""
+        loaded = load(SOURCE + "attempt_seconds = 150")
+
+        assert with_overrides(loaded, deadline_seconds=1).collect.deadline_seconds == 1.0
+
+    def test_sources(self) -> None:
+        """Only those named are asked; the settings at hand stay as they are."""
+        loaded = load(self.TEXT)
+
+        assert list(with_overrides(loaded, sources=["aqn"]).enabled_sources) == ["aqn"]
+        assert list(loaded.enabled_sources) == ["anu", "aqn"]
+
+    def test_complaints(self) -> None:
+        """All at once, like those about the file."""
+        with pytest.raises(ConfigError) as caught:
+            with_overrides(load(self.TEXT), deadline_seconds=-1, sources=["aqm", "b", "zzz"])
+
+        assert caught.value.complaints == (
+            "command line: deadline_seconds: must be more than 0, not -1",
+            "command line: sources.aqm: is not configured; did you mean aqn?",
+            "command line: sources.b: is not enabled; set enabled = true in its table",
+            "command line: sources.zzz: is not configured",
+        )
+
+
+class TestValues:
+    """Settings as values."""
+
+    def test_are_frozen(self) -> None:
+        """The core is handed a part of them and must not change it for others."""
+        with pytest.raises(ValidationError):
+            source_of("").retries = 5  # type: ignore[misc]  # what mypy forbids is tried here
+
+    def test_know_their_upstream(self) -> None:
+        """The same adapter serves the upstream and its imitation."""
+        played = SourceSettings(kind="sandbox.random_org", batches=[2])
+        real = SourceSettings(kind="random_org", batches=range(2, 4))
+
+        assert (played.is_sandbox, played.upstream) == (True, "random_org")
+        assert (real.is_sandbox, real.upstream) == (False, "random_org")
+
+
+ATOMS = strategies.one_of(
+    strategies.sampled_from(
+        ["true", "nan", "inf", "-0.0", "1e400", "''", "[]", "{}", "0x" + "f" * 5000]
+    ),
+    strategies.sampled_from(
+        ["1979-05-27", "07:32:00", "'2..29'", "'anu_aqn'", "'https://h'", "[[1]]"]
+    ),
+    strategies.integers().map(str),
+    strategies.floats(allow_nan=False, allow_infinity=False).map(repr),
+    strategies.text(
+        strategies.characters(blacklist_characters="'", min_codepoint=32), max_size=9
+    ).map(lambda text: f"'{text}'"),
+)
+KEYS = strategies.sampled_from(
+    [*(set(SourceSettings.model_fields) - {"batch_sizes"}), "batches", "max_bytes", "url", "'a b'"]
+)
+TABLES = strategies.sampled_from(
+    [
+        "collect",
+        "store",
+        "sandbox",
+        "sources",
+        "sources.anu",
+        "sources.'\\n'",
+        "[sources.x]",
+        "other",
+    ]
+)
+LINES = strategies.one_of(
+    strategies.builds("[{}]".format, TABLES),
+    strategies.builds("{} = {}".format, KEYS, ATOMS),
+    strategies.text(max_size=9),
+)
+
+
+class TestAnything:
+    """Whatever is in the file, it loads or is refused; there is no third way."""
+
+    @settings(
+        max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    )
+    @given(lines=strategies.lists(LINES, max_size=12), starts_well=strategies.booleans())
+    def test_documents(self, lines: list[str], starts_well: bool) -> None:
+        """A traceback is no answer to a typing error."""
+        text = (SOURCE if starts_well else "") + "\n".join(lines)
+
+        self.load_or_refuse(text.encode("utf-8", "surrogatepass"))
+
+    @settings(
+        max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    )
+    @given(content=strategies.binary(max_size=40))
+    def test_bytes(self, content: bytes) -> None:
+        """A file may be no text at all."""
+        self.load_or_refuse(content)
+
+    @settings(
+        max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    )
+    @given(key=KEYS, value=strategies.text(max_size=20))
+    def test_variables(self, key: str, value: str) -> None:
+        """Nor are variables under anybody's control."""
+        self.load_or_refuse(SOURCE.encode(), **{f"PIPELINE_SOURCES_ANU_{key.upper()}": value})
+
+    @staticmethod
+    def load_or_refuse(content: bytes, **environ: str) -> None:
+        """Load *content*; every complaint must be one printable line."""
+        try:
+            lines: tuple[str, ...] = (load(content, **environ).digest,)
+        except ConfigError as error:
+            lines = error.complaints
+
+        assert lines
+        assert all(line.isprintable() for line in lines)
+
+
+class TestLayering:
+    """Settings are at the bottom: every command pays for what they import."""
+
+    def test_imports_nothing_above_it(self) -> None:
+        """Arrows point down only."""
+        allowed = ("pipeline.errors", "pipeline.models", "pipeline.settings")
+        for file in Path(pipeline.settings.__file__).parent.glob("*.py"):
+            nodes = ast.walk(ast.parse(file.read_text("utf-8")))
+            names = [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)]
+            assert [
+                n for n in names if n.startswith("pipeline") and not n.startswith(allowed)
+            ] == []
+
+    def test_imports_nothing_heavy(self) -> None:
+        """``pipeline report`` must not wait for an HTTP library."""
+        code = "import sys, pipeline.settings; print(*sys.modules)"
+        environ: Mapping[str, str] = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        output = subprocess.check_output([sys.executable, "-c", code], text=True, env=environ)
+
+        heavy = {"httpx", "httpx2", "anyio", "sqlmodel", "sqlalchemy", "typer", "rich", "idna"}
+        assert heavy & set(output.split()) == set()
