@@ -102,18 +102,22 @@ def find_kind(name: str) -> Kind:
         raise ConfigError(f"no kind {name!a}; there are {', '.join(KINDS)}") from None
 
 
+def _matching(pattern: re.Pattern[str], value: str | None, complaint: str) -> str:
+    if value is None or not pattern.fullmatch(value):
+        raise ConfigError(complaint)  # without the value: it may be a key
+    return value
+
+
 def _options(
     name: str, kind: Kind, api_key: str | None, email: str | None, layout: str | None
 ) -> dict[str, str]:
     options: dict[str, str] = {}
     if kind.needs_key:
-        if not _API_KEY.fullmatch(api_key or ""):  # the key itself is never shown
-            raise ConfigError(f"{name} needs an API key of printable ASCII without blanks")
-        options["api_key"] = api_key or ""
+        complaint = f"{name} needs an API key, of printable ASCII without blanks"
+        options["api_key"] = _matching(_API_KEY, api_key, complaint)
     if kind.needs_email:
-        if not _EMAIL.fullmatch(email or ""):
-            raise ConfigError(f"{name} needs an e-mail address, not {email!a}")
-        options["email"] = email or ""
+        complaint = f"{name} needs an e-mail address, for User-Agent"
+        options["email"] = _matching(_EMAIL, email, complaint)
     if layout is not None:
         if layout not in kind.formats:
             choice = " or ".join(kind.formats) or "none to choose"
