@@ -360,6 +360,13 @@ class TestComplaints:
                     "did you mean uint16?"
                 ),
             ),
+            (
+                SOURCE + "word = 0x" + "f" * 5000,
+                (
+                    "sources.anu.word: must be one of uint8, uint16, "
+                    "not a number of thousands of digits"
+                ),
+            ),
             (SOURCE + "ca_file = ''", "sources.anu.ca_file: must not be empty, not ''"),
             (
                 SOURCE + "in_flight = 2026-01-01",
@@ -406,11 +413,23 @@ class TestComplaints:
             ": a name has 1 to 40 of a-z 0-9 _ - and begins with a letter or digit"
         )
 
-    def test_are_single_lines_whatever_a_key_holds(self) -> None:
+    @pytest.mark.parametrize(
+        "text",
+        [
+            SOURCE + '"a\\n\\u001b[2Jb" = 1',
+            'sources."a\\n\\u001b[2Jb" = 1',
+            '"a\\n\\u001b[2Jb" = 1\n' + SOURCE,
+        ],
+    )
+    def test_are_single_lines_whatever_a_key_holds(self, text: str) -> None:
         """A line break or an escape sequence in a key must not write lines of its own."""
-        [complaint] = refusal(SOURCE + '"a\\n\\u001b[2Jb" = 1')
+        assert all(complaint.isprintable() for complaint in refusal(text))
 
-        assert complaint.isprintable()
+    def test_are_single_lines_whatever_a_variable_is_called(self) -> None:
+        """Such names are allowed, if rare."""
+        [complaint] = refusal(SOURCE, **{"PIPELINE_\n\x1b[2J": "1"})
+
+        assert complaint == r"'PIPELINE_\n\x1b[2J': is not a known setting"
 
 
 class TestBatches:
@@ -700,8 +719,10 @@ class TestKeys:
     """Secrets: fetched from where the file points, and never seen again."""
 
     def test_from_a_variable(self) -> None:
-        """The usual place; the name may begin like our own variables."""
-        source = load(AQN + 'api_key_env = "PIPELINE_KEY"', PIPELINE_KEY=CANARY).sources["aqn"]
+        """The usual place; its name may begin as those of settings do, and come from one."""
+        environ = {"PIPELINE_KEY": CANARY, "PIPELINE_SOURCES_AQN_API_KEY_ENV": "PIPELINE_KEY"}
+
+        source = load(AQN, **environ).sources["aqn"]
 
         assert source.api_key is not None
         assert source.api_key.get_secret_value() == CANARY
@@ -1023,7 +1044,7 @@ class TestVariables:
 
         assert refusal(text, PIPELINE_SOURCES_A_B_ENABLED="true")[0] == (
             "PIPELINE_SOURCES_A_B_ENABLED: means sources.a-b.enabled and sources.a_b.enabled; "
-            "rename one of them"
+            "rename one"
         )
 
     def test_table_that_is_none_stays_the_files_fault(self) -> None:

@@ -54,7 +54,8 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f"; did you mean {found[0]}?" if found else ""
 
 
-def _dotted(location: Location) -> str:
+def dotted(location: Location) -> str:
+    """Write *location* as TOML does, on one line whatever its keys hold."""
     text = ""
     for part in location:
         if isinstance(part, int):
@@ -95,7 +96,7 @@ class Complaints:
         """Note one problem."""
         prefixes = (location[:length] for length in (2, 3))  # ("collect", key), ("sources", …)
         variable = next((self.variables[p] for p in prefixes if p in self.variables), None)
-        self.lines.append(f"{variable or f'{self.file}: {_dotted(location)}'}: {problem}")
+        self.lines.append(f"{variable or f'{self.file}: {dotted(location)}'}: {problem}")
 
     def raise_any(self) -> None:
         """Stop here if there is anything to complain about.

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from pipeline.errors import ConfigError
-from pipeline.settings.complaints import Complaints, Location, nearest
+from pipeline.settings.complaints import Complaints, Location, dotted, nearest, printable
 from pipeline.settings.tables import (
     CollectSettings,
     SandboxSettings,
@@ -105,25 +105,37 @@ def apply_variables(document: Document, environ: Mapping[str, str], complaints: 
 
     A name that is not known is a complaint, unless it is where a source finds its key.
     """
-    given = {name for name in environ if name.startswith(PREFIX)} - {FILE_VARIABLE}
+    given = sorted(name for name in environ if name.startswith(PREFIX) and name != FILE_VARIABLE)
     if not given:
         return
     known: dict[str, list[tuple[str, ...]]] = {}
     for location in _locations(document):
         known.setdefault(_variable(location), []).append(location)
-    for name in sorted(given - known.keys() - _key_variables(document)):
-        complaints.lines.append(f"{name}: is not a known setting{nearest(name, known)}")
-    for name in sorted(given & known.keys()):
-        first, *others = known[name]
-        if others:
-            complaints.lines.append(
-                f"{name}: means {'.'.join(first)} and {'.'.join(others[0])}; rename one of them"
-            )
-        if not _is_text(environ[name]):
-            complaints.lines.append(f"{name}: is not valid UTF-8")
-        elif (table := _table_at(document, first)) is not None:
-            table[first[-1]] = _parse(environ[name])
-            complaints.variables[first] = name
+    for name in given:
+        if name in known:
+            _apply(document, printable(name), environ[name], known[name], complaints)
+    for name in given:
+        if name not in known and name not in _key_variables(document):
+            problem = f"is not a known setting{nearest(name, known)}"
+            complaints.lines.append(f"{printable(name)}: {problem}")
+
+
+def _apply(
+    document: Document,
+    variable: str,
+    value: str,
+    locations: list[tuple[str, ...]],
+    complaints: Complaints,
+) -> None:
+    location, *others = locations
+    if others:
+        problem = f"means {dotted(location)} and {dotted(others[0])}; rename one"
+        complaints.lines.append(f"{variable}: {problem}")
+    if not _is_text(value):
+        complaints.lines.append(f"{variable}: is not valid UTF-8")
+    elif (table := _table_at(document, location)) is not None:
+        table[location[-1]] = _parse(value)
+        complaints.variables[location] = variable
 
 
 def _key_variables(document: Document) -> set[str]:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from pipeline.errors import ConfigError
 from pipeline.settings.checks import BATCH_FORMS, check_name
-from pipeline.settings.complaints import Complaints, Location, nearest, plain, printable
+from pipeline.settings.complaints import Complaints, Location, dotted, nearest, plain, printable
 from pipeline.settings.contradictions import find_in_source, find_in_use
 from pipeline.settings.environment import (
     FILE_VARIABLE,
@@ -88,7 +88,7 @@ def _check_table(
     model: type[_Model], table: object, location: Location, complaints: Complaints
 ) -> _Model | None:
     if not isinstance(table, dict):
-        complaints.add(location, f"must be one table, [{'.'.join(map(str, location))}]")
+        complaints.add(location, f"must be one table, [{dotted(location)}]")
         return None
     known = keys_of(model)
     for key in [key for key in table if key not in known]:
@@ -118,7 +118,8 @@ def _check_source(name: str, table: object, complaints: Complaints) -> SourceSet
     if isinstance(table, dict) and "word" in table:
         if table.keys() & {"min", "max"}:
             complaints.add((*location, "word"), "sets min and max; remove it, or remove them")
-        low, high = WORDS.get(str(table["word"]), (None, None))
+        word = table["word"]
+        low, high = WORDS.get(word, (None, None)) if isinstance(word, str) else (None, None)
         table = {"min": low, "max": high, **table}
     source = _check_table(SourceSettings, table, location, complaints)
     if source is not None:
