@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from math import inf
 
 import h11
-from anyio import fail_after, sleep
+from anyio import EndOfStream, fail_after, sleep
 from anyio.abc import ByteStream
 from anyio.lowlevel import checkpoint
 
@@ -23,7 +23,7 @@ LINGER_SECONDS = 1.0  # for a client that we hang up on to read why
 Exchange = Callable[[Call], AbstractContextManager[Response]]
 
 
-class _TooLarge(Exception):  # noqa: N818 - becomes an answer, 413
+class _TooLarge(Exception):
     """The request's body is larger than anybody here needs."""
 
 
@@ -41,7 +41,7 @@ class Connection:
         """Answer until the client leaves, breaks the protocol, or a script was played.
 
         Raises:
-            EndOfStream, BrokenResourceError: the client has left.
+            BrokenResourceError: the client has left in the middle.
             TimeoutError: the client has been silent for too long.
         """
         try:
@@ -89,7 +89,10 @@ class Connection:
 
     async def _next_event(self) -> object:
         while (event := self._http.next_event()) is h11.NEED_DATA:
-            self._http.receive_data(await self._stream.receive())
+            try:
+                self._http.receive_data(await self._stream.receive())
+            except EndOfStream:
+                self._http.receive_data(b"")
         return event
 
     def _write(self, response: Response, *, is_head: bool = False) -> bytes:

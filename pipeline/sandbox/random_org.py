@@ -54,7 +54,7 @@ class _Order:
     is_plain: bool
 
 
-class _Complaint(Exception):  # noqa: N818 - a word of the wire, not of our error tree
+class _Complaint(Exception):
     """What follows ``Error:`` in the answer."""
 
 

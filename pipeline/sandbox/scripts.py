@@ -55,7 +55,7 @@ def garbage() -> Iterator[Step]:
 
 def endless_100() -> Iterator[Step]:
     """Promise an answer for ever."""
-    for _ in repeat(None):
+    while True:
         yield CONTINUE
         yield CONTINUE_PAUSE_SECONDS
 

@@ -207,8 +207,9 @@ class Sandbox:
         else:
             response = upstream.answer(request)
         self._note(call, route, request, response)
-        latency = self.options.latency_seconds
-        return replace(response, delay_seconds=response.delay_seconds + latency)
+        if latency := self.options.latency_seconds:
+            return replace(response, delay_seconds=response.delay_seconds + latency)
+        return response
 
     def _count(self, client: str, path: str) -> int:
         nth = self._seen.get((client, path), 0) + 1
@@ -278,12 +279,12 @@ async def _secure(wire: Wire, context: SSLContext) -> TLSStream:
 async def _serve_client(sandbox: Sandbox, wire: Wire, slots: Semaphore) -> None:
     context = sandbox.tls_context
     try:
-        stream = await _secure(wire, context) if context else wire
-        await Connection(stream, wire, sandbox.exchange).serve()
+        async with wire:
+            stream = await _secure(wire, context) if context else wire
+            await Connection(stream, wire, sandbox.exchange).serve()
     except (EndOfStream, BrokenResourceError, SSLError, TimeoutError):
         return
     finally:
-        wire.close()
         slots.release()
 
 

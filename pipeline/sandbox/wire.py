@@ -71,10 +71,6 @@ class Wire(ByteStream):
         self._socket.close()
         await checkpoint()
 
-    def close(self) -> None:
-        """Close without being a place where a task can be cancelled."""
-        self._socket.close()
-
     def reset(self) -> None:
         """Close with a reset: the client's next read fails."""
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_NONE)
