@@ -35,15 +35,31 @@ from pipeline.errors import LockHeld, StoreError
 NOTE_BYTES = 200
 
 
+def database_file(url: str) -> Path | None:
+    """Find the file that an SQLite URL names, as it stands there; None if it is another URL.
+
+    A symbolic link is followed, also to a place where nothing is yet: SQLite keeps the journal of
+    a database beside the real file, and so do we with everything else that lies beside it.
+
+    Raises:
+        StoreError: it is an SQLite URL, but of a database in memory or a ``file:`` URI.
+    """
+    scheme, _, rest = url.partition(":")
+    if scheme.partition("+")[0] != "sqlite":
+        return None
+    name = rest.removeprefix("///").partition("?")[0]
+    if not rest.startswith("///") or not name or name.startswith((":memory:", "file:")):
+        raise StoreError(f"{url}: store.url must name a file, as in sqlite:///pipeline.db")
+    return Path(name).resolve()
+
+
 def lock_path(url: str, name: str, *, state_folder: Path) -> Path:
     """Say where a lock of the database at *url* lies: ``<file>.<name>`` beside an SQLite file.
 
     For a server it is a file in *state_folder*, named after a hash of the URL: such a lock counts
     on this machine only.
     """
-    scheme, is_file, rest = url.partition(":///")
-    if is_file and scheme.partition("+")[0] == "sqlite":
-        file = Path(rest.partition("?")[0]).resolve()
+    if file := database_file(url):
         return file.with_name(f"{file.name}.{name}")
     return state_folder / f"{sha256(url.encode()).hexdigest()[:16]}.{name}"
 

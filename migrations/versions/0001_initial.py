@@ -68,9 +68,7 @@ def _create_runs() -> None:
         *_none_below_zero("runs", "numbers", "attempts", "waited_us"),
         sqlite_autoincrement=True,
     )
-    op.create_index(
-        "ix_runs_running", "runs", ["host"], sqlite_where=RUNNING, postgresql_where=RUNNING
-    )
+    op.create_index("ix_runs_running", "runs", ["host"], sqlite_where=RUNNING)
 
 
 def _create_batches() -> None:
@@ -167,7 +165,6 @@ def _create_attempts() -> None:
         "attempts",
         ["source", "error", "phase", "began_at"],
         sqlite_where=FAILED,
-        postgresql_where=FAILED,
     )
 
 

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Concatenate, NoReturn, ParamSpec, Self, TypeVar, TypeVarTuple
 
 from anyio import CapacityLimiter, to_thread
-from sqlalchemy import URL, Connection, Engine, StaticPool, create_engine, make_url
+from sqlalchemy import Connection, Engine, StaticPool, create_engine, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlmodel import Session
 
 from pipeline.errors import StoreError
+from pipeline.lock import database_file
 from pipeline.store import sqlite
 from pipeline.store.schema import (
     NEWEST,
@@ -50,20 +51,19 @@ class Migration:
 class _Place:
     """Where a store is: ``path`` only for SQLite, ``name`` for messages, without a password."""
 
-    url: URL
+    url: str
     path: Path | None
     name: str
     busy_seconds: float
 
     @classmethod
     def of(cls, url: str, busy_seconds: float) -> Self:
+        path = database_file(url)
         try:
-            parsed = make_url(url)
-        except ArgumentError as exc:
+            name = str(path or make_url(url).render_as_string(hide_password=True))
+        except (ArgumentError, ValueError) as exc:
             raise StoreError(f"store.url cannot be understood: {exc}") from exc
-        path = sqlite.find_file(parsed)
-        name = str(path) if path else parsed.render_as_string(hide_password=True)
-        return cls(url=parsed, path=path, name=name, busy_seconds=busy_seconds)
+        return cls(url=url, path=path, name=name, busy_seconds=busy_seconds)
 
     @contextmanager
     def errors(self) -> Iterator[None]:
@@ -199,7 +199,11 @@ def open_store(url: str, *, busy_seconds: float, for_writing: bool) -> Store:
                 create_schema(connection)
         elif state is not SchemaState.CURRENT:
             _refuse(place, state)
-        return Store(place, place.engine(for_writing=for_writing))
+        store = Store(place, place.engine(for_writing=for_writing))
+        # What is in the way shows now, before anything has been asked of anybody.
+        with store.write() if for_writing else store.read() as session:
+            session.connection()
+        return store
 
 
 def migrate(url: str, *, busy_seconds: float) -> Migration | None:

@@ -71,6 +71,11 @@ def find_run(session: Session, *, run_id: int | None) -> RunSummary | None:
     return None if row is None else _run_summary(row)
 
 
+def get_run(session: Session, *, run_id: int) -> RunSummary:
+    """Look up a run that is known to be there."""
+    return _run_summary(session.connection().execute(_RUNS.where(RUNS.c.id == run_id)).one())
+
+
 def _run_summary(row: Row[*tuple[Any, ...]]) -> RunSummary:
     return RunSummary(**(row._asdict() | {"status": RunStatus(row.status)}))
 
@@ -211,7 +216,7 @@ def failures(
     last_at = func.max(ATTEMPTS.c.began_at).label("last_at")
     group = (ATTEMPTS.c.source, ATTEMPTS.c.error, ATTEMPTS.c.phase)
     query = (
-        select(*group, n, first_at, last_at)
+        select(*group, n, first_at, last_at, func.max(ATTEMPTS.c.id).label("last_attempt"))
         .where(ATTEMPTS.c.error.is_not(None))
         .group_by(*group)
         .order_by(n.desc(), *group)
@@ -233,4 +238,5 @@ def _failure_group(row: Row[*tuple[Any, ...]]) -> FailureGroup:
         n=row.n,
         first_at=row.first_at,
         last_at=row.last_at,
+        last_attempt=row.last_attempt,
     )

@@ -8,9 +8,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
-from sqlalchemy import URL, Connection, Engine, QueuePool, create_engine, event
-from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy import Connection, Engine, QueuePool, create_engine, event
 
 from pipeline.errors import StoreBusy, StoreError
 from pipeline.lock import make_folder
@@ -27,22 +25,6 @@ _MEANINGS = {
     sqlite3.SQLITE_NOTADB: "not a database, or damaged at its start; restore a backup",
     sqlite3.SQLITE_CANTOPEN: "cannot be opened: check the permissions of the file and its folder",
 }
-
-
-def find_file(url: URL) -> Path | None:
-    """Find the file that a URL names; None if it is no SQLite URL.
-
-    A symbolic link is followed, also to a place where nothing is yet: SQLite keeps the journal of
-    a database beside the real file, and so do we with everything else that lies beside it.
-
-    Raises:
-        StoreError: it is one, but of a database in memory or a ``file:`` URI.
-    """
-    if url.get_backend_name() != "sqlite":
-        return None
-    if not url.database or url.database.startswith((":memory:", "file:")):
-        raise StoreError(f"{url}: store.url must name a file, as in sqlite:///pipeline.db")
-    return Path(url.database).resolve()
 
 
 def journal_mode_for(version: tuple[int, ...]) -> str:
@@ -80,22 +62,22 @@ def make_engine(
     ]
 
     def connect() -> sqlite3.Connection:
-        return sqlite3.connect(
+        connection = sqlite3.connect(
             uri, uri=True, timeout=busy_seconds, isolation_level=None, check_same_thread=False
         )
-
-    def set_pragmas(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
-        cursor = connection.cursor()
-        for pragma in pragmas:
-            cursor.execute(f"PRAGMA {pragma}")
-        cursor.close()
+        try:
+            for pragma in pragmas:
+                connection.execute(f"PRAGMA {pragma}")
+        except sqlite3.Error:
+            connection.close()
+            raise
+        return connection
 
     def begin(connection: Connection) -> None:
         is_write = connection.get_execution_options().get(IS_WRITE, False)
         connection.exec_driver_sql("BEGIN IMMEDIATE" if is_write else "BEGIN")
 
     engine = create_engine("sqlite://", creator=connect, poolclass=QueuePool, hide_parameters=True)
-    event.listen(engine, "connect", set_pragmas)
     event.listen(engine, "begin", begin)
     return engine
 

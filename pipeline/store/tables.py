@@ -120,7 +120,6 @@ class RunRow(Row, table=True):
             "ix_runs_running",
             "host",
             sqlite_where=text("status = 'running'"),
-            postgresql_where=text("status = 'running'"),
         ),
         # A run id is for ever: somebody may have written it down before the run was pruned.
         {"sqlite_autoincrement": True},
@@ -225,7 +224,6 @@ class AttemptRow(Row, table=True):
             "phase",
             "began_at",
             sqlite_where=text("error IS NOT NULL"),
-            postgresql_where=text("error IS NOT NULL"),
         ),
     )
 
