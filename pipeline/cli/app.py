@@ -3,7 +3,8 @@
 import gc
 import os
 import sys
-from typing import Annotated
+from contextlib import suppress
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -66,4 +67,19 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr] # a TextIOWrapper unless replaced by a test
-    app()
+    try:
+        app()
+    except SystemExit as leaving:
+        _leave(leaving.code)
+
+
+def _leave(code: object) -> NoReturn:
+    """End the process here and now, with everything written.
+
+    Python would first wait for threads, so that a hung name resolution outlasts every deadline,
+    and then take a thousand modules apart for a tenth of a second.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError, AttributeError):
+            stream.flush()
+    os._exit(code if isinstance(code, int) else 0 if code is None else 1)
