@@ -7,9 +7,9 @@ therefore ours: the body of a 400, and that the month is UTC's.
 
 from collections.abc import Sequence
 from dataclasses import replace
-from uuid import uuid4
 
 from pipeline.sandbox.anu import Block, draw_block
+from pipeline.sandbox.entropy import draw_request_id
 from pipeline.sandbox.exchange import (
     JSON,
     Headers,
@@ -29,7 +29,7 @@ MAX_SIZE = 10
 
 
 def _gateway_headers(error_type: str = "") -> Headers:
-    headers = (("x-amzn-requestid", str(uuid4())),)
+    headers = (("x-amzn-requestid", draw_request_id()),)
     return (*headers, ("x-amzn-errortype", error_type)) if error_type else headers
 
 

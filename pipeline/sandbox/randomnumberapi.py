@@ -7,9 +7,8 @@ Imitated are the paths that answer with integers.
 
 import json
 from collections.abc import Sequence
-from uuid import uuid4
 
-from pipeline.sandbox.entropy import draw_integers
+from pipeline.sandbox.entropy import draw_integers, draw_request_id
 from pipeline.sandbox.exchange import (
     HTML,
     JSON,
@@ -80,7 +79,7 @@ def _answer_go2023(request: Request) -> Response:
 
 
 def _traced() -> Headers:
-    return (*HARDENED, ("X-Request-ID", str(uuid4())))
+    return (*HARDENED, ("X-Request-ID", draw_request_id()))
 
 
 def _error_go2026(status: int, message: str) -> Response:

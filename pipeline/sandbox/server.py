@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from ssl import SSLContext, SSLError
-from urllib.parse import parse_qs, unquote
+from urllib.parse import parse_qs, quote, unquote
 
 from anyio import (
     TASK_STATUS_IGNORED,
@@ -48,6 +48,7 @@ from pipeline.sandbox.wire import Wire
 HOST = "127.0.0.1"
 BACKLOG = 512
 MAX_CONNECTIONS = 512
+MAX_FAULTS = 16  # in one path: each is a call deeper
 HANDSHAKE_SECONDS = 10.0
 ACCEPT_PAUSE_SECONDS = 0.1  # when no descriptor is left for the next connection
 
@@ -82,6 +83,8 @@ def _split_faults(path: str) -> tuple[list[ChosenFault], str]:
     """Take ``/~FAULT`` segments off the front of *path*."""
     chosen = []
     while path.startswith("/~"):
+        if len(chosen) == MAX_FAULTS:
+            raise ConfigError(f"a path may name {MAX_FAULTS} faults")
         segment, _, rest = path[2:].partition("/")
         chosen.append(parse_fault(unquote(segment)))
         path = f"/{rest}"
@@ -140,7 +143,8 @@ class Sandbox:
 
     def url(self, kind: str, *faults: str) -> str:
         """Give the base URL of an upstream, under the given faults."""
-        return "".join([self.root, *(f"/~{fault}" for fault in faults), f"/{kind}"])
+        segments = [f"/~{quote(fault, safe='=')}" for fault in faults]
+        return "".join([self.root, *segments, f"/{kind}"])
 
     def describe(self) -> str:
         """List the URLs, one a line."""
@@ -161,6 +165,8 @@ class Sandbox:
             yield self._answer(call, route, request)
         finally:
             self._in_flight[client] -= 1
+            if not self._in_flight[client]:
+                del self._in_flight[client]
 
     def _route(self, target: str) -> _Route | Response:
         path, _, query = target.partition("?")

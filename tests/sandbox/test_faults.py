@@ -481,6 +481,21 @@ async def test_an_unknown_fault_in_a_path_is_not_found(sandbox: Sandbox) -> None
     assert (seen.status, seen.body[:14]) == (404, b"no fault is na")
 
 
+async def test_the_faults_of_a_path_are_bounded(sandbox: Sandbox) -> None:
+    """Ten thousand would be deeper than Python calls."""
+    seen = await _answer(sandbox, *["short"] * 5_000)
+
+    assert (seen.status, seen.body) == (404, b"a path may name 16 faults\n")
+
+
+async def test_a_url_escapes_what_a_fault_is_given(sandbox: Sandbox) -> None:
+    """A slash would end the segment."""
+    location = "http://127.0.0.2:8/x"
+    target = sandbox.url("anu_legacy", f"redirect={location}").removeprefix(sandbox.root)
+
+    assert cut(await fetch(sandbox, target)).headers["location"] == location
+
+
 def test_every_default_is_a_value_that_the_fault_takes() -> None:
     """A fault switched on by its bare name must work."""
     for name in FAULTS:
