@@ -81,7 +81,7 @@ def _choose_faults(chosen: tuple[str, ...]) -> dict[str, list[ChosenFault]]:
 
 def _split_faults(path: str) -> tuple[list[ChosenFault], str]:
     """Take ``/~FAULT`` segments off the front of *path*."""
-    chosen = []
+    chosen: list[ChosenFault] = []
     while path.startswith("/~"):
         if len(chosen) == MAX_FAULTS:
             raise ConfigError(f"a path may name {MAX_FAULTS} faults")
