@@ -1,0 +1,250 @@
+"""Migrations: they lead to the tables as they are, and never leave a half."""
+
+import re
+import shutil
+import sqlite3
+import subprocess
+import sys
+import threading
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection
+
+from pipeline.errors import StoreBusy, StoreError
+from pipeline.store.db import Migration, connect_to_migrate, migrate, open_store
+from pipeline.store.schema import NEWEST, REVISIONS, migrations_folder
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Name a database that is not there yet."""
+    return tmp_path / "pipeline.db"
+
+
+@pytest.fixture
+def url(path: Path) -> str:
+    """Name it as the configuration does."""
+    return f"sqlite:///{path}"
+
+
+def config_for(connection: Connection) -> Config:
+    """Let Alembic's own commands use a connection of ours."""
+    config = Config(attributes={"connection": connection})
+    config.set_main_option("script_location", str(migrations_folder()))
+    return config
+
+
+def walk(url: str, *revisions: str) -> None:
+    """Migrate to one revision after the other, up or down."""
+    with connect_to_migrate(url) as connection:
+        for revision in revisions:
+            go = command.downgrade if revision == "base" else command.upgrade
+            go(config_for(connection), revision)
+
+
+def schema_of(path: Path) -> dict[str, list[str]]:
+    """Read what the database says of itself, without regard to the order of constraints."""
+    with closing(sqlite3.connect(path)) as raw:
+        rows = raw.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
+    return {
+        name: sorted(re.sub(r"\s+", " ", line).strip(" ,") for line in sql.splitlines())
+        for name, sql in rows
+    }
+
+
+@pytest.fixture
+def older(url: str, path: Path) -> Path:
+    """Leave a database behind by an older version: the one before the first."""
+    walk(url, "head", "base")
+    with closing(sqlite3.connect(path)) as raw:
+        raw.execute("VACUUM")
+    return path
+
+
+def test_the_migrations_make_the_very_schema_of_a_new_database(url: str, path: Path) -> None:
+    """An old user's database must keep every constraint that a new user's has."""
+    walk(url, "head")
+
+    new = path.with_name("new.db")
+    open_store(f"sqlite:///{new}", busy_seconds=1, for_writing=True).close()
+    assert schema_of(path) == schema_of(new)
+
+
+def test_alembic_finds_nothing_to_add(url: str) -> None:
+    """A table that was changed without a migration is found here, not by a user."""
+    open_store(url, busy_seconds=1, for_writing=True).close()
+
+    with connect_to_migrate(url) as connection:
+        command.check(config_for(connection))
+
+
+def test_there_is_one_head_and_the_program_knows_every_revision() -> None:
+    """``schema.py`` tells old from new without Alembic, from a list that must be complete."""
+    scripts = ScriptDirectory(str(migrations_folder()))
+
+    revisions = [script.revision for script in scripts.walk_revisions()]
+
+    assert scripts.get_heads() == [NEWEST]
+    assert tuple(reversed(revisions)) == REVISIONS
+
+
+def test_every_migration_goes_up_and_down_and_up(url: str, path: Path) -> None:
+    """A way back that was never walked is not one."""
+    walk(url, "head")
+    once = schema_of(path)
+
+    walk(url, "base", "head")
+
+    assert schema_of(path) == once
+
+
+def test_an_older_database_is_migrated_when_a_run_opens_it(url: str, older: Path) -> None:
+    """Cron must go on working after an upgrade, with nobody there to type a command."""
+    open_store(url, busy_seconds=1, for_writing=True).close()
+
+    assert migrate(url, busy_seconds=1) is None
+    assert "runs" in schema_of(older)
+
+
+def test_a_reader_does_not_migrate(url: str, older: Path) -> None:
+    """Looking must not change what is looked at."""
+    before = older.read_bytes()
+
+    with pytest.raises(StoreError, match="has an older schema; run `pipeline db migrate`"):
+        open_store(url, busy_seconds=1, for_writing=False)
+
+    assert older.read_bytes() == before
+
+
+def test_a_copy_is_kept_beside_and_the_way_is_told(url: str, older: Path) -> None:
+    """Whoever regrets the upgrade goes back with one ``mv``."""
+    before = schema_of(older)
+
+    done = migrate(url, busy_seconds=1)
+
+    backup = older.with_name(f"pipeline.db.before-{NEWEST}")
+    assert done == Migration(before=None, after=NEWEST, backup=backup)
+    assert schema_of(backup) == before
+    assert backup.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_migration_that_fails_leaves_the_old_schema(url: str, older: Path) -> None:
+    """Alembic's own way leaves the first table behind, and every retry fails on it."""
+    with closing(sqlite3.connect(older)) as raw:
+        raw.execute("CREATE VIEW attempts AS SELECT 1")  # comes in the way of the last table
+    before = schema_of(older)
+
+    with pytest.raises(StoreError, match="already exists"):
+        migrate(url, busy_seconds=1)
+
+    assert schema_of(older) == before
+    with closing(sqlite3.connect(older)) as raw:
+        raw.execute("DROP VIEW attempts")
+    assert migrate(url, busy_seconds=1) is not None
+
+
+def test_a_migration_that_would_break_references_is_undone(url: str, older: Path) -> None:
+    """Foreign keys are off while tables are made anew, so somebody must look afterwards."""
+    trigger = """
+        CREATE TRIGGER break_a_reference AFTER INSERT ON alembic_version BEGIN
+            INSERT INTO batches (run_id, number, source, n, min, max) VALUES (99, 0, 'x', 1, 1, 1);
+        END
+    """
+    with closing(sqlite3.connect(older)) as raw:
+        raw.execute(trigger)
+    before = schema_of(older)
+
+    with pytest.raises(StoreError, match="would break references; nothing was changed"):
+        migrate(url, busy_seconds=1)
+
+    assert schema_of(older) == before
+
+
+def test_a_migration_that_is_killed_leaves_the_old_schema(url: str, older: Path) -> None:
+    """The power fails at the worst moment: all is written and nothing committed."""
+    before = schema_of(older)
+    script = f"""
+import os, signal
+from pipeline.store.db import connect_to_migrate
+from pipeline.store.schema import upgrade
+
+with connect_to_migrate({url!r}) as connection:
+    upgrade(connection)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+    killed = subprocess.run([sys.executable, "-c", script], check=False)
+
+    assert killed.returncode == -9
+    assert schema_of(older) == before
+    assert migrate(url, busy_seconds=1) is not None
+
+
+def test_of_two_that_migrate_at_once_one_waits_and_finds_it_done(url: str, older: Path) -> None:
+    """Two cron jobs start in the same second after an upgrade."""
+    results: list[Migration | None] = []
+    second = threading.Thread(target=lambda: results.append(migrate(url, busy_seconds=5)))
+
+    with connect_to_migrate(url) as connection:
+        second.start()
+        second.join(0.1)
+        command.upgrade(config_for(connection), "head")
+        assert second.is_alive()
+    second.join()
+
+    assert results == [None]
+    assert not list(older.parent.glob("*.before-*"))
+
+
+def test_a_migration_does_not_wait_for_ever(url: str, older: Path) -> None:
+    """Somebody who left a transaction open in a shell costs us exit code 75, not a hang."""
+    with closing(sqlite3.connect(older, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+
+        with pytest.raises(StoreBusy):
+            open_store(url, busy_seconds=0.05, for_writing=True)
+
+
+def test_a_developer_names_a_database_on_the_command_line(url: str, path: Path) -> None:
+    """``alembic check`` is how one finds out that a migration is missing, and it is quiet."""
+    alembic = [sys.executable, "-W", "error", "-m", "alembic"]
+
+    ran = subprocess.run(
+        [*alembic, "-x", f"url={url}", "upgrade", "head"],
+        check=True,
+        cwd=migrations_folder().parent,
+        capture_output=True,
+    )
+    unnamed = subprocess.run(
+        [*alembic, "check"],
+        check=False,
+        cwd=migrations_folder().parent,
+        capture_output=True,
+        text=True,
+    )
+
+    assert (ran.stdout, ran.stderr) == (b"", b"")
+    assert "runs" in schema_of(path)
+    assert unnamed.returncode != 0
+    assert "name a database" in unnamed.stdout + unnamed.stderr
+
+
+def test_a_new_migration_starts_from_the_template(url: str, tmp_path: Path) -> None:
+    """The next developer gets a file that reads like the first one."""
+    folder = shutil.copytree(migrations_folder(), tmp_path / "migrations")
+    with connect_to_migrate(url) as connection:
+        config = config_for(connection)
+        command.upgrade(config, "head")
+        config.set_main_option("script_location", str(folder))
+
+        command.revision(config, message="add a table", rev_id="0002", autogenerate=True)
+
+    (made,) = folder.glob("versions/0002*.py")
+    text = made.read_text()
+    assert text.startswith('"""add a table."""\n')
+    assert 'down_revision = "0001"' in text.replace("'", '"')
