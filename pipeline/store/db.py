@@ -246,6 +246,8 @@ def _find_state(place: _Place) -> SchemaState:
 
 
 def _refuse(place: _Place, state: SchemaState) -> NoReturn:
+    if state is SchemaState.EMPTY and not place.path:
+        raise StoreError(f"no database yet at {place.name}: run `pipeline collect` first")
     raise StoreError(f"{place.name} {_REFUSALS[state]}")
 
 

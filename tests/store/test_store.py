@@ -149,6 +149,14 @@ def test_a_missing_database_is_not_made_by_reading(url: str, path: Path) -> None
     assert not path.exists()
 
 
+def test_a_place_that_cannot_be_is_named(path: Path) -> None:
+    """A file where a folder should be is a mistake in the configuration, not a traceback."""
+    path.touch()
+
+    with pytest.raises(StoreError, match=r"pipeline\.db/x\.db: Not a directory"):
+        open_store(f"sqlite:///{path}/x.db", busy_seconds=0.1, for_writing=False)
+
+
 def test_an_empty_file_is_refused(url: str, path: Path) -> None:
     """SQLite would adopt it silently; it may be what a full disk left of something else."""
     path.touch()

@@ -10,7 +10,7 @@ from pipeline.errors import ErrorName, Phase, StoreError
 from pipeline.models import Attempt, Batch, Outcome, RunStatus, Timings, Verdict
 from pipeline.store.db import Store
 from pipeline.store.numbers import unpack
-from pipeline.store.queries import attempts_of_run, batches_of_run, find_attempt, find_run
+from pipeline.store.queries import attempts_of_run, batches_of_run, find_attempt, find_run, get_run
 from pipeline.store.tables import BATCHES, EVIDENCE
 from pipeline.store.writes import (
     finish_run,
@@ -304,6 +304,44 @@ def test_a_batch_still_open_at_the_end_is_cancelled(store: Store) -> None:
     with store.read() as session:
         (found,) = batches_of_run(session, run_id=run_id)
     assert (found.verdict, found.error) == (Verdict.CANCELLED, ErrorName.CANCELLED)
+
+
+@pytest.mark.parametrize(
+    ("collected", "failed", "status"),
+    [
+        (0, 0, RunStatus.OK),
+        (2, 0, RunStatus.OK),
+        (1, 1, RunStatus.PARTIAL),
+        (0, 2, RunStatus.FAILED),
+    ],
+)
+def test_the_totals_decide_how_a_run_went(
+    store: Store, collected: int, failed: int, status: RunStatus
+) -> None:
+    """Exit codes follow from this, so it is decided in one place, from what is on disk."""
+    batches = [make_batch(number) for number in range(collected + failed)]
+    run_id = start_with(store, *batches)
+    save(store, run_id, outcomes=[make_collected(batch) for batch in batches[:collected]])
+    save(store, run_id, outcomes=[make_lost(batch) for batch in batches[collected:]])
+
+    with store.write() as session:
+        finish_run(session, run_id=run_id, ended_at=at(1), clock_us=1)
+
+    with store.read() as session:
+        run = get_run(session, run_id=run_id)
+    assert run.status is status
+
+
+def test_a_batch_that_the_deadline_cut_off_has_failed(store: Store) -> None:
+    """Our own limit lost it, nobody stopped the run."""
+    run_id = start_with(store, make_batch())
+
+    with store.write() as session:
+        finish_run(session, run_id=run_id, ended_at=at(1), clock_us=1, rest=ErrorName.DEADLINE)
+
+    with store.read() as session:
+        (found,) = batches_of_run(session, run_id=run_id)
+    assert (found.verdict, found.error) == (Verdict.FAILED, ErrorName.DEADLINE)
 
 
 def test_a_run_without_batches_ends_with_zeros(store: Store) -> None:
