@@ -8,6 +8,8 @@ from pipeline.errors import UsageError
 from pipeline.models import AttemptCase, FailureGroup
 from pipeline.store import queries
 
+ID_BITS = 64  # of SQLite's integers, the sign included
+
 
 def failures(session: Session, *, since: datetime | None, source: str | None) -> list[FailureGroup]:
     """Group the failed attempts by source, error and phase, most frequent first."""
@@ -20,7 +22,8 @@ def find_case(session: Session, attempt_id: int) -> AttemptCase:
     Raises:
         UsageError: there is no such attempt.
     """
-    case = queries.find_attempt(session, attempt_id=attempt_id)
+    is_storable = attempt_id.bit_length() < ID_BITS
+    case = queries.find_attempt(session, attempt_id=attempt_id) if is_storable else None
     if case is None:
         raise UsageError(f"attempt {attempt_id}: there is none; `pipeline audit` lists failures")
     return case

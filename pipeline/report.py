@@ -1,16 +1,29 @@
 """What the runs add up to: the history, and one run whole."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
+from operator import attrgetter
 
 from sqlmodel import Session
 
-from pipeline.errors import UsageError
-from pipeline.models import AttemptRecord, BatchRecord, PhaseTotals, RunSummary, Timings
+from pipeline.errors import StoreError, UsageError
+from pipeline.models import (
+    AttemptRecord,
+    BatchRecord,
+    PhaseTotals,
+    RunStatus,
+    RunSummary,
+    Timings,
+    Verdict,
+)
 from pipeline.store import queries
 from pipeline.store.numbers import unpack
+
+MOST_DIGITS = 18  # of an id: SQLite's integers have 19, but not all of those
+
+_phases_of = attrgetter(*(field.name for field in fields(Timings)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,56 +42,81 @@ class BatchLine:
 
 def duration_us(timings: Timings) -> int:
     """Add up the phases that were reached."""
-    phases = (
-        timings.wait_us,
-        timings.dns_us,
-        timings.connect_us,
-        timings.tls_us,
-        timings.send_us,
-        timings.first_byte_us,
-        timings.body_us,
-        timings.check_us,
-    )
-    return sum(us for us in phases if us is not None)
+    return sum(us for us in _phases_of(timings) if us is not None)
 
 
 def find_run(session: Session, wanted: str) -> RunSummary:
-    """Look up the run that a person calls ``last`` or by its number.
+    """Look up the run that a person calls ``last`` or by its number, as it stands now.
 
     Raises:
         UsageError: there is no such run.
     """
     if wanted != "last" and not wanted.isdecimal():
         raise UsageError(f"--run {wanted!a}: give a number or last")
-    run = queries.find_run(session, run_id=None if wanted == "last" else int(wanted))
+    run = None
+    if len(wanted) <= MOST_DIGITS:
+        run = queries.find_run(session, run_id=None if wanted == "last" else int(wanted))
     if run is None:
         raise UsageError(f"--run {wanted}: there is no such run; `pipeline report` lists them")
-    return run
+    return _as_it_stands(session, run)
 
 
 def recent_runs(
     session: Session, *, since: datetime | None, source: str | None, limit: int
 ) -> list[RunSummary]:
-    """List the newest runs, newest first."""
-    return queries.recent_runs(session, since=since, source=source, limit=limit)
+    """List the newest runs as they stand now, newest first."""
+    runs = queries.recent_runs(session, since=since, source=source, limit=limit)
+    return [_as_it_stands(session, run) for run in runs]
+
+
+def _as_it_stands(session: Session, run: RunSummary) -> RunSummary:
+    """Count what the store adds up only when a run ends."""
+    if run.status is not RunStatus.RUNNING:
+        return run
+    verdicts: Counter[Verdict | None] = Counter()
+    numbers = 0
+    for batch in queries.batches_of_run(session, run_id=run.id):
+        verdicts[batch.verdict] += 1
+        numbers += batch.n if batch.verdict is Verdict.COLLECTED else 0
+    spent = [duration_us(record.attempt.timings) for record in attempts(session, run)]
+    return replace(
+        run,
+        ordered=verdicts.total(),
+        collected=verdicts[Verdict.COLLECTED],
+        failed=verdicts[Verdict.FAILED],
+        deferred=verdicts[Verdict.DEFERRED],
+        cancelled=verdicts[Verdict.CANCELLED],
+        numbers=numbers,
+        attempts=len(spent),
+        waited_us=sum(spent),
+    )
 
 
 def batch_lines(
     session: Session, run: RunSummary, *, source: str | None = None, with_numbers: bool = False
 ) -> Iterator[BatchLine]:
-    """Walk over the batches of *run* in order, each with the time that its fetch took."""
+    """Walk over the batches of *run* in order, each with the time that its fetch took.
+
+    Raises:
+        StoreError: the numbers of a batch are damaged.
+    """
     took: defaultdict[int, int] = defaultdict(int)
     for record in queries.attempts_of_run(session, run_id=run.id):
         took[record.attempt.fetch] += duration_us(record.attempt.timings)
     for batch in queries.batches_of_run(session, run_id=run.id, with_numbers=with_numbers):
         if source in (None, batch.source):
-            numbers = (
-                None
-                if batch.packed is None
-                else unpack(batch.packed, batch.n, batch.min, batch.max)
-            )
             took_us = None if batch.fetch is None else took.get(batch.fetch)
-            yield BatchLine(batch=batch, took_us=took_us, numbers=numbers)
+            yield BatchLine(batch=batch, took_us=took_us, numbers=_numbers(batch))
+
+
+def _numbers(batch: BatchRecord) -> tuple[int, ...] | None:
+    if batch.packed is None:
+        return None
+    try:
+        return unpack(batch.packed, batch.n, batch.min, batch.max)
+    except ValueError as exc:
+        damage = f"run {batch.run_id}, {batch.name}: the database is damaged: {exc}"
+        raise StoreError(damage) from exc
 
 
 def attempts(

@@ -1,19 +1,29 @@
 """``pipeline audit``: the failures, and the evidence of one."""
 
 import os
+from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pipeline.cli.boundary import error_boundary
 from pipeline.cli.options import ConfigOption, Format, FormatOption, SinceOption, SourceOption
-from pipeline.cli.render import show_duration, show_table, show_time, write, write_json
+from pipeline.cli.render import (
+    attempt_json,
+    batch_json,
+    json_lines,
+    render_table,
+    show_duration,
+    show_time,
+    write,
+)
 from pipeline.cli.report import reading
-from pipeline.errors import ERRORS
+from pipeline.errors import ERRORS, Phase
 from pipeline.sanitize import printable, printable_lines
 
 if TYPE_CHECKING:
-    from pipeline.models import AttemptCase, Evidence
+    from pipeline.models import AttemptCase, Evidence, FailureGroup
 
 audit_app = typer.Typer(rich_markup_mode=None)
 
@@ -26,13 +36,17 @@ def audit(
     source: SourceOption = None,
     format_: FormatOption = Format.TEXT,
 ) -> None:
-    """List the failures by source and error: how many, since when, and whose fault.
+    """List the failures by source and error.
+
+    How many, since when, whose fault, and where the evidence is.
 
     \b
     pipeline audit --since 7d      what failed in the last week
     pipeline audit show 17         the evidence of attempt 17
     """
     if context.invoked_subcommand is not None:
+        if since or source:
+            raise typer.BadParameter("--since and --source choose from the list; show takes none")
         return
     with error_boundary():
         from pipeline import audit as core
@@ -42,85 +56,93 @@ def audit(
         with reading(store) as session:
             groups = core.failures(session, since=since, source=source)
         if format_ is Format.JSON:
-            write_json({"schema": "pipeline.failures/1"}, failures=groups)
-            return
-        if not groups:
+            write("\n".join(json_lines({"schema": "pipeline.failures/1"}, failures=groups)))
+        elif groups:
+            write(_table_of_failures(groups))
+            write("\n`pipeline audit show NUMBER` prints the evidence of an attempt.")
+        else:
             write("No failures.")
-            return
-        show_table(
-            ("source", "error", "phase", "whose", "attempts", "first", "last", "newest"),
+
+
+def _table_of_failures(groups: list["FailureGroup"]) -> str:
+    return render_table(
+        ("source", "error", "phase", "whose", "attempts", "first", "last", "newest attempt"),
+        (
             (
-                (
-                    group.source,
-                    group.error,
-                    group.phase,
-                    group.whose,
-                    group.n,
-                    show_time(group.first_at),
-                    show_time(group.last_at),
-                    group.last_attempt,
-                )
-                for group in groups
-            ),
-        )
-        write("\n`pipeline audit show ATTEMPT` prints the evidence; the newest of each is above.")
+                group.source,
+                group.error,
+                group.phase,
+                group.whose,
+                group.n,
+                show_time(group.first_at),
+                show_time(group.last_at),
+                group.last_attempt,
+            )
+            for group in groups
+        ),
+    )
 
 
 @audit_app.command()
 def show(
+    context: typer.Context,
     attempt: Annotated[int, typer.Argument(metavar="ATTEMPT", help="Its number.")],
     config: ConfigOption = None,
-    format_: FormatOption = Format.TEXT,
+    format_: Annotated[
+        Format | None, typer.Option("--format", "-f", help="For people or for programs.")
+    ] = None,
 ) -> None:
-    """Show one attempt: its phases, and the answer that failed, bounded and redacted."""
+    """Show one attempt, and the answer that failed.
+
+    The answer is bounded and redacted.
+    """
     with error_boundary():
         from pipeline import audit as core
         from pipeline.settings import load_settings
 
-        store = load_settings(config, os.environ).store
+        # What stands before `show` counts as well: `pipeline audit --config FILE show 17`.
+        given = context.parent.params if context.parent else {}
+        file: Path | None = config or given.get("config")
+        shape = format_ or given.get("format_", Format.TEXT)
+        store = load_settings(file, os.environ).store
         with reading(store) as session:
             case = core.find_case(session, attempt)
-        if format_ is Format.JSON:
-            write_json(
-                {"schema": "pipeline.attempt/1", "attempt": case.record}, batches=case.batches
-            )
-        else:
-            _show_case(case)
+        lines = _json_of_case(case) if shape is Format.JSON else _text_of_case(case)
+        write("\n".join(lines))
 
 
-def _show_case(case: "AttemptCase") -> None:
+def _json_of_case(case: "AttemptCase") -> Iterator[str]:
+    answer = case.record.attempt.evidence
+    head = {"schema": "pipeline.attempt/1", "attempt": attempt_json(case.record), "answer": answer}
+    return json_lines(head, batches=map(batch_json, case.batches))
+
+
+def _text_of_case(case: "AttemptCase") -> Iterator[str]:
     record, attempt = case.record, case.record.attempt
-    served = ", ".join(batch.name for batch in case.batches) or "none"
-    write(
-        f"Attempt {record.id}: try {attempt.number} of fetch {attempt.fetch} in run {record.run_id}"
-    )
-    write(
-        f"Source {attempt.source}, begun {show_time(attempt.began_at)}, decided batches: {served}"
-    )
+    decided = ", ".join(batch.name for batch in case.batches) or "none"
+    yield f"Attempt {record.id}: run {record.run_id}, fetch {attempt.fetch}, try {attempt.number}"
+    yield f"Source {attempt.source}, begun {show_time(attempt.began_at)}"
+    yield f"Decided batches: {decided}"
     if attempt.error is not None:
         fact = ERRORS[attempt.error]
-        write(f"Failed in {attempt.phase}: {attempt.error} ({fact.meaning}; whose: {fact.whose})")
-        write(f"  {printable(attempt.detail or '')}")
+        yield f"Failed in {attempt.phase}: {attempt.error} ({fact.meaning}; whose: {fact.whose})"
+        yield f"  {printable(attempt.detail or '')}"
     if attempt.retry_after_us is not None:
-        write(f"The upstream asked us to wait {show_duration(attempt.retry_after_us)}.")
-    write("")
-    show_table(
-        ("phase", "time"),
-        (
-            (name.removesuffix("_us"), show_duration(getattr(attempt.timings, name)))
-            for name in attempt.timings.__slots__
-        ),
-    )
+        yield f"The upstream asked us to wait {show_duration(attempt.retry_after_us)}."
+    yield ""
+    phases = ((phase, show_duration(getattr(attempt.timings, f"{phase}_us"))) for phase in Phase)
+    yield render_table(("phase", "time"), phases)
+    yield ""
     if attempt.evidence is None:
-        write("\nNo answer was kept.")
+        yield "No answer was kept." if attempt.error else "It went well, so no answer was kept."
     else:
-        _show_evidence(attempt.evidence)
+        yield from _text_of_evidence(attempt.evidence)
 
 
-def _show_evidence(evidence: "Evidence") -> None:
-    write(f"\nStatus {evidence.status}")
+def _text_of_evidence(evidence: "Evidence") -> Iterator[str]:
+    yield f"Status {evidence.status}"
     for name, value in evidence.headers:
-        write(f"{printable(name)}: {printable(value)}")
+        yield f"{printable(name)}: {printable(value)}"
     kept = len(evidence.body)
-    write(f"\nBody, {kept} of {evidence.body_bytes} bytes kept:")
-    write(printable_lines(evidence.body.decode("utf-8", "backslashreplace")))
+    yield f"\nBody, {kept} of {evidence.body_bytes} bytes kept:"
+    yield printable_lines(evidence.body.decode("utf-8", "backslashreplace"))

@@ -8,11 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from enum import IntEnum
 from pathlib import Path
-from types import FrameType
-from typing import NoReturn
 
 import typer
 
+from pipeline.cli.render import OutputError, flush
 from pipeline.errors import (
     ConfigError,
     LockHeld,
@@ -56,48 +55,46 @@ def complain(text: str) -> None:
             sys.stderr.flush()
 
 
-def _leave_on_signal(signum: int, frame: FrameType | None) -> NoReturn:
-    del frame
-    raise SystemExit(128 + signum)
-
-
 def _place_of(exc: BaseException) -> str:
     frames = traceback.extract_tb(exc.__traceback__)[-3:]
     return " < ".join(f"{Path(f.filename).name}:{f.lineno} {f.name}" for f in reversed(frames))
 
 
-def _reader_gone() -> ExitCode:
-    """Make sure that Python's own last flush finds nothing to complain about."""
-    with suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return ExitCode.READER_GONE
+def output_failed(reason: OSError) -> ExitCode:
+    """Say that stdout takes no more, unless its reader has simply had enough, and shut it."""
+    if sys.stdout is not None:
+        # What is still buffered must not complain once more.
+        with suppress(OSError, ValueError), Path(os.devnull).open("w") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+    if isinstance(reason, BrokenPipeError):
+        return ExitCode.READER_GONE
+    complain(f"cannot write the output: {reason.strerror or reason}")
+    return ExitCode.STORE_FAILED
 
 
 def _exit_code(exc: Exception) -> int:
     """Say on stderr what *exc* means, and give the code to leave with."""
-    if isinstance(exc, BrokenPipeError):
-        return _reader_gone()
+    if isinstance(exc, OutputError):
+        return output_failed(exc.reason)
     if isinstance(exc, PipelineError):
         complain(str(exc))
         return next((code for kind, code in EXIT_CODES if isinstance(exc, kind)), ExitCode.BUG)
-    if isinstance(exc, OSError) and exc.filename is None:
-        complain(f"cannot write the output: {exc.strerror or exc}")
-        _reader_gone()
-        return ExitCode.STORE_FAILED
-    # The text of a foreign exception may quote what must stay secret; kind and place do not.
-    complain(one_line(f"a bug of ours: {type(exc).__name__} at {_place_of(exc)}; please report it"))
+    # The text of a foreign exception may quote what must stay secret; kind and place do not, nor
+    # does what the system calls an error of its own.
+    says = f" ({os.strerror(exc.errno)})" if isinstance(exc, OSError) and exc.errno else ""
+    bug = f"a bug of ours: {type(exc).__name__}{says} at {_place_of(exc)}; please report it"
+    complain(one_line(bug))
     return ExitCode.BUG
 
 
 @contextmanager
 def error_boundary() -> Iterator[None]:
     """Turn what goes wrong inside into one line on stderr and an exit code."""
-    for signum in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(signum, _leave_on_signal)
+    # An upstream that hangs up, or a reader of ours, is an error to handle and not a reason to die.
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     try:
         yield
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        flush()
     except KeyboardInterrupt as exc:
         raise typer.Exit(128 + signal.SIGINT) from exc
     except typer.Exit:

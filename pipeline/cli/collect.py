@@ -4,7 +4,7 @@ import gc
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from signal import Signals
 from typing import TYPE_CHECKING, Annotated
@@ -14,6 +14,8 @@ from typer import Option
 
 from pipeline.cli.boundary import ExitCode, complain, error_boundary
 from pipeline.cli.options import ConfigOption, Format, SourcesOption
+from pipeline.cli.render import OutputError, flush
+from pipeline.errors import StoreError
 from pipeline.models import RunStatus
 
 if TYPE_CHECKING:
@@ -41,23 +43,35 @@ def _progress_bar(*, is_shown: bool) -> Iterator[Callable[["core.Progress"], Non
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    with Progress(
+    console = Console(stderr=True)
+    if not console.is_interactive:  # TERM=dumb: it could not take the bar away again
+        yield lambda _: None
+        return
+    bar = Progress(
         TextColumn("collecting"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TextColumn("{task.fields[lost]}"),
-        console=Console(stderr=True),
+        console=console,
         transient=True,
-    ) as bar:
-        task = bar.add_task("collecting", total=None, lost="")
+    )
+    task = bar.add_task("collecting", total=None, lost="")
 
-        def show(progress: "core.Progress") -> None:
-            lost = f"{progress.lost} lost" if progress.lost else ""
-            done = progress.collected + progress.lost
-            bar.update(task, total=progress.ordered, completed=done, lost=lost)
+    def show(progress: "core.Progress") -> None:
+        lost = f"{progress.lost} lost" if progress.lost else ""
+        done = progress.collected + progress.lost
+        bar.update(task, total=progress.ordered, completed=done, lost=lost)
+        # Only now, when signals are caught: it hides the cursor, and somebody must bring it back.
+        with suppress(OSError):  # a terminal that was closed is no reason to stop collecting
+            bar.start()
 
+    try:
         yield show
+    finally:
+        with suppress(OSError):
+            if bar.live.is_started:
+                bar.stop()
 
 
 def _state_folder() -> Path:
@@ -78,10 +92,13 @@ def _verdict_line(collected: "core.Collected") -> str:
     """Say in one line what a person must know who reads nothing else."""
     run = collected.summary
     by = f" by {Signals(collected.stopped_by).name}" if collected.stopped_by is not None else ""
-    causes = ", ".join(f"{source} {error} x {n}" for source, error, n in collected.losses)
+    causes = [f"{source} {error} x {n}" for source, error, n in collected.losses]
+    if unasked := run.ordered - run.collected - sum(n for *_, n in collected.losses):
+        causes.append(f"not asked for any more x {unasked}")
+    lost = f"; lost: {', '.join(causes)}" if causes else ""
     return (
-        f"run {run.id} {run.status}{by}: {run.collected} of {run.ordered} batches collected"
-        f"{f'; lost: {causes}' if causes else ''}; see `pipeline report --run {run.id}`"
+        f"run {run.id} {run.status}{by}: {run.collected} of {run.ordered} batches collected{lost};"
+        f" see `pipeline report --run {run.id}`"
     )
 
 
@@ -112,8 +129,9 @@ def collect(
     pipeline collect -s anu --format json    one source, for a program
     */10 * * * * pipeline collect            in a crontab: mails only what went wrong
 
-    Exit codes: 0 all well, 3 some batches failed, 4 nothing collected, 74 the store failed,
-    75 another run is going on or the store is busy, 78 wrong configuration.
+    Exit codes: 0 all well, 1 a bug of ours, 2 wrong command line, 3 some batches failed, 4 nothing
+    collected, 74 the store or the output failed, 75 another run is going on or the store is busy,
+    78 wrong configuration, 130, 143 and 129 stopped by SIGINT, SIGTERM and SIGHUP.
     """
     with error_boundary():
         from pipeline import collect as core
@@ -132,8 +150,13 @@ def collect(
                 settings, state_folder=_state_folder(), on_progress=on_progress
             )
         code = _exit_code(collected)
-        if shown is not None:
-            show_run(settings.store, str(collected.summary.id), shown)
+        try:
+            if shown is not None:
+                show_run(settings.store, str(collected.summary.id), shown)
+                flush()
+        except (OutputError, StoreError):
+            complain(_verdict_line(collected))  # for whoever sees the other line: all is on disk
+            raise
         if code != ExitCode.OK:
             complain(_verdict_line(collected))
     raise typer.Exit(code)

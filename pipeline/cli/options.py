@@ -25,7 +25,7 @@ def parse_moment(text: str) -> datetime:
         if ago is not None:
             return datetime.now(UTC) - timedelta(**{UNITS[ago[2]]: int(ago[1])})
         moment = datetime.fromisoformat(text)
-        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
     except (ValueError, OverflowError) as exc:
         raise BadParameter(f"{text!a}: give 7d, 12h, 2026-11-22 or 2026-11-22T06:00Z") from exc
 

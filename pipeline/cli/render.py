@@ -1,16 +1,23 @@
-"""Values to text or JSON on stdout; foreign text is harmless once it went through here."""
+"""Values to text or JSON, and both to stdout; what went through here cannot steer a terminal."""
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime
+from typing import IO
 
+from pipeline.models import AttemptRecord, BatchRecord
 from pipeline.sanitize import printable
 
 WIDE = 10_000  # characters: where nobody looks, no line is ever folded
+MILLISECOND = 1_000  # all in microseconds
+SECOND = 1_000 * MILLISECOND
+MINUTE = 60 * SECOND
+HOUR = 60 * MINUTE
 
-UNITS = ((1_000, 1, "µs"), (1_000_000, 1_000, "ms"), (60_000_000, 1_000_000, "s"))
+MOST_IN_MEMORY = 16 * 2**20  # characters of one answer; the rest of it waits in a file
 
 STYLES = {
     "ok": "green",
@@ -19,24 +26,83 @@ STYLES = {
     "deferred": "yellow",
     "skipped": "yellow",
     "running": "cyan",
+    "failed": "red",
+    "interrupted": "red",
+    "cancelled": "red",
 }
 
 
+class OutputError(Exception):
+    """stdout takes no more, for the ``reason`` that the system gives."""
+
+    def __init__(self, reason: OSError) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
+
+
+@contextmanager
+def _output_errors() -> Iterator[None]:
+    try:
+        yield
+    except OSError as exc:
+        raise OutputError(exc) from exc
+
+
 def write(text: str) -> None:
-    """Write *text* and a line end; a closed stdout takes nothing."""
+    """Write *text* and a line end; a closed stdout takes nothing.
+
+    Raises:
+        OutputError: the disk behind stdout is full, or nobody reads any more.
+    """
     if sys.stdout is not None:
-        sys.stdout.write(f"{text}\n")
+        with _output_errors():
+            sys.stdout.write(f"{text}\n")
+
+
+def flush() -> None:
+    """Make sure that all has arrived.
+
+    Raises:
+        OutputError: it has not.
+    """
+    if sys.stdout is not None:
+        with _output_errors():
+            sys.stdout.flush()
+
+
+@contextmanager
+def spooled() -> Iterator[IO[str]]:
+    """Take text while the block runs, and write it to stdout when it has ended.
+
+    So that the store can be closed before a slow reader is waited for, however long the answer.
+
+    Raises:
+        OutputError: neither stdout nor the folder for temporary files takes it.
+    """
+    from shutil import copyfileobj
+    from tempfile import SpooledTemporaryFile
+
+    with (
+        _output_errors(),
+        SpooledTemporaryFile(MOST_IN_MEMORY, "w+", encoding="utf-8", newline="") as spool,
+    ):
+        yield spool
+        spool.seek(0)
+        if sys.stdout is not None:
+            copyfileobj(spool, sys.stdout)
 
 
 def show_duration(us: int | None) -> str:
-    """Write microseconds as a person would: ``340 µs``, ``12 ms``, ``1.03 s``, ``2 min 5 s``."""
+    """Write microseconds as a person would: ``0.34 ms``, ``1.03 s``, ``2 min 5 s``."""
     if us is None:
         return "-"
-    for limit, divisor, unit in UNITS:
-        if us < limit:
-            return f"{us / divisor:.3g} {unit}"
-    minutes, seconds = divmod(us // 1_000_000, 60)
-    return f"{minutes} min {seconds} s"
+    if us < SECOND - MILLISECOND // 2:  # above, three digits of it would be 1e+03
+        return f"{us / MILLISECOND:.3g} ms"
+    if us < MINUTE:
+        return f"{us / SECOND:.3g} s"
+    if us < HOUR:
+        return f"{us // MINUTE} min {us % MINUTE // SECOND} s"
+    return f"{us // HOUR} h {us % HOUR // MINUTE} min"
 
 
 def show_time(moment: datetime | None) -> str:
@@ -44,29 +110,29 @@ def show_time(moment: datetime | None) -> str:
     return "-" if moment is None else f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%SZ}"
 
 
-def show_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Write a table; numbers to the right, verdicts in colour where there is a terminal."""
+def render_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Draw a table; numbers to the right, verdicts in colour where there is a terminal."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    if sys.stdout is None:
-        return
-    console = Console(width=None if sys.stdout.isatty() else WIDE, highlight=False)
+    is_watched = sys.stdout is not None and sys.stdout.isatty()
+    console = Console(width=None if is_watched else WIDE, highlight=False, quiet=True)
     table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
     listed = list(rows)
     for index, column in enumerate(columns):
-        is_number = all(isinstance(row[index], int | float) for row in listed)
+        is_number = all(isinstance(row[index], int | float | None) for row in listed)
         table.add_column(column, justify="right" if is_number else "left", overflow="fold")
     for row in listed:
         cells = (printable("-" if cell is None else str(cell)) for cell in row)
-        table.add_row(*(Text(cell, STYLES.get(cell, "")) for cell in cells))
-    console.print(table)
+        table.add_row(*(Text(cell, STYLES.get(cell.partition(":")[0], "")) for cell in cells))
+    with console.capture() as drawn:
+        console.print(table)
+    return "\n".join(line.rstrip() for line in drawn.get().splitlines())
 
 
-def as_json(value: object) -> object:
-    """Make plain JSON of our values: records become objects, times ISO 8601 in UTC, bytes text."""
+def _as_json(value: object) -> object:
     if isinstance(value, datetime):
         return value.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
     if is_dataclass(value) and not isinstance(value, type):
@@ -77,21 +143,37 @@ def as_json(value: object) -> object:
 
 
 def _dump(value: object) -> str:
-    return json.dumps(value, default=as_json, ensure_ascii=True)
+    return json.dumps(value, default=_as_json, ensure_ascii=True)
 
 
-def write_json(head: dict[str, object], **lists: Iterable[object]) -> None:
-    """Write one JSON object: the keys of *head*, then each of *lists*, an element a line.
+def batch_json(batch: BatchRecord) -> dict[str, object]:
+    """Make of a batch what is published of it: its name is added, its packed numbers left out."""
+    published = {"name": batch.name}
+    published |= {f.name: getattr(batch, f.name) for f in fields(batch) if f.name != "packed"}
+    return published | {"digest": batch.digest and batch.digest.hex()}
 
-    The lists are written as they are walked over, so that a long history takes no memory.
+
+def attempt_json(record: AttemptRecord) -> dict[str, object]:
+    """Make one flat object of an attempt; ``evidence`` is the digest of the answer kept."""
+    attempt = record.attempt
+    published = {"id": record.id, "run_id": record.run_id}
+    published |= {f.name: getattr(attempt, f.name) for f in fields(attempt) if f.name != "timings"}
+    published |= {f.name: getattr(attempt.timings, f.name) for f in fields(attempt.timings)}
+    return published | {"evidence": record.evidence}
+
+
+def json_lines(head: Mapping[str, object], **lists: Iterable[object]) -> Iterator[str]:
+    """Make one JSON object: the keys of *head*, then each of *lists*, an element a line.
+
+    Records become objects, times ISO 8601 in UTC, bytes text. The lists are walked over as the
+    lines are, so that a long history takes no memory.
     """
-    write("{" + ", ".join(f"{_dump(key)}: {_dump(value)}" for key, value in head.items()))
+    yield "{" + ", ".join(f"{_dump(key)}: {_dump(value)}" for key, value in head.items())
     for name, elements in lists.items():
-        write(f", {_dump(name)}: [")
-        walk = iter(elements)
-        for first in walk:
-            write(f"  {_dump(first)}")
-            for element in walk:
-                write(f", {_dump(element)}")
-        write("]")
-    write("}")
+        yield f", {_dump(name)}: ["
+        comma = "  "
+        for element in elements:
+            yield f"{comma}{_dump(element)}"
+            comma = ", "
+        yield "]"
+    yield "}"

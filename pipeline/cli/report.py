@@ -1,9 +1,9 @@
 """``pipeline report``: the history of the runs, or one run whole."""
 
 import os
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from datetime import datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated
@@ -12,17 +12,31 @@ from typer import Option
 
 from pipeline.cli.boundary import error_boundary
 from pipeline.cli.options import ConfigOption, Format, FormatOption, SinceOption, SourceOption
-from pipeline.cli.render import show_duration, show_table, show_time, write, write_json
-from pipeline.models import Verdict
+from pipeline.cli.render import (
+    attempt_json,
+    batch_json,
+    json_lines,
+    render_table,
+    show_duration,
+    show_time,
+    spooled,
+    write,
+)
+from pipeline.errors import Phase
+from pipeline.models import RunStatus, Verdict
 
 if TYPE_CHECKING:
     from sqlmodel import Session
 
-    from pipeline.models import AttemptRecord, RunSummary
+    from pipeline.models import RunSummary
     from pipeline.report import BatchLine
     from pipeline.settings import StoreSettings
 
 MOST_LINES = 200  # batches in a table; a program asks for JSON and gets all
+MOST_RUNS = 1_000_000
+
+# What did not come, in the words of the total line.
+LOSSES = (Verdict.FAILED, Verdict.DEFERRED, Verdict.CANCELLED)
 
 
 def report(
@@ -32,29 +46,35 @@ def report(
     ] = None,
     since: SinceOption = None,
     source: SourceOption = None,
-    limit: Annotated[int, Option("--limit", "-n", min=1, help="At most so many runs.")] = 20,
+    limit: Annotated[
+        int,
+        Option("--limit", "-n", metavar="N", min=1, max=MOST_RUNS, help="At most so many runs."),
+    ] = 20,
     format_: FormatOption = Format.TEXT,
 ) -> None:
-    """Tell the history: the last runs, or one of them with its batches, timings and errors.
+    """Show the last runs, or one of them batch by batch.
 
     \b
     pipeline report                       the last 20 runs
     pipeline report --since 7d -s anu     a week of one source
-    pipeline report --run last            the newest run, batch by batch
+    pipeline report --run last            the newest run: batches, errors, timings
     """
     with error_boundary():
         from pipeline.settings import load_settings
 
         store = load_settings(config, os.environ).store
         if run is not None:
-            show_run(store, run, format_, source=source)
+            show_run(store, run, format_, source=source, with_phases=True)
         else:
             _show_runs(store, since=since, source=source, limit=limit, shape=format_)
 
 
 @contextmanager
 def reading(settings: "StoreSettings") -> Iterator["Session"]:
-    """Open the store for questions only: one snapshot, which no run waits for."""
+    """Open the store for questions only, all answered from the same moment.
+
+    A run may have to wait for it to be closed: write nothing to stdout before it is.
+    """
     from pipeline.store.db import open_store
 
     with (
@@ -65,22 +85,23 @@ def reading(settings: "StoreSettings") -> Iterator["Session"]:
 
 
 def show_run(
-    settings: "StoreSettings", wanted: str, shape: Format, *, source: str | None = None
+    settings: "StoreSettings",
+    wanted: str,
+    shape: Format,
+    *,
+    source: str | None = None,
+    with_phases: bool = False,
 ) -> None:
     """Write one run as it lies on disk."""
     from pipeline import report as core
 
-    with reading(settings) as session:
+    with spooled() as answer, reading(settings) as session:
         run = core.find_run(session, wanted)
         if shape is Format.JSON:
-            lines = core.batch_lines(session, run, source=source, with_numbers=True)
-            write_json(
-                {"schema": "pipeline.run/1", "run": run},
-                batches=map(_batch_json, lines),
-                attempts=map(_attempt_json, core.attempts(session, run, source=source)),
-            )
+            lines = _json_of_run(session, run, source)
         else:
-            _show_run_as_text(session, run, source)
+            lines = _text_of_run(session, run, source, with_phases=with_phases)
+        answer.writelines(f"{line}\n" for line in lines)
 
 
 def _show_runs(
@@ -96,13 +117,16 @@ def _show_runs(
     with reading(settings) as session:
         runs = core.recent_runs(session, since=since, source=source, limit=limit)
     if shape is Format.JSON:
-        write_json({"schema": "pipeline.runs/1"}, runs=runs)
-        return
-    if not runs:
+        write("\n".join(json_lines({"schema": "pipeline.runs/1"}, runs=runs)))
+    elif runs:
+        write(_table_of_runs(runs))
+    else:
         write("No run yet." if since is None and source is None else "No such run.")
-        return
-    columns = ("run", "started", "status", "collected", "lost", "numbers", "attempts", "clock")
-    show_table(
+
+
+def _table_of_runs(runs: list["RunSummary"]) -> str:
+    columns = ("run", "started", "status", "collected", "lost", "numbers", "requests", "clock")
+    return render_table(
         columns,
         (
             (
@@ -120,30 +144,46 @@ def _show_runs(
     )
 
 
-def _attempt_json(record: "AttemptRecord") -> dict[str, object]:
-    flat: dict[str, object] = {"id": record.id, "run_id": record.run_id}
-    flat |= asdict(record.attempt) | asdict(record.attempt.timings)
-    del flat["timings"]
-    return flat | {"evidence": record.evidence}
+def _json_of_run(session: "Session", run: "RunSummary", source: str | None) -> Iterator[str]:
+    from pipeline import report as core
+
+    lines = core.batch_lines(session, run, source=source, with_numbers=True)
+    batches = (
+        batch_json(line.batch) | {"took_us": line.took_us, "numbers": line.numbers}
+        for line in lines
+    )
+    attempts = map(attempt_json, core.attempts(session, run, source=source))
+    return json_lines({"schema": "pipeline.run/1", "run": run}, batches=batches, attempts=attempts)
 
 
-def _batch_json(line: "BatchLine") -> dict[str, object]:
-    flat: dict[str, object] = {"name": line.batch.name} | asdict(line.batch)
-    digest = line.batch.digest
-    flat["digest"] = None if digest is None else digest.hex()
-    del flat["packed"]
-    return flat | {"took_us": line.took_us, "numbers": line.numbers}
-
-
-def _show_run_as_text(session: "Session", run: "RunSummary", source: str | None) -> None:
+def _text_of_run(
+    session: "Session", run: "RunSummary", source: str | None, *, with_phases: bool
+) -> Iterator[str]:
     from pipeline import report as core
 
     lines = core.batch_lines(session, run, source=source)
     if run.ordered > MOST_LINES:
         lines = (line for line in lines if line.batch.verdict is not Verdict.COLLECTED)
-    listed = list(islice(lines, MOST_LINES))
-    show_table(
-        ("worker", "source", "n", "sum", "time", "outcome"),
+        yield f"{run.ordered} batches: only what was lost is listed, {MOST_LINES} at most;"
+        yield "--format json gives all.\n"
+    if listed := list(islice(lines, MOST_LINES)):
+        yield _table_of_batches(listed)
+        yield ""
+    if with_phases and (phases := core.phases(session, run, source=source)):
+        means: defaultdict[str, dict[Phase, str]] = defaultdict(dict)
+        for total in phases:
+            means[total.source][total.phase] = show_duration(total.total_us // total.n)
+        yield render_table(
+            ("mean per attempt", *Phase),
+            ((name, *(of.get(phase) for phase in Phase)) for name, of in means.items()),
+        )
+        yield ""
+    yield total_line(run)
+
+
+def _table_of_batches(lines: list["BatchLine"]) -> str:
+    return render_table(
+        ("batch", "source", "n", "sum", "time", "outcome"),
         (
             (
                 line.batch.name,
@@ -153,30 +193,35 @@ def _show_run_as_text(session: "Session", run: "RunSummary", source: str | None)
                 show_duration(line.took_us),
                 _outcome(line),
             )
-            for line in listed
+            for line in lines
         ),
     )
-    if run.ordered > MOST_LINES:
-        write(f"\n{run.ordered} batches: only what was lost is listed; --format json gives all.")
-    write("")
-    write(total_line(run))
 
 
 def _outcome(line: "BatchLine") -> str:
     batch = line.batch
     if batch.verdict is None:
-        return "running"
+        return "not decided yet"
+    if batch.verdict is Verdict.DEFERRED:
+        return f"{batch.verdict} until {show_time(batch.not_before)}: {batch.detail}"
     if batch.error is None:
         return batch.verdict
-    return f"{batch.verdict}: {batch.error} ({batch.detail})"
+    detail = f" ({batch.detail})" if batch.detail else ""
+    return f"{batch.verdict}: {batch.error}{detail}"
 
 
 def total_line(run: "RunSummary") -> str:
-    """Sum a run up: what came, the clock, the time waited in all, and what concurrency gained."""
+    """Sum a run up: what came, what did not, the clock, and what asking at once was worth."""
+    if run.status is RunStatus.SKIPPED:
+        return f"Run {run.id} skipped: another run of the same configuration was going on."
+    lost = "".join(f", {n} {loss}" for loss in LOSSES if (n := getattr(run, loss)))
     came = (
-        f"Run {run.id} {run.status}: {run.collected} of {run.ordered} batches,"
+        f"Run {run.id} {run.status}: {run.collected} of {run.ordered} batches{lost},"
         f" {run.numbers} numbers in {run.attempts} requests."
     )
+    if run.status is RunStatus.RUNNING:
+        since = show_time(run.started_at)
+        return f"{came} Begun {since} by process {run.pid} on {run.host}, not ended so far."
     if run.clock_us is None:
         return f"{came} Its end was not seen, so nobody knows how long it took."
     gain = run.waited_us / run.clock_us if run.clock_us else 0.0
