@@ -135,6 +135,7 @@ class Recorder:
         Raises:
             StoreError: a group could not be saved; the text says how many batches that cost.
         """
+        self._on_progress(self._progress)
         while self._waiting or not self._is_closed:
             await self._arrived.wait()
             with anyio.move_on_after(LINGER_SECONDS):
@@ -268,7 +269,9 @@ async def _ask_all(upstreams: Sequence[Upstream], recorder: Recorder, give_up_at
 
 async def _watch_signals(scope: anyio.CancelScope, caught: list[int]) -> None:
     """Cancel *scope* at the first signal; at the second leave at once, which the store survives."""
-    with anyio.open_signal_receiver(*STOP_SIGNALS) as signals:
+    # What is ignored from the start (SIGHUP under nohup) is to stay ignored.
+    heeded = [signum for signum in STOP_SIGNALS if signal.getsignal(signum) is not signal.SIG_IGN]
+    with anyio.open_signal_receiver(*heeded) as signals:
         async for signum in signals:
             if caught:
                 os._exit(128 + signum)
