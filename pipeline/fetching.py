@@ -14,8 +14,10 @@ import anyio
 
 from pipeline.errors import ErrorName, Phase, SourceError
 from pipeline.models import Attempt, Fetch, Outcome, Verdict
+from pipeline.pacing import Moment
+from pipeline.permission import Breaker, Way
 from pipeline.sanitize import one_line, redact_text
-from pipeline.sources.base import Source
+from pipeline.sources.base import Hint, Source
 from pipeline.sources.http import Client, Exchange, Limits
 
 MICROSECONDS = 1_000_000
@@ -51,72 +53,94 @@ class FetchResult:
 class Fetcher:
     """Carries out the fetches of one source, one after the other, over one client."""
 
-    def __init__(self, source: Source, client: Client, manners: Manners, give_up_at: float) -> None:
+    def __init__(
+        self,
+        source: Source,
+        client: Client,
+        manners: Manners,
+        way: Way,
+    ) -> None:
         self._source = source
         self._client = client
         self._manners = manners
-        self._give_up_at = give_up_at  # on the event loop's clock: the run's deadline
+        self._gate = way.gate
+        self._budget = way.budget
+        self._give_up_at = way.give_up_at
 
     async def carry_out(self, result: FetchResult) -> None:
         """Ask until the batches of ``result.fetch`` have their outcome, and write it there."""
-        pause_seconds = 0.0
-        while True:
+        pause_seconds: float | None = 0.0
+        while pause_seconds is not None and not result.outcomes:
             exchange = Exchange()  # its clock starts now: the pause is the attempt's wait
             began_at = datetime.now(UTC)
             if pause_seconds:
                 await anyio.sleep(pause_seconds)
-            attempt, numbers, retry = await self._attempt(result, exchange, began_at)
-            result.attempts.append(attempt)
-            if numbers is not None:
-                result.outcomes = _collected(result.fetch, attempt, numbers)
-                return
-            next_pause = self._pause(attempt, may_retry=retry)
-            if next_pause is None:
-                result.outcomes = lost(result.fetch, attempt)
-                return
-            pause_seconds = next_pause
+            async with self._gate.breaker.turn() as is_admitted:
+                if is_admitted:
+                    pause_seconds = await self._ask(result, exchange, began_at)
+                else:
+                    result.outcomes = _left_alone(result, self._gate.breaker)
+        if not result.outcomes:
+            result.outcomes = lost(result.fetch, result.attempts[-1])
+
+    async def _ask(
+        self, result: FetchResult, exchange: Exchange, began_at: datetime
+    ) -> float | None:
+        """Make one attempt when it is allowed; give the pause before the next, None for no more."""
+        bits = self._source.cost_bits(result.fetch)
+        async with self._gate.permission(bits, self._give_up_at) as too_late:
+            if too_late is not None:
+                if not result.attempts:
+                    result.outcomes = _deferred(result.fetch, too_late)
+                return None
+            may_retry = await self._attempt(result, exchange, began_at)
+        attempt = result.attempts[-1]
+        await self._gate.note(attempt.error)
+        return self._pause(attempt, may_retry=may_retry)
 
     def _pause(self, attempt: Attempt, *, may_retry: bool) -> float | None:
         """Give the seconds to wait before the next attempt; None: there is to be none.
 
         Full jitter, so that two machines that failed together do not come back together. What the
-        upstream asked for is never undercut, and a pause that would outlast the run is not begun.
+        upstream asked for is on top of it: the gate knows. A pause that would outlast the run is
+        not begun.
         """
-        if not may_retry or attempt.number > self._manners.retries:
+        if not may_retry or attempt.number > self._manners.retries or not self._budget.take():
             return None
         longest = self._manners.backoff_seconds * 2 ** (attempt.number - 1)
-        asked_seconds = (attempt.retry_after_us or 0) / MICROSECONDS
-        pause_seconds = max(random.uniform(0, longest), asked_seconds)  # noqa: S311 - no secret
+        pause_seconds = random.uniform(0, longest)  # noqa: S311 - no secret
         ends_too_late = anyio.current_time() + pause_seconds >= self._give_up_at
         return None if ends_too_late else pause_seconds
 
-    async def _attempt(
-        self, result: FetchResult, exchange: Exchange, began_at: datetime
-    ) -> tuple[Attempt, tuple[int, ...] | None, bool]:
-        """Make one attempt; give its record, the numbers if it brought any, and may it be retried.
+    async def _attempt(self, result: FetchResult, exchange: Exchange, began_at: datetime) -> bool:
+        """Make one attempt and record it; tell whether another one could help.
 
         Cancelled, it leaves its record in *result* and goes.
         """
         fetch = result.fetch
-        numbers: tuple[int, ...] | None = None
         failure: SourceError | None = None
-        number = len(result.attempts) + 1
+        hint: Hint | None = None
         try:
             request = self._source.build_request(fetch)
             answer = await self._client.fetch_answer(request, exchange)
             exchange.clock.enter(Phase.CHECK)
+            hint = self._source.find_hint(answer, datetime.now(UTC))
             numbers = self._source.parse_answer(fetch, answer)
         except SourceError as exc:
             failure = exc
         except anyio.get_cancelled_exc_class():
-            failure = self._cut_short()
-            result.attempts.append(self._record(fetch, number, exchange, began_at, failure))
+            result.attempts.append(self._record(result, exchange, began_at, self._cut_short()))
             result.outcomes = lost(fetch, result.attempts[-1])
             raise
         except Exception as exc:  # noqa: BLE001 - a bug in one adapter must not cost the others' numbers
             failure = _bug(exc)
-        attempt = self._record(fetch, number, exchange, began_at, failure)
-        return attempt, numbers, failure is not None and failure.may_retry
+        attempt = self._record(result, exchange, began_at, failure)
+        result.attempts.append(attempt)
+        if failure is None:
+            result.outcomes = _collected(fetch, attempt, numbers)
+        if hint is not None:
+            await self._gate.heed(hint, fetch.source)
+        return failure is not None and failure.may_retry
 
     def _cut_short(self) -> SourceError:
         if anyio.current_time() >= self._give_up_at:
@@ -125,17 +149,16 @@ class Fetcher:
 
     def _record(
         self,
-        fetch: Fetch,
-        number: int,
+        result: FetchResult,
         exchange: Exchange,
         began_at: datetime,
         failure: SourceError | None,
     ) -> Attempt:
         exchange.clock.stop()
         attempt = Attempt(
-            fetch=fetch.number,
-            number=number,
-            source=fetch.source,
+            fetch=result.fetch.number,
+            number=len(result.attempts) + 1,
+            source=result.fetch.source,
             began_at=began_at,
             timings=exchange.clock.timings(),
             is_reused=exchange.is_reused,
@@ -201,4 +224,34 @@ def lost(fetch: Fetch, attempt: Attempt) -> list[Outcome]:
             detail=attempt.detail,
         )
         for batch in fetch.batches
+    ]
+
+
+def _deferred(fetch: Fetch, moment: Moment) -> list[Outcome]:
+    """Put all batches of *fetch* off: the rules forbid asking before the deadline."""
+    return [
+        Outcome(
+            batch=batch,
+            verdict=Verdict.DEFERRED,
+            fetch=fetch.number,
+            detail=one_line(moment.why),
+            not_before=moment.at,
+        )
+        for batch in fetch.batches
+    ]
+
+
+def _left_alone(result: FetchResult, breaker: Breaker) -> list[Outcome]:
+    """Give up on an upstream that failed too often in a row, for the reason it failed for."""
+    if result.attempts:
+        return lost(result.fetch, result.attempts[-1])
+    return [
+        Outcome(
+            batch=batch,
+            verdict=Verdict.FAILED,
+            fetch=result.fetch.number,
+            error=breaker.last_error,
+            detail=f"not asked: {breaker.failures} attempts in a row had failed",
+        )
+        for batch in result.fetch.batches
     ]

@@ -29,10 +29,12 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
+from time import monotonic, sleep
 
 from pipeline.errors import LockHeld, StoreError
 
 NOTE_BYTES = 200
+LOOK_AGAIN_SECONDS = 0.1
 
 
 def database_file(url: str) -> Path | None:
@@ -72,15 +74,19 @@ def make_folder(folder: Path) -> None:
 
 
 @contextmanager
-def turn(path: Path) -> Iterator[None]:
-    """Hold the turn while the block runs.
+def turn(path: Path, *, patience_seconds: float = 0.0) -> Iterator[None]:
+    """Hold the turn while the block runs; wait for it as long as *patience_seconds*.
 
     Raises:
         LockHeld: another process has it; the text names its pid and since when.
         StoreError: the lock file cannot be used.
     """
     with _opened(path) as descriptor:
-        if not _lock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB):
+        give_up_at = monotonic() + patience_seconds
+        while not _lock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB):
+            if monotonic() < give_up_at:
+                sleep(LOOK_AGAIN_SECONDS)
+                continue
             raise LockHeld(f"another run is going on ({_read_note(descriptor)}): {path}")
         with suppress(OSError):  # the note is a courtesy: on a full disk the lock still holds
             _write_note(descriptor)
@@ -113,6 +119,17 @@ def is_alone(path: Path) -> bool:
     """
     with _opened(path) as descriptor:
         return _lock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+@contextmanager
+def place(path: Path) -> Iterator[Callable[[], bool]]:
+    """Give a function that tries to take the only place at *path*; the block's end gives it back.
+
+    Raises:
+        StoreError: the lock file cannot be used.
+    """
+    with _opened(path) as descriptor:
+        yield lambda: _lock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 @contextmanager

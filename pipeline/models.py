@@ -149,6 +149,7 @@ class Outcome:
         attempt: number of the attempt that decided it, None if none was made.
         offset: where its numbers begin in the fetch's answer.
         numbers: what was collected, in the order received; empty unless collected.
+        not_before: if deferred, the earliest moment at which it can be asked for.
     """
 
     batch: Batch
@@ -159,6 +160,7 @@ class Outcome:
     numbers: tuple[int, ...] = ()
     error: ErrorName | None = None
     detail: str | None = None
+    not_before: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,6 +206,7 @@ class BatchRecord:
         sum: of its numbers, exact; None unless collected.
         packed: its numbers as ``store.numbers`` packs them; None if not kept or not asked for.
         digest: SHA-256 over n, min, max and the packed numbers; None unless collected.
+        not_before: if deferred, the earliest moment at which it can be asked for.
     """
 
     run_id: int
@@ -221,6 +224,7 @@ class BatchRecord:
     digest: bytes | None
     error: ErrorName | None
     detail: str | None
+    not_before: datetime | None
 
     @property
     def name(self) -> str:

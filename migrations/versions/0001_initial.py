@@ -27,6 +27,7 @@ def upgrade() -> None:
     _create_batches()
     _create_evidence()
     _create_attempts()
+    _create_upstreams()
 
 
 def _create_runs() -> None:
@@ -88,6 +89,7 @@ def _create_batches() -> None:
         sa.Column("digest", sa.LargeBinary()),
         sa.Column("error", sa.String()),
         sa.Column("detail", sa.String()),
+        sa.Column("not_before", UTC),
         sa.Column("numbers", sa.LargeBinary()),
         sa.PrimaryKeyConstraint("run_id", "number", name=op.f("pk_batches")),
         sa.ForeignKeyConstraint(["run_id"], ["runs.id"], name=op.f("fk_batches_run_id_runs")),
@@ -108,6 +110,7 @@ def _create_batches() -> None:
             " OR (sum IS NULL AND digest IS NULL AND numbers IS NULL)",
         ),
         _check("batches", "failed", "verdict <> 'failed' OR error IS NOT NULL"),
+        _check("batches", "deferred", "verdict <> 'deferred' OR not_before IS NOT NULL"),
         sqlite_with_rowid=False,
     )
     op.create_index("ix_batches_run_id_source", "batches", ["run_id", "source"])
@@ -168,7 +171,36 @@ def _create_attempts() -> None:
     )
 
 
+def _create_upstreams() -> None:
+    op.create_table(
+        "upstreams",
+        sa.Column("name", sa.String(), nullable=False),
+        sa.Column("next_at", UTC),
+        sa.Column("failures", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_upstreams")),
+        *_none_below_zero("upstreams", "failures"),
+    )
+    op.create_table(
+        "embargoes",
+        sa.Column("upstream", sa.String(), nullable=False),
+        sa.Column("source", sa.String(), nullable=False),
+        sa.Column("until", UTC, nullable=False),
+        sa.Column("why", sa.String(), nullable=False),
+        sa.Column("said_at", UTC, nullable=False),
+        sa.PrimaryKeyConstraint("upstream", name=op.f("pk_embargoes")),
+    )
+    op.create_table(
+        "quotas",
+        sa.Column("upstream", sa.String(), nullable=False),
+        sa.Column("unit", sa.String(), nullable=False),
+        sa.Column("period", sa.String(), nullable=False),
+        sa.Column("spent", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("upstream", "unit", name=op.f("pk_quotas")),
+        *_none_below_zero("quotas", "spent"),
+    )
+
+
 def downgrade() -> None:
     """Drop everything: there was nothing before."""
-    for table in ("attempts", "evidence", "batches", "runs"):
+    for table in ("quotas", "embargoes", "upstreams", "attempts", "evidence", "batches", "runs"):
         op.drop_table(table)

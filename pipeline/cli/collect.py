@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from enum import StrEnum
 from pathlib import Path
 from signal import Signals
 from typing import TYPE_CHECKING, Annotated
@@ -20,6 +21,16 @@ from pipeline.models import RunStatus
 
 if TYPE_CHECKING:
     from pipeline import collect as core
+    from pipeline.recorder import Progress as SoFar
+
+
+class OverlapChoice(StrEnum):
+    """The words of ``collect.Overlap``, without its imports."""
+
+    SKIP = "skip"
+    WAIT = "wait"
+    ALLOW = "allow"
+
 
 BY_STATUS = {
     RunStatus.OK: ExitCode.OK,
@@ -35,7 +46,7 @@ def _keep_what_is_imported() -> None:
 
 
 @contextmanager
-def _progress_bar(*, is_shown: bool) -> Iterator[Callable[["core.Progress"], None]]:
+def _progress_bar(*, is_shown: bool) -> Iterator[Callable[["SoFar"], None]]:
     """Show on stderr how far the run has come; what is counted is on disk."""
     if not is_shown or sys.stderr is None or not sys.stderr.isatty():
         yield lambda _: None
@@ -58,7 +69,7 @@ def _progress_bar(*, is_shown: bool) -> Iterator[Callable[["core.Progress"], Non
     )
     task = bar.add_task("collecting", total=None, lost="")
 
-    def show(progress: "core.Progress") -> None:
+    def show(progress: "SoFar") -> None:
         lost = f"{progress.lost} lost" if progress.lost else ""
         done = progress.collected + progress.lost
         bar.update(task, total=progress.ordered, completed=done, lost=lost)
@@ -93,7 +104,10 @@ def _verdict_line(collected: "core.Collected") -> str:
     run = collected.summary
     by = f" by {Signals(collected.stopped_by).name}" if collected.stopped_by is not None else ""
     causes = [f"{source} {error} x {n}" for source, error, n in collected.losses]
-    if unasked := run.ordered - run.collected - sum(n for *_, n in collected.losses):
+    if run.deferred:
+        causes.append(f"deferred x {run.deferred}")
+    known = run.collected + run.deferred + sum(n for *_, n in collected.losses)
+    if unasked := run.ordered - known:
         causes.append(f"not asked for any more x {unasked}")
     lost = f"; lost: {', '.join(causes)}" if causes else ""
     return (
@@ -118,6 +132,10 @@ def collect(
             "nothing elsewhere.",
         ),
     ] = None,
+    overlap: Annotated[
+        OverlapChoice,
+        Option(help="While another run of this configuration is going on: leave, wait, or join."),
+    ] = OverlapChoice.SKIP,
     quiet: Annotated[
         bool, Option("--quiet", "-q", help="Say nothing unless something went wrong.")
     ] = False,
@@ -147,7 +165,10 @@ def collect(
             shown = None
         with _progress_bar(is_shown=shown is Format.TEXT) as on_progress:
             collected = core.collect(
-                settings, state_folder=_state_folder(), on_progress=on_progress
+                settings,
+                state_folder=_state_folder(),
+                on_progress=on_progress,
+                overlap=core.Overlap(overlap),
             )
         code = _exit_code(collected)
         try:

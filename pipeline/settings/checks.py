@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from ipaddress import ip_address
 from urllib.parse import SplitResult, urlsplit
 
+from pipeline.pacing import Quota, Rate
 from pipeline.settings.complaints import shown
 
 MOST_BATCHES = 1_000_000  # per source
@@ -13,6 +14,9 @@ BATCH_FORMS = 'sizes [2, 3, 5], a range "2..29" or {count = 10, size = 16}'
 
 _NAME = r"[a-z0-9][a-z0-9_-]{0,39}"  # safe in paths, CSV and on terminals
 _RANGE = r"([0-9]{1,7})\.\.([0-9]{1,7})"
+_RATE = r"([0-9]{1,6})/([0-9]{1,6}(?:\.[0-9]{1,3})?)?([smh])"
+_QUOTA = r"([0-9]{1,12}) (requests|bits)/(day|month)"
+_UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600}
 _VARIABLE = r"[A-Z_][A-Z0-9_]*"  # capitals only: so a key pasted by mistake is seen
 _EMAIL = r"(?ai)[\w.!#$%&'*+/=?^`{|}~-]{1,64}@[a-z0-9.-]{1,189}"
 _FAULT = r"([a-z_]+:)?[a-z][a-z0-9_]*(=[0-9.]+)?"
@@ -51,6 +55,40 @@ def check_batches(value: object) -> Sequence[int]:
     if min(sizes) < 1 or max(sizes) > LARGEST_BATCH:
         raise ValueError(f"a batch must have 1 to {LARGEST_BATCH} numbers, not {shown(value)}")
     return sizes
+
+
+def check_rate(value: object) -> Rate | None:
+    """Read how often an upstream may be asked; None for "none"."""
+    if value == "none":
+        return None
+    found = re.fullmatch(_RATE, value) if isinstance(value, str) else None
+    if found is None or int(found[1]) < 1 or float(found[2] or 1) <= 0:
+        raise ValueError(f'must be such as "50/s", "1/60s", "3/m", or "none", not {shown(value)}')
+    return Rate(
+        requests=int(found[1]), period_seconds=float(found[2] or 1) * _UNIT_SECONDS[found[3]]
+    )
+
+
+def check_quotas(value: object) -> tuple[Quota, ...]:
+    """Read an upstream's allowances; an empty list for none."""
+    texts = value if isinstance(value, list | tuple) else [value]
+    found = [re.fullmatch(_QUOTA, text) if isinstance(text, str) else None for text in texts]
+    quotas = [
+        Quota(
+            unit="bits" if each[2] == "bits" else "requests",
+            amount=int(each[1]),
+            period="day" if each[3] == "day" else "month",
+        )
+        for each in found
+        if each and int(each[1])
+    ]
+    if len(quotas) != len(texts):
+        raise ValueError(
+            f'must be such as ["100 requests/month", "200000 bits/day"], not {shown(value)}'
+        )
+    if len({quota.unit for quota in quotas}) != len(quotas):
+        raise ValueError("one quota in requests and one in bits, not several of the same unit")
+    return tuple(quotas)
 
 
 def check_url(url: str) -> str:

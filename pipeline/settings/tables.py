@@ -17,10 +17,13 @@ from pydantic import (
     SecretStr,
 )
 
+from pipeline.pacing import Quota, Rate
 from pipeline.settings.checks import (
     check_batches,
     check_email,
     check_fault,
+    check_quotas,
+    check_rate,
     check_url,
     check_variable,
 )
@@ -68,11 +71,13 @@ class CollectSettings(_Table):
         deadline_seconds: what one run may take.
         evidence_bytes: how much of a failed answer's body is kept.
         max_bytes: the largest body that is read.
+        retry_budget: retries of all sources together.
     """
 
     deadline_seconds: Seconds = 300.0
     evidence_bytes: int = Field(default=4096, ge=0, le=2**20)
     max_bytes: int = Field(default=2**20, ge=1, le=2**30)
+    retry_budget: int = Field(default=100, ge=0, le=1_000_000)
 
 
 class StoreSettings(_Table):
@@ -119,6 +124,10 @@ class SourceSettings(_Table):
         read_seconds: how long to wait for the next byte; None: as long as the attempt.
         retries: attempts after the first.
         backoff_seconds: the wait before the first retry.
+        retry_budget: retries of all its fetches together, in one run.
+        breaker: failures in a row, of the path or the upstream, that end the asking; 0: never.
+        rate: how often the upstream may be asked, by all processes together.
+        quotas: what it allows per day or month, to all processes together.
         api_key_env: the environment variable that holds the key.
         api_key_file: the file that holds the key; absolute.
         email: whom the upstream may write to about our requests.
@@ -144,6 +153,12 @@ class SourceSettings(_Table):
     read_seconds: Seconds | None = None
     retries: int = Field(default=2, ge=0, le=100)
     backoff_seconds: Pause = 0.5
+    retry_budget: int = Field(default=20, ge=0, le=1_000_000)
+    breaker: int = Field(default=5, ge=0, le=1000)
+    rate: Annotated[Rate | None, PlainValidator(check_rate), PlainSerializer(str)] = None
+    quotas: Annotated[
+        tuple[Quota, ...] | None, PlainValidator(check_quotas), PlainSerializer(str)
+    ] = None
     api_key_env: Annotated[str, AfterValidator(check_variable)] | None = None
     api_key_file: FileName | None = None
     email: Annotated[str, AfterValidator(check_email)] | None = None

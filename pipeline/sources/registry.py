@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pipeline.errors import ConfigError
+from pipeline.pacing import Period, Quota, Rate, Rules, Unit
 from pipeline.sources.anu_aqn import AnuAqn
 from pipeline.sources.anu_legacy import AnuLegacy
 from pipeline.sources.base import Source
@@ -14,6 +15,8 @@ from pipeline.sources.randomnumberapi import RandomNumberApi
 
 _API_KEY = re.compile(r"[!-~]+")  # a header value: nothing that could end or split it
 _EMAIL = re.compile(r"[!#-'*-~]+@[!#-'*-~]+")  # nor anything that closes a header's comment
+
+NO_RULES = Rules()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +31,7 @@ class Kind:
         in_flight: how many requests may be under way at once.
         attempt_seconds: what one attempt may take in all.
         merge: whether batches share a request: the upstream counts requests.
+        rules: what the upstream allows, as far as it says.
         needs_key: whether nothing can be asked without an API key.
         needs_email: whether the upstream wants to know whom to write to.
         formats: the answer formats to choose from, the default first; empty: no choice.
@@ -40,6 +44,7 @@ class Kind:
     in_flight: int = 1
     attempt_seconds: float = 30.0
     merge: bool = True
+    rules: Rules = NO_RULES
     needs_key: bool = False
     needs_email: bool = False
     formats: tuple[str, ...] = ()
@@ -48,12 +53,18 @@ class Kind:
 # random.org's guideline 3: wait "at least a couple of minutes", an aborted request wastes its bits.
 _PATIENT_SECONDS = 150.0
 
+
+def _per(unit: Unit, amount: int, period: Period) -> Quota:
+    return Quota(unit=unit, amount=amount, period=period)
+
+
 KINDS: dict[str, Kind] = {
     "anu_legacy": Kind(
         make=AnuLegacy,
         default_url="https://qrng.anu.edu.au",
         default_min=0,
         default_max=255,
+        rules=Rules(rate=Rate(requests=1, period_seconds=60), is_exclusive=True),
     ),
     "anu_aqn": Kind(
         make=AnuAqn,
@@ -61,6 +72,7 @@ KINDS: dict[str, Kind] = {
         default_min=0,
         default_max=255,
         needs_key=True,
+        rules=Rules(quotas=(_per("requests", 100, "month"),), is_exclusive=True),  # the free key's
     ),
     "random_org": Kind(
         make=RandomOrg,
@@ -70,6 +82,8 @@ KINDS: dict[str, Kind] = {
         attempt_seconds=_PATIENT_SECONDS,
         needs_email=True,
         formats=("plain", "html"),
+        # Besides what one begins with; and who has two requests in flight is banned.
+        rules=Rules(quotas=(_per("bits", 200_000, "day"),), is_exclusive=True),
     ),
     "random_org_jsonrpc": Kind(
         make=RandomOrgJsonrpc,
@@ -78,6 +92,10 @@ KINDS: dict[str, Kind] = {
         default_max=100,
         attempt_seconds=_PATIENT_SECONDS,
         needs_key=True,
+        rules=Rules(
+            quotas=(_per("requests", 1_000, "day"), _per("bits", 250_000, "day")),
+            is_exclusive=True,
+        ),
     ),
     "randomnumberapi": Kind(
         make=RandomNumberApi,

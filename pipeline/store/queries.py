@@ -105,6 +105,7 @@ def _batch_record(row: Row[*tuple[Any, ...]]) -> BatchRecord:
         digest=row.digest,
         error=row.error and ErrorName(row.error),
         detail=row.detail,
+        not_before=row.not_before,
     )
 
 

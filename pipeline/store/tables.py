@@ -167,6 +167,7 @@ class BatchRow(Row, table=True):
             " OR (sum IS NULL AND digest IS NULL AND numbers IS NULL)",
         ),
         _check("failed", "verdict <> 'failed' OR error IS NOT NULL"),
+        _check("deferred", "verdict <> 'deferred' OR not_before IS NOT NULL"),
         Index(None, "run_id", "source"),
         # The rows lie in the order in which they are always read; that saves an index as well.
         {"sqlite_with_rowid": False},
@@ -186,6 +187,7 @@ class BatchRow(Row, table=True):
     digest: bytes | None = None
     error: str | None = None
     detail: str | None = None
+    not_before: datetime | None = Field(default=None, sa_type=UtcText)
     numbers: bytes | None = None  # last, so that a listing never walks over it
 
 
@@ -251,7 +253,48 @@ class AttemptRow(Row, table=True):
     evidence: str | None = None
 
 
+class UpstreamRow(Row, table=True):
+    """What outlives a process about one upstream: when it may be asked next, and whether it fails.
+
+    ``failures`` counts attempts in a row that failed for reasons of the path or the upstream.
+    """
+
+    __tablename__ = "upstreams"
+    __table_args__ = (*_none_below_zero("failures"),)
+
+    name: str = Field(primary_key=True)
+    next_at: datetime | None = Field(default=None, sa_type=UtcText)
+    failures: int = 0
+
+
+class EmbargoRow(Row, table=True):
+    """Until when an upstream must not be asked, why, and which source was told so."""
+
+    __tablename__ = "embargoes"
+
+    upstream: str = Field(primary_key=True)
+    source: str
+    until: datetime = Field(sa_type=UtcText)
+    why: str
+    said_at: datetime = Field(sa_type=UtcText)
+
+
+class QuotaRow(Row, table=True):
+    """How much of an upstream's allowance is spent in the period that is named."""
+
+    __tablename__ = "quotas"
+    __table_args__ = (*_none_below_zero("spent"),)
+
+    upstream: str = Field(primary_key=True)
+    unit: str = Field(primary_key=True)
+    period: str
+    spent: int = Field(sa_type=BigInteger)
+
+
 RUNS = Row.metadata.tables["runs"]
 BATCHES = Row.metadata.tables["batches"]
 EVIDENCE = Row.metadata.tables["evidence"]
 ATTEMPTS = Row.metadata.tables["attempts"]
+UPSTREAMS = Row.metadata.tables["upstreams"]
+EMBARGOES = Row.metadata.tables["embargoes"]
+QUOTAS = Row.metadata.tables["quotas"]

@@ -23,7 +23,18 @@ from pipeline.store.tables import ATTEMPTS, BATCHES, EVIDENCE, PHASE_COLUMNS, RU
 
 CHUNK = 1_000  # rows per statement: enough to make the statement free, small enough for memory
 
-_DECIDED = ("verdict", "fetch", "attempt", "offset", "sum", "numbers", "digest", "error", "detail")
+_DECIDED = (
+    "verdict",
+    "fetch",
+    "attempt",
+    "offset",
+    "sum",
+    "numbers",
+    "digest",
+    "error",
+    "detail",
+    "not_before",
+)
 _ADD_BATCH = insert(BATCHES)
 _ADD_ATTEMPT = insert(ATTEMPTS)
 _ADD_EVIDENCE = insert(EVIDENCE)
@@ -160,6 +171,7 @@ def _outcome_row(run_id: int, outcome: Outcome, keep_numbers: bool) -> dict[str,
         "new_digest": digest,
         "new_error": outcome.error,
         "new_detail": _storable(outcome.detail),
+        "new_not_before": outcome.not_before,
     }
 
 

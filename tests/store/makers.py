@@ -45,6 +45,7 @@ def make_lost(batch: Batch, verdict: Verdict = Verdict.FAILED) -> Outcome:
         attempt=1,
         error=ErrorName.HTTP_5XX,
         detail="503 Service Unavailable",
+        not_before=at(60) if verdict is Verdict.DEFERRED else None,
     )
 
 

@@ -40,6 +40,7 @@ def record_of(low: int, high: int, numbers: tuple[int, ...]) -> BatchRecord:
         digest=digest_of(packed, len(numbers), low, high),
         error=None,
         detail=None,
+        not_before=None,
     )
 
 

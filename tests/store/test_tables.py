@@ -51,6 +51,7 @@ def run_id(store: Store) -> int:
         {"verdict": None},
         {"verdict": "failed", "sum": None, "digest": None, "numbers": None},
         {"verdict": "deferred"},
+        {"verdict": "deferred", "sum": None, "digest": None, "numbers": None},
         {"run_id": 99},
         {"number": 1},
     ],

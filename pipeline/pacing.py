@@ -1,0 +1,147 @@
+"""When an upstream may be asked again, by its rules and by what it said. Pure: time is an argument.
+
+The rate is kept by the generic cell rate algorithm (ITU-T I.371, "virtual scheduling") without a
+burst: of each upstream one moment is known, the earliest of its next request, and whoever takes
+that moment moves it on by one interval. A number that small can lie in the store, so any number of
+processes obey one limit, and a process that dies takes at most one interval with it.
+"""
+
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Literal
+
+# Requests are spaced a little wider than the rule says. The upstream counts when they arrive, and
+# the network delays one more than the next: at the rule's own pace a window would overflow.
+MARGIN = 1.06
+
+Unit = Literal["requests", "bits"]
+Period = Literal["day", "month"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rate:
+    """At most *requests* in any *period_seconds*."""
+
+    requests: int
+    period_seconds: float
+
+    @property
+    def interval(self) -> timedelta:
+        """Give the distance between two requests."""
+        return timedelta(seconds=self.period_seconds / self.requests * MARGIN)
+
+    @property
+    def tolerance(self) -> timedelta:
+        """Say how late a request may go without crowding those that come after it."""
+        return timedelta(seconds=self.period_seconds * (MARGIN - 1) * 0.9)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quota:
+    """At most *amount* of *unit* per calendar day or month in UTC."""
+
+    unit: Unit
+    amount: int
+    period: Period
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """What one upstream allows all of our processes together.
+
+    Attributes:
+        is_exclusive: whether requests in flight are counted over all processes.
+    """
+
+    rate: Rate | None = None
+    quotas: tuple[Quota, ...] = ()
+    is_exclusive: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Embargo:
+    """Not before *until*, and why."""
+
+    until: datetime
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spent:
+    """How much of a quota is used in the period that is named, such as ``2026-11``."""
+
+    period: str
+    amount: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """What the store knows of one upstream.
+
+    Attributes:
+        next_at: the earliest moment by its rate, None if it was never asked.
+        spent: of its quotas, by unit.
+    """
+
+    next_at: datetime | None = None
+    embargo: Embargo | None = None
+    spent: dict[Unit, Spent] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moment:
+    """When the next request may go, and what it had to wait for; ``why`` is empty for nothing."""
+
+    at: datetime
+    why: str = ""
+
+
+def period_name(moment: datetime, period: Period) -> str:
+    """Name the calendar day or month in UTC that *moment* falls into."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%d" if period == "day" else "%Y-%m")
+
+
+def period_end(moment: datetime, period: Period) -> datetime:
+    """Give the first moment after the calendar day or month in UTC that *moment* falls into."""
+    midnight = moment.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    if period == "day":
+        return midnight + timedelta(days=1)
+    return (midnight.replace(day=1) + timedelta(days=32)).replace(day=1)
+
+
+def left(pace: Pace, quota: Quota, at: datetime) -> int:
+    """Count what is left of *quota* at the moment *at*."""
+    spent = pace.spent.get(quota.unit)
+    if spent is None or spent.period != period_name(at, quota.period):
+        return quota.amount
+    return quota.amount - spent.amount
+
+
+def _cost(quota: Quota, bits: int) -> int:
+    return 1 if quota.unit == "requests" else bits
+
+
+def next_moment(pace: Pace, rules: Rules, *, now: datetime, bits: int) -> Moment:
+    """Say when a request that costs *bits* may go."""
+    moment = Moment(at=now)
+    if rules.rate is not None and pace.next_at is not None and pace.next_at > moment.at:
+        rate = rules.rate
+        rule = f"{rate.requests} per {rate.period_seconds:g} s"
+        moment = Moment(at=pace.next_at, why=f"rate: {rule}")
+    if pace.embargo is not None and pace.embargo.until > moment.at:
+        moment = Moment(at=pace.embargo.until, why=pace.embargo.why)
+    for quota in rules.quotas:
+        if left(pace, quota, moment.at) < _cost(quota, bits):
+            why = f"quota: {quota.amount} {quota.unit} per {quota.period}"
+            moment = Moment(at=period_end(moment.at, quota.period), why=why)
+    return moment
+
+
+def take(pace: Pace, rules: Rules, *, at: datetime, bits: int) -> Pace:
+    """Give what is known of the upstream once a request that costs *bits* goes at *at*."""
+    spent = dict(pace.spent)
+    for quota in rules.quotas:
+        used = quota.amount - left(pace, quota, at) + _cost(quota, bits)
+        spent[quota.unit] = Spent(period=period_name(at, quota.period), amount=used)
+    next_at = pace.next_at if rules.rate is None else at + rules.rate.interval
+    return replace(pace, next_at=next_at, spent=spent)

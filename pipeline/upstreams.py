@@ -1,0 +1,143 @@
+"""The enabled sources, made ready to be asked: adapter, order, manners and rules of each."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from ssl import SSLContext
+from urllib.parse import urlsplit
+
+from pipeline.errors import ConfigError
+from pipeline.fetching import Manners
+from pipeline.pacing import Rules
+from pipeline.plan import Order
+from pipeline.settings import Settings, SourceSettings
+from pipeline.sources.base import Source
+from pipeline.sources.http import Limits, make_ssl_context
+from pipeline.sources.registry import KINDS, NO_RULES, Kind, make_source
+
+# What the sandbox takes for a key and an address: a demo must not need either.
+DEMO_KEY = "00000000-0000-4000-8000-000000000000"
+DEMO_EMAIL = "demo@example.org"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Upstream:
+    """One source, ready to be asked.
+
+    Attributes:
+        key: names whom the rules count: the upstream's address, and the account if it has one.
+        is_remembered: whether what is known of it outlives the run; not of a sandbox of our own.
+        breaker: failures in a row after which it is left alone; 0: never.
+        retry_budget: retries of all its fetches together.
+    """
+
+    order: Order
+    source: Source
+    manners: Manners
+    in_flight: int
+    key: str
+    rules: Rules
+    is_remembered: bool
+    breaker: int
+    retry_budget: int
+    ssl_context: SSLContext | None
+
+
+def _rules(settings: SourceSettings, kind: Kind) -> Rules:
+    """Give the kind's rules where the file says nothing; a sandbox of our own has none to keep."""
+    rules = NO_RULES if settings.is_sandbox else kind.rules
+    if "rate" in settings.model_fields_set:
+        rules = replace(rules, rate=settings.rate)
+    if settings.quotas is not None:
+        rules = replace(rules, quotas=settings.quotas)
+    return rules
+
+
+def _key(settings: SourceSettings, url: str, secret: str | None) -> str:
+    address = f"{settings.upstream}@{urlsplit(url).netloc.lower()}"
+    account = hashlib.sha256((secret or "").encode()).hexdigest()[:8]
+    return f"{address}#{account}" if secret else address
+
+
+def _make_upstream(
+    name: str, settings: SourceSettings, whole: Settings, *, first: int, url: str
+) -> Upstream:
+    kind = KINDS[settings.upstream]
+    secret = None if settings.api_key is None else settings.api_key.get_secret_value()
+    email = settings.email
+    if settings.is_sandbox:
+        secret, email = secret or DEMO_KEY, email or DEMO_EMAIL
+    source = make_source(
+        settings.upstream, url=url, api_key=secret, email=email, format=settings.format
+    )
+    low = kind.default_min if settings.min is None else settings.min
+    high = kind.default_max if settings.max is None else settings.max
+    attempt_seconds = settings.attempt_seconds or kind.attempt_seconds
+    return Upstream(
+        order=Order(
+            source=name,
+            sizes=settings.batch_sizes,
+            min=low,
+            max=high,
+            first=first,
+            max_numbers=source.max_numbers(low, high),
+            is_merged=kind.merge if settings.merge is None else settings.merge,
+        ),
+        source=source,
+        manners=Manners(
+            limits=Limits(
+                connect_seconds=settings.connect_seconds,
+                read_seconds=settings.read_seconds or attempt_seconds,
+                attempt_seconds=attempt_seconds,
+                max_bytes=whole.collect.max_bytes,
+            ),
+            retries=settings.retries,
+            backoff_seconds=settings.backoff_seconds,
+            secrets=() if secret is None else (secret,),
+            evidence_bytes=whole.collect.evidence_bytes,
+        ),
+        in_flight=settings.in_flight or kind.in_flight,
+        key=_key(settings, url, secret),
+        rules=_rules(settings, kind),
+        is_remembered=not settings.is_sandbox,
+        breaker=settings.breaker,
+        retry_budget=settings.retry_budget,
+        ssl_context=make_ssl_context(settings.ca_file) if url.startswith("https:") else None,
+    )
+
+
+def _conflicts(upstreams: Sequence[Upstream]) -> list[str]:
+    """Find sources that ask the same upstream and do not agree on its rules."""
+    first: dict[str, Upstream] = {}
+    for upstream in upstreams:
+        first.setdefault(upstream.key, upstream)
+    return [
+        f"sources.{upstream.order.source}: asks the same upstream as"
+        f" sources.{first[upstream.key].order.source}; give both the same rate and quotas"
+        for upstream in upstreams
+        if upstream.rules != first[upstream.key].rules
+    ]
+
+
+def make_upstreams(settings: Settings, sandbox_url: Callable[[str], str]) -> list[Upstream]:
+    """Make ready what the enabled sources need, their batches numbered in the order of the file.
+
+    Raises:
+        ConfigError: a source cannot serve what is ordered from it; one line for each.
+    """
+    upstreams: list[Upstream] = []
+    complaints: list[str] = []
+    first = 0
+    for name, source in settings.enabled_sources.items():
+        url = source.url or KINDS[source.upstream].default_url
+        if source.is_sandbox:
+            url = sandbox_url(source.upstream)
+        try:
+            upstreams.append(_make_upstream(name, source, settings, first=first, url=url))
+        except ConfigError as exc:
+            complaints += [f"sources.{name}: {complaint}" for complaint in exc.complaints]
+        first += len(source.batch_sizes)
+    complaints += _conflicts(upstreams)
+    if complaints:
+        raise ConfigError(*complaints)
+    return upstreams
