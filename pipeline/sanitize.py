@@ -1,28 +1,35 @@
 """Making foreign text safe: secrets out, control characters visible. Pure."""
 
-import base64
+import html
+import json
 import re
+from base64 import b64encode, urlsafe_b64encode
 from collections.abc import Iterable
-from urllib.parse import quote, quote_plus
+from functools import lru_cache
+from unicodedata import category
+from urllib.parse import quote
 
-REDACTED = "[REDACTED]"
+REDACTED = b"[REDACTED]"
 LINE_LENGTH = 300  # characters of one line of foreign text that we keep
-
-# C0, DEL and C1 steer terminals; the bidirectional and zero-width ones make text lie about itself
-# (Unicode TR 36); line and paragraph separators break a log line; surrogates cannot be encoded.
-_UNSAFE = re.compile(
-    "[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff]"
-)
-_COMBINING = re.compile("([\u0300-\u036f\u0483-\u0489\u1ab0-\u1aff\u20d0-\u20ff\ufe20-\ufe2f]{4})+")
-
-
-def _escaped(match: re.Match[str]) -> str:
-    return match[0].encode("unicode_escape", "surrogatepass").decode()
+MOST_MARKS = 4  # combining marks on one letter; more are an attack on the lines around it
+CLUE_LENGTH = 4  # characters at the start of a secret that give nothing away
 
 
 def printable(text: str) -> str:
-    r"""Make every character that could steer a terminal or a log visible, as ``\x1b``."""
-    return _COMBINING.sub("\\1", _UNSAFE.sub(_escaped, text))
+    r"""Make every character that could steer a terminal or a log visible, as ``\x1b``.
+
+    That is what Unicode calls "other" (controls, bidirectional and zero-width ones, surrogates)
+    and all separators but the space.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    kept: list[str] = []
+    marks = 0
+    for char in text:
+        marks = marks + 1 if category(char) in ("Mn", "Me") else 0
+        if marks <= MOST_MARKS:
+            kept.append(char if char.isprintable() else char.encode("unicode_escape").decode())
+    return "".join(kept)
 
 
 def printable_lines(text: str) -> str:
@@ -37,29 +44,50 @@ def one_line(text: str) -> str:
 
 
 def _spellings(secret: str) -> set[str]:
-    """Give the forms in which an upstream may repeat a secret to us."""
+    """Give the forms in which an upstream may repeat a secret, ASCII without blanks, to us."""
+    data, as_json = secret.encode(), json.dumps(secret)[1:-1]
     return {
         secret,
         quote(secret, safe=""),
-        quote_plus(secret),
-        base64.b64encode(secret.encode()).decode(),
-        secret.replace("\\", "\\\\").replace('"', '\\"').replace("/", "\\/"),
-        secret.replace("\\", "\\\\").replace('"', '\\"'),
+        html.escape(secret),
+        as_json,
+        as_json.replace("/", r"\/"),  # PHP's way
+        b64encode(data).decode().rstrip("="),
+        urlsafe_b64encode(data).decode().rstrip("="),
     }
+
+
+@lru_cache(maxsize=64)
+def _needles(secrets: tuple[str, ...]) -> tuple[bytes, ...]:
+    """Give all spellings, the longest first: one secret may be the beginning of another."""
+    spellings = {spelling for secret in secrets if secret for spelling in _spellings(secret)}
+    return tuple(sorted((spelling.encode() for spelling in spellings), key=len, reverse=True))
 
 
 def redact(data: bytes, secrets: Iterable[str]) -> bytes:
     """Replace each of *secrets* in *data*, however it is spelled, by ``[REDACTED]``."""
-    for secret in secrets:
-        for spelling in sorted(_spellings(secret), key=len, reverse=True):
-            data = re.sub(
-                re.escape(spelling.encode()), REDACTED.encode(), data, flags=re.IGNORECASE
-            )
-    return data
+    needles = _needles(tuple(secrets))
+    if not needles:
+        return data
+    # In one pass: a second one could find its secret in what the first one wrote.
+    return re.sub(b"|".join(map(re.escape, needles)), REDACTED, data, flags=re.IGNORECASE)
+
+
+def _cut_length(data: bytes, needle: bytes) -> int:
+    """Count the bytes at the end of *data* with which *needle* begins."""
+    lengths = range(min(len(needle) - 1, len(data)), CLUE_LENGTH - 1, -1)
+    return next((n for n in lengths if data[-n:].lower() == needle[:n].lower()), 0)
+
+
+def redact_cut(data: bytes, secrets: Iterable[str]) -> bytes:
+    """Do the same for data that may have been cut in the middle of a secret."""
+    secrets = tuple(secrets)
+    data = redact(data, secrets)
+    length = max((_cut_length(data, needle) for needle in _needles(secrets)), default=0)
+    return data[:-length] + REDACTED if length else data
 
 
 def redact_text(text: str, secrets: Iterable[str]) -> str:
     """Replace each of *secrets* in *text*."""
-    return redact(text.encode("utf-8", "surrogateescape"), secrets).decode(
-        "utf-8", "surrogateescape"
-    )
+    # Any surrogate may stand in it: JSON can spell them all.
+    return redact(text.encode("utf-8", "surrogatepass"), secrets).decode("utf-8", "surrogatepass")

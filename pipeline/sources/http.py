@@ -11,7 +11,7 @@ import httpx2 as httpx
 
 from pipeline.errors import ConfigError, ErrorName, SourceError
 from pipeline.models import Evidence
-from pipeline.sanitize import one_line, redact, redact_text
+from pipeline.sanitize import one_line, redact_cut, redact_text
 from pipeline.sources.base import Answer
 from pipeline.sources.wire import OneConnection, PhaseClock
 
@@ -34,10 +34,6 @@ class Limits:
     attempt_seconds: float
     max_bytes: int
 
-    def timeout(self) -> httpx.Timeout:
-        """Give the limits that httpx keeps; the whole and the size are kept here."""
-        return httpx.Timeout(self.read_seconds, connect=self.connect_seconds)
-
 
 @dataclass(slots=True)
 class Exchange:
@@ -50,7 +46,7 @@ class Exchange:
     body: bytearray = field(default_factory=bytearray)
 
     def evidence(self, secrets: Iterable[str], max_bytes: int) -> Evidence | None:
-        """Record the answer as far as it came: redacted first, then cut to *max_bytes*."""
+        """Record the answer as far as it came, redacted and cut to *max_bytes* of body."""
         if self.status is None or self.headers is None:
             return None
         secrets = tuple(secrets)
@@ -58,7 +54,7 @@ class Exchange:
             (one_line(redact_text(name, secrets)), one_line(redact_text(value, secrets)))
             for name, value in self.headers.multi_items()[:MAX_EVIDENCE_HEADERS]
         )
-        body = redact(bytes(self.body), secrets)[:max_bytes]
+        body = redact_cut(bytes(self.body[:max_bytes]), secrets)[:max_bytes]
         return Evidence(status=self.status, headers=headers, body=body, body_bytes=len(self.body))
 
 
@@ -75,22 +71,22 @@ def make_ssl_context(ca_file: str | None) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     try:
         context.load_verify_locations(ca_file)
-    except (OSError, ssl.SSLError) as exc:
+    except OSError as exc:  # an SSLError is one, too
         raise ConfigError(f"ca_file {ca_file}: {exc.strerror or exc}") from exc
     return context
 
 
 class Client:
-    """One worker's way to its source: httpx over one connection of its own.
+    """One worker's way to its source, over one connection of its own.
 
-    One client each, and not one for all: the same library serves several times the requests per
-    second when nobody has to look for a free connection in a shared pool.
+    One connection each, and not a pool for all: the same library serves several times the requests
+    per second when nobody has to look for a free one.
     """
 
-    def __init__(self, http: httpx.AsyncClient, connection: OneConnection, limits: Limits) -> None:
-        self._http = http
+    def __init__(self, connection: OneConnection, limits: Limits) -> None:
         self._connection = connection
         self._limits = limits
+        self._timeout = httpx.Timeout(limits.read_seconds, connect=limits.connect_seconds).as_dict()
 
     async def fetch_answer(self, request: httpx.Request, exchange: Exchange) -> Answer:
         """Send *request* and read the whole answer; *exchange* keeps what is known meanwhile.
@@ -98,27 +94,23 @@ class Client:
         Raises:
             SourceError: anything else came of it. Statuses are for the adapter to judge.
         """
-        limits = self._limits
+        seconds = self._limits.attempt_seconds
         self._connection.clock = exchange.clock
         try:
-            with anyio.fail_after(limits.attempt_seconds):
+            with anyio.fail_after(seconds):
                 return await self._exchange(request, exchange)
         except TimeoutError as exc:
-            raise SourceError(
-                ErrorName.DEADLINE, f"no whole answer within {limits.attempt_seconds:g} s"
-            ) from exc
+            raise SourceError(ErrorName.DEADLINE, f"no whole answer within {seconds:g} s") from exc
         except httpcore.RemoteProtocolError as exc:
-            stream = self._connection.stream
-            if stream is not None and stream.saw_eof:
-                raise SourceError(ErrorName.INCOMPLETE, one_line(str(exc))) from exc
-            raise SourceError(ErrorName.PROTOCOL, one_line(str(exc))) from exc
-        except (httpcore.LocalProtocolError, httpx.InvalidURL) as exc:
-            raise SourceError(ErrorName.PROTOCOL, one_line(str(exc))) from exc
+            is_cut = self._connection.saw_eof
+            error = ErrorName.INCOMPLETE if is_cut else ErrorName.PROTOCOL
+            raise SourceError(error, str(exc)) from exc
         finally:
             exchange.is_reused = self._connection.is_reused
 
     async def _exchange(self, request: httpx.Request, exchange: Exchange) -> Answer:
-        response = await self._http.send(request, stream=True)
+        request.extensions["timeout"] = self._timeout
+        response = await self._connection.handle_async_request(request)
         try:
             exchange.status, exchange.headers = response.status_code, response.headers
             await self._read_body(response, exchange.body)
@@ -152,10 +144,9 @@ async def open_client(
 ) -> AsyncIterator[Client]:
     """Open one worker's client; nothing is connected before the first request.
 
-    No proxy, cookie or certificate from the environment is used, and no redirect is followed.
+    The transport is driven without httpx's own client around it: what that adds is what must not
+    happen here, as redirects, cookies, proxies and passwords of the environment, and log lines
+    with whole URLs.
     """
-    connection = OneConnection(ssl_context)
-    async with httpx.AsyncClient(
-        transport=connection, timeout=limits.timeout(), trust_env=False, follow_redirects=False
-    ) as http:
-        yield Client(http, connection, limits)
+    async with OneConnection(ssl_context) as connection:
+        yield Client(connection, limits)

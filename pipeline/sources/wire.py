@@ -5,12 +5,14 @@ happen: in a network backend. It also raises our errors at the spot where their 
 """
 
 import errno
+import os
+import re
 import select
 import socket
 import ssl
 import threading
 from collections.abc import AsyncIterator, Iterable
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from ipaddress import ip_address
 from math import inf
 from time import perf_counter_ns
@@ -21,20 +23,20 @@ import httpx2 as httpx
 from anyio import from_thread
 from anyio.abc import ByteStream, SocketAttribute
 from anyio.lowlevel import current_token
-from anyio.streams.tls import TLSStream
+from anyio.streams.tls import TLSAttribute, TLSStream
 
 from pipeline.errors import ErrorName, Phase, SourceError
 from pipeline.models import Timings
 
 HEAD_START_SECONDS = 0.25  # before the next address is tried as well: RFC 8305, section 5
 READ_BYTES = 1 << 20  # all that has arrived, so that no surplus hides in anyio's own buffer
-HEAD_END = b"\r\n\r\n"
-MAX_HEAD_BYTES = 128 * 1024  # above h11's own limit; only bounds our search for the end
+PROTOCOL = b"HTTP/"
+HEAD_END = re.compile(rb"\n\r?\n")  # as forgiving as h11, which reads the head after us
+MAX_HEAD_BYTES = 64 * 1024  # h11's own limit depends on how the bytes happen to arrive
 
 CONNECT_ERRORS = {
     errno.ECONNREFUSED: ErrorName.CONNECT_REFUSED,
     errno.ECONNRESET: ErrorName.RESET,
-    errno.ETIMEDOUT: ErrorName.CONNECT_TIMEOUT,
     errno.EMFILE: ErrorName.INTERNAL,
     errno.ENFILE: ErrorName.INTERNAL,
     errno.ENOMEM: ErrorName.INTERNAL,
@@ -123,7 +125,7 @@ async def _resolve(host: str, port: int) -> list[str]:
             found.extend(dict.fromkeys(str(answer[4][0]) for answer in answers))
         except (OSError, UnicodeError) as exc:
             failed.append(exc)
-        with suppress(anyio.RunFinishedError):
+        with suppress(RuntimeError):  # the loop has ended: nobody waits for the answer
             from_thread.run_sync(done.set, token=token)
 
     threading.Thread(target=look_up, name=f"resolve {host}", daemon=True).start()
@@ -138,36 +140,38 @@ async def _connect_first(addresses: list[str], port: int) -> ByteStream:
     winner: list[ByteStream] = []
     failures: list[OSError] = []
 
-    async with anyio.create_task_group() as tasks:
+    async def connect(address: str, tried: anyio.Event) -> None:
+        try:
+            stream = await anyio.connect_tcp(address, port)
+        except OSError as exc:
+            cause = exc.__cause__
+            failures.append(cause if isinstance(cause, OSError) else exc)
+        else:
+            winner.append(stream)
+            tasks.cancel_scope.cancel()
+        finally:
+            tried.set()
 
-        async def connect(address: str, tried: anyio.Event) -> None:
-            try:
-                stream = await anyio.connect_tcp(address, port)
-            except OSError as exc:
-                cause = exc.__cause__
-                failures.append(cause if isinstance(cause, OSError) else exc)
-            else:
-                winner.append(stream)
-                tasks.cancel_scope.cancel()
-            finally:
-                tried.set()
-
-        for address in addresses:
-            tried = anyio.Event()
-            tasks.start_soon(connect, address, tried)
-            with anyio.move_on_after(HEAD_START_SECONDS):
-                await tried.wait()
-
-    for late in winner[1:]:
-        await anyio.aclose_forcefully(late)
-    if not winner:
-        raise failures[0]
-    return winner[0]
+    try:
+        async with anyio.create_task_group() as tasks:
+            for address in addresses:
+                tried = anyio.Event()
+                tasks.start_soon(connect, address, tried)
+                with anyio.move_on_after(HEAD_START_SECONDS):
+                    await tried.wait()
+        if not winner:
+            raise failures[0]
+        return winner.pop(0)
+    finally:
+        for unused in winner:  # came second, or in the moment in which we were cancelled
+            await anyio.aclose_forcefully(unused)
 
 
 def _connect_error(exc: OSError, host: str, port: int) -> SourceError:
-    error = CONNECT_ERRORS.get(exc.errno or 0, ErrorName.UNREACHABLE)
-    return SourceError(error, f"{host} port {port}: {exc.strerror or exc}")
+    code = exc.errno or 0
+    reason = os.strerror(code) if code else str(exc)  # asyncio and Trio reword it
+    error = CONNECT_ERRORS.get(code, ErrorName.UNREACHABLE)
+    return SourceError(error, f"{host} port {port}: {reason}")
 
 
 def _tls_error(exc: ssl.SSLError) -> SourceError:
@@ -178,37 +182,38 @@ def _tls_error(exc: ssl.SSLError) -> SourceError:
 
 
 class TimedStream(httpcore.AsyncNetworkStream):
-    """A byte stream that moves the phase clock and knows how much of an answer has come.
+    """A byte stream that moves the phase clock and knows how much of an answer has come."""
 
-    Attributes:
-        saw_eof: whether the peer has closed its side.
-        received: bytes read since the exchange began.
-    """
-
-    def __init__(self, stream: ByteStream, connection: "OneConnection") -> None:
-        self._stream = stream
+    def __init__(self, tcp: ByteStream, connection: "OneConnection") -> None:
+        self._tcp = tcp
+        self._stream = tcp  # or TLS on top of it
         self._connection = connection
         self.begin_exchange()
 
     def begin_exchange(self) -> None:
-        """Forget the exchange before: this connection carries another one now."""
-        self.saw_eof = False
-        self.received = 0
+        """Forget the exchange before: this connection may carry another one now."""
+        self._received = 0
         self._head = b""
         self._head_bytes: int | None = None
 
     def has_read_exactly(self, body_bytes: int) -> bool:
         """Tell whether one head and *body_bytes* bytes came, and not a byte more."""
-        return self._head_bytes is not None and self.received == self._head_bytes + body_bytes
+        return self._head_bytes is not None and self._received == self._head_bytes + body_bytes
 
     def _count(self, data: bytes) -> None:
-        self.received += len(data)
-        if self._head_bytes is None and len(self._head) < MAX_HEAD_BYTES:
-            self._head += data
-            end = self._head.find(HEAD_END)
-            if end >= 0:
-                self._head_bytes = end + len(HEAD_END)
-                self._head = b""
+        """Count *data*, and look for the end of the head as long as it has not come."""
+        self._received += len(data)
+        if self._head_bytes is not None:
+            return
+        self._head += data
+        if not PROTOCOL.startswith(self._head[: len(PROTOCOL)]):
+            raise SourceError(ErrorName.PROTOCOL, f"this is not HTTP: {self._head[:40]!r}")
+        end = HEAD_END.search(self._head)
+        if (end.end() if end else self._received) > MAX_HEAD_BYTES:
+            raise SourceError(ErrorName.PROTOCOL, f"the head is over {MAX_HEAD_BYTES} bytes long")
+        if end:
+            self._head_bytes = end.end()
+            self._head = b""
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ARG002, ASYNC109 - httpcore's signature
         """Give what has arrived, ``b""`` at the end of the stream."""
@@ -221,7 +226,7 @@ class TimedStream(httpcore.AsyncNetworkStream):
         except TimeoutError as exc:
             raise SourceError(ErrorName.READ_TIMEOUT, f"no byte for {timeout:g} s") from exc
         except anyio.EndOfStream:
-            self.saw_eof = True
+            self._connection.saw_eof = True
             return b""
         except anyio.BrokenResourceError as exc:
             if isinstance(exc.__cause__, ssl.SSLError):
@@ -265,30 +270,40 @@ class TimedStream(httpcore.AsyncNetworkStream):
                     self._stream, ssl_context=ssl_context, hostname=server_hostname
                 )
         except ssl.SSLError as exc:
-            await self.aclose()
             raise _tls_error(exc) from exc
         except TimeoutError as exc:
-            await self.aclose()
             raise SourceError(ErrorName.CONNECT_TIMEOUT, f"no TLS within {timeout:g} s") from exc
-        except (anyio.BrokenResourceError, anyio.EndOfStream) as exc:
-            await self.aclose()
+        except anyio.BrokenResourceError as exc:
             raise SourceError(ErrorName.TLS, "handshake: the server hung up") from exc
         return self
 
     async def aclose(self) -> None:
-        """Hang up at once, without TLS's goodbye, for which a dead server would keep us waiting."""
-        await anyio.aclose_forcefully(self._stream)
+        """Hang up at once, without TLS's goodbye.
+
+        A dead server would keep us waiting for its own, and OpenSSL takes bytes that nobody read
+        for an error.
+        """
+        await anyio.aclose_forcefully(self._tcp)
 
     def get_extra_info(self, info: str) -> object:
         """Tell httpcore, the only caller, whether an idle connection has something to read."""
-        if info != "is_readable":
-            return None
+        return self._is_readable() if info == "is_readable" else None
+
+    def _is_readable(self) -> bool:
         poll = select.poll()
-        raw_socket = self._stream.extra(SocketAttribute.raw_socket)
-        if raw_socket.fileno() < 0:
-            return True
-        poll.register(raw_socket, select.POLLIN)
-        return bool(poll.poll(0))
+        poll.register(self._tcp.extra(SocketAttribute.raw_socket), select.POLLIN)
+        return bool(poll.poll(0)) or self._holds_plaintext()
+
+    def _holds_plaintext(self) -> bool:
+        """Tell whether TLS has read more from the socket than it has given us."""
+        tls = self._stream.extra(TLSAttribute.ssl_object, None)
+        if tls is None:
+            return False
+        try:
+            tls.read(1)
+        except ssl.SSLError as exc:
+            return not isinstance(exc, ssl.SSLWantReadError)
+        return True
 
 
 class _Backend(httpcore.AsyncNetworkBackend):
@@ -325,8 +340,7 @@ class _Backend(httpcore.AsyncNetworkBackend):
             ) from exc
         except OSError as exc:
             raise _connect_error(exc, host, port) from exc
-        timed = self._connection.stream = TimedStream(stream, self._connection)
-        return timed
+        return self._connection.take(stream)
 
 
 class _Body(httpx.AsyncByteStream):
@@ -338,9 +352,10 @@ class _Body(httpx.AsyncByteStream):
         self._bytes = 0
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        async for chunk in self._response.aiter_stream():
-            self._bytes += len(chunk)
-            yield chunk
+        async with aclosing(self._response.aiter_stream()) as chunks:
+            async for chunk in chunks:
+                self._bytes += len(chunk)
+                yield chunk
 
     async def aclose(self) -> None:
         await self._response.aclose()
@@ -353,16 +368,17 @@ class OneConnection(httpx.AsyncBaseTransport):
     Attributes:
         clock: the attempt's stopwatch; set a new one before each request.
         is_reused: whether the last request went over a connection that was already open.
-        stream: the open connection, for the books.
+        saw_eof: whether the server closed the connection during the last request.
     """
 
     def __init__(self, ssl_context: ssl.SSLContext | None = None) -> None:
-        self._ssl_context = ssl_context
-        self._http: httpcore.AsyncHTTPConnection | None = None
-        self._backend = _Backend(self)
         self.clock = PhaseClock()
         self.is_reused = False
-        self.stream: TimedStream | None = None
+        self.saw_eof = False
+        self._ssl_context = ssl_context
+        self._backend = _Backend(self)
+        self._http: httpcore.AsyncHTTPConnection | None = None
+        self._stream: TimedStream | None = None
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send *request*, over the open connection or a new one, and give the answer's head."""
@@ -373,15 +389,19 @@ class OneConnection(httpx.AsyncBaseTransport):
             target=request.url.raw_path,
         )
         http = await self._usable(url.origin)
-        response = await http.handle_async_request(
-            httpcore.Request(
-                method=request.method,
-                url=url,
-                headers=request.headers.raw,
-                content=request.stream,
-                extensions=request.extensions,
+        try:
+            response = await http.handle_async_request(
+                httpcore.Request(
+                    method=request.method,
+                    url=url,
+                    headers=request.headers.raw,
+                    content=request.stream,
+                    extensions=request.extensions,
+                )
             )
-        )
+        except BaseException:
+            await self.aclose()  # httpcore forgets a connection that it could not finish
+            raise
         return httpx.Response(
             status_code=response.status,
             headers=response.headers,
@@ -390,19 +410,29 @@ class OneConnection(httpx.AsyncBaseTransport):
         )
 
     async def _usable(self, origin: httpcore.Origin) -> httpcore.AsyncHTTPConnection:
-        http = self._http
+        self.saw_eof = False
         # An idle connection with something to read was closed by the server, or carries an answer
         # that nobody asked for; either way the next answer on it would not be ours.
-        self.is_reused = http is not None and http.is_idle() and not http.has_expired()
-        if http is not None and self.is_reused and http.can_handle_request(origin):
-            if self.stream is not None:
-                self.stream.begin_exchange()
-            return http
+        if self._http and self._http.can_handle_request(origin) and self._is_quiet(self._http):
+            self.is_reused = True
+            return self._http
+        self.is_reused = False
         await self.aclose()
+        if self._ssl_context is None and origin.scheme == b"https":
+            self._ssl_context = httpx.create_ssl_context(trust_env=False)
         self._http = httpcore.AsyncHTTPConnection(
             origin, ssl_context=self._ssl_context, network_backend=self._backend
         )
         return self._http
+
+    @staticmethod
+    def _is_quiet(http: httpcore.AsyncHTTPConnection) -> bool:
+        return http.is_idle() and not http.has_expired()
+
+    def take(self, stream: ByteStream) -> TimedStream:
+        """Make *stream*, just connected, the open connection."""
+        self._stream = TimedStream(stream, self)
+        return self._stream
 
     async def end_exchange(self, body_bytes: int) -> None:
         """Keep the connection only if it carried one head, *body_bytes* bytes and no more.
@@ -411,11 +441,13 @@ class OneConnection(httpx.AsyncBaseTransport):
         answer to the next request. Bodies framed by chunks fail the test as well: they cost a new
         connection each, which is the safe side of a rare case.
         """
-        if self.stream is None or not self.stream.has_read_exactly(body_bytes):
+        if self._stream is not None and self._stream.has_read_exactly(body_bytes):
+            self._stream.begin_exchange()
+        else:
             await self.aclose()
 
     async def aclose(self) -> None:
-        """Close the connection, if one is open."""
-        if self._http is not None:
-            await self._http.aclose()
-            self._http = None
+        """Hang up, if a connection is open."""
+        stream, self._http, self._stream = self._stream, None, None
+        if stream is not None:
+            await stream.aclose()
