@@ -53,7 +53,11 @@ def quote(value: object, *, secret: str | None = None) -> str:
     return ascii((value.replace(secret, "***") if secret else value)[:_QUOTED])
 
 
-def _parse_http_date(value: str, now: datetime) -> datetime | None:
+def parse_http_date(value: str, now: datetime) -> datetime | None:
+    """Read one of the three HTTP dates (RFC 9110, 5.6.7); None if it is none.
+
+    *now* tells the century of a year of two digits.
+    """
     found = next(filter(None, (date.fullmatch(value) for date in _HTTP_DATES)), None)
     if found is None or found["month"] not in _MONTHS:
         return None
@@ -78,7 +82,7 @@ def retry_after_seconds(value: str | None, now: datetime) -> float | None:
     if re.fullmatch("[0-9]+", text):
         seconds = float(text)
         return seconds if math.isfinite(seconds) else None
-    date = _parse_http_date(text, now)
+    date = parse_http_date(text, now)
     return None if date is None else max(0.0, (date - now).total_seconds())
 
 
@@ -89,7 +93,7 @@ def retry_after(answer: Answer) -> float | None:
     clock nor a replay months later changes the wait.
     """
     clock = datetime.now(UTC)
-    sent_at = _parse_http_date(answer.headers.get("date", ""), clock) or clock
+    sent_at = parse_http_date(answer.headers.get("date", ""), clock) or clock
     return retry_after_seconds(answer.headers.get("retry-after"), sent_at)
 
 

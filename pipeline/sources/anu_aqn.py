@@ -5,6 +5,7 @@ the gateway's bodies: ``Forbidden``, ``Too Many Requests``, ``Limit Exceeded`` (
 for used-up usage plans).
 """
 
+from datetime import datetime
 from http import HTTPStatus
 
 import httpx2 as httpx
@@ -13,11 +14,17 @@ from pipeline.errors import ErrorName, SourceError
 from pipeline.models import Fetch
 from pipeline.sources import anu
 from pipeline.sources.answers import check_status, read_json, retry_after
-from pipeline.sources.base import Answer
+from pipeline.sources.base import Answer, Hint
 from pipeline.sources.endpoint import Endpoint
+from pipeline.sources.hints import hint_of_renewal, longest_hint, read_headers
 
 _USED_UP = b"Limit Exceeded"
+_PAUSE_SECONDS = 60.0  # ours, for want of a word: AWS lets a burst refill within seconds
 _BLOCKS = anu.HexBlocks(bits=16, max_size=10)  # `hex16&size=4` brought 16 digits a word
+
+
+def _is_used_up(answer: Answer) -> bool:
+    return answer.status == HTTPStatus.TOO_MANY_REQUESTS and _USED_UP in answer.body
 
 
 class AnuAqn:
@@ -37,8 +44,26 @@ class AnuAqn:
 
     def parse_answer(self, fetch: Fetch, answer: Answer) -> tuple[int, ...]:
         """Map the words of *answer*; of the two kinds of 429 one ends with the month."""
-        if answer.status == HTTPStatus.TOO_MANY_REQUESTS and _USED_UP in answer.body:
+        if _is_used_up(answer):
             detail = f"status {answer.status}: the requests of this month are used up"
             raise SourceError(ErrorName.QUOTA_EXHAUSTED, detail, retry_after=retry_after(answer))
         check_status(answer)
         return anu.read_numbers(read_json(answer), fetch, _BLOCKS, secret=self._api_key)
+
+    def find_hint(self, answer: Answer, now: datetime) -> Hint | None:
+        """Read the headers, and both kinds of 429.
+
+        An allowance that is used up is expected back on the first of next month, UTC. The day on
+        which ANU renews it is not known; if it is a later one, the refusal comes once more.
+        """
+        said = read_headers(answer, now)
+        if _is_used_up(answer):
+            why = "ANU AQN: monthly allowance used up"
+            return longest_hint(said, hint_of_renewal(now, "month", why))
+        if said is None and answer.status == HTTPStatus.TOO_MANY_REQUESTS:
+            return Hint(wait_seconds=_PAUSE_SECONDS, why="ANU AQN: too many requests")
+        return said
+
+    def cost_bits(self, _fetch: Fetch, /) -> int:
+        """Count none: the service counts requests."""
+        return 0

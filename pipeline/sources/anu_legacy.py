@@ -4,14 +4,17 @@ Wire facts: ANU's page "API documentation" and what its clients recorded. The re
 seen with status 500 and with 200, so its text decides, before anything else.
 """
 
+from datetime import datetime
+
 import httpx2 as httpx
 
 from pipeline.errors import ErrorName, SourceError
 from pipeline.models import Fetch
 from pipeline.sources import anu
 from pipeline.sources.answers import check_status, read_json, retry_after
-from pipeline.sources.base import Answer
+from pipeline.sources.base import Answer, Hint
 from pipeline.sources.endpoint import Endpoint
+from pipeline.sources.hints import longest_hint, read_headers
 
 _REFUSAL = b"QRNG API is limited to"
 _PAUSE_SECONDS = 60.0  # "limited to 1 requests per minute", and no Retry-After was ever seen
@@ -40,3 +43,14 @@ class AnuLegacy:
             raise SourceError(ErrorName.RATE_LIMITED, detail, retry_after=pause)
         check_status(answer)
         return anu.read_numbers(read_json(answer), fetch, _BLOCKS)
+
+    def find_hint(self, answer: Answer, now: datetime) -> Hint | None:
+        """Read the headers, and the refusal in plain text as the minute that it speaks of."""
+        refusal = None
+        if _REFUSAL in answer.body:
+            refusal = Hint(wait_seconds=_PAUSE_SECONDS, why="ANU legacy: 1 request per minute")
+        return longest_hint(read_headers(answer, now), refusal)
+
+    def cost_bits(self, _fetch: Fetch, /) -> int:
+        """Count none: the service counts requests."""
+        return 0

@@ -1,6 +1,7 @@
 """What every source adapter is: pure translation between batches and one upstream's wire format."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol
 
 import httpx2 as httpx
@@ -15,6 +16,19 @@ class Answer:
     status: int
     headers: httpx.Headers
     body: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hint:
+    """What an answer says about when to ask again.
+
+    Attributes:
+        wait_seconds: from the moment of the answer, more than 0; as asked, however long.
+        why: one short printable line of ASCII, for a person.
+    """
+
+    wait_seconds: float
+    why: str
 
 
 class Source(Protocol):
@@ -36,3 +50,13 @@ class Source(Protocol):
         Raises:
             SourceError: the answer is anything else; the error is the published name.
         """
+
+    def find_hint(self, answer: Answer, now: datetime) -> Hint | None:
+        """Say how long *answer*, which came at *now* (UTC), asks not to be asked again.
+
+        Takes every answer, good or bad, and never raises. Of several waits the longest counts;
+        None: not a word about any.
+        """
+
+    def cost_bits(self, fetch: Fetch, /) -> int:
+        """Count the random bits that *fetch* is charged with; 0 where no bits are counted."""

@@ -5,6 +5,8 @@ the status is not known, so an error object counts whatever the status.
 """
 
 import json
+import math
+from datetime import datetime
 
 import httpx2 as httpx
 
@@ -15,12 +17,14 @@ from pipeline.sources.answers import (
     member,
     quote,
     read_array,
+    read_json,
     read_json_or_status,
     retry_after,
 )
-from pipeline.sources.base import Answer
+from pipeline.sources.base import Answer, Hint
 from pipeline.sources.endpoint import Endpoint
-from pipeline.sources.random_org import MAX_NUMBERS, check_bounds
+from pipeline.sources.hints import hint_of_renewal, longest_hint, read_headers
+from pipeline.sources.random_org import ALLOWANCE_USED_UP, MAX_NUMBERS, check_bounds
 from pipeline.validation import check_numbers
 
 _CODES = {
@@ -32,6 +36,34 @@ _CODES = {
     403: ErrorName.QUOTA_EXHAUSTED,  # fewer bits left than this request takes
 }
 _PASSING = (101, 32000, -32603)  # service offline, unknown error, internal error
+_OFFLINE_SECONDS = 60.0
+_DEFAULT_DELAY_MS = 1000  # the official clients' where advisoryDelay is missing
+_MAX_DELAY_MS = 10**15  # beyond it, and below zero, it is no delay
+
+
+def _hint_of_delay(delay: object) -> Hint:
+    if type(delay) is int and 0 <= delay <= _MAX_DELAY_MS:
+        return Hint(wait_seconds=delay / 1000, why=f"advisoryDelay of {delay} ms")
+    why = f"no advisoryDelay: {_DEFAULT_DELAY_MS} ms by default"
+    return Hint(wait_seconds=_DEFAULT_DELAY_MS / 1000, why=why)
+
+
+def _hint_of_result(result: dict[str, object], now: datetime) -> Hint | None:
+    left = (result.get("requestsLeft"), result.get("bitsLeft"))
+    is_used_up = any(type(amount) is int and amount <= 0 for amount in left)
+    renewal = hint_of_renewal(now, "day", ALLOWANCE_USED_UP) if is_used_up else None
+    return longest_hint(_hint_of_delay(result.get("advisoryDelay")), renewal)
+
+
+def _hint_of_document(document: object, now: datetime) -> Hint | None:
+    match document:
+        case {"error": {"code": 402 | 403}}:
+            return hint_of_renewal(now, "day", ALLOWANCE_USED_UP)
+        case {"error": {"code": 101}}:
+            return Hint(wait_seconds=_OFFLINE_SECONDS, why="random.org: service offline")
+        case {"result": dict(result)}:
+            return _hint_of_result(result, now)
+    return None
 
 
 class RandomOrgJsonrpc:
@@ -75,6 +107,23 @@ class RandomOrgJsonrpc:
             raise SourceError(ErrorName.SCHEMA, f"the answer is not to call {fetch.number}")
         data = read_array(document, "result", "random", "data")
         return check_numbers(data, n=fetch.n, low=fetch.min, high=fetch.max)
+
+    def find_hint(self, answer: Answer, now: datetime) -> Hint | None:
+        """Read the headers and what the document says: the advisory delay and the allowances.
+
+        Where too few bits are left (403) a smaller request might pass, but the next ones would
+        not: the day is over for us as well.
+        """
+        said = read_headers(answer, now)
+        try:
+            document = read_json(answer)
+        except SourceError:
+            return said
+        return longest_hint(said, _hint_of_document(document, now))
+
+    def cost_bits(self, fetch: Fetch, /) -> int:
+        """Count the bits of the numbers themselves: three dice were charged as 8."""
+        return math.ceil(fetch.n * math.log2(fetch.max - fetch.min + 1))
 
     def _check_refusal(self, document: object, answer: Answer) -> None:
         if not isinstance(document, dict) or document.get("error") is None:

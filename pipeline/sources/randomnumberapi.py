@@ -6,13 +6,16 @@ replaces what it dislikes by defaults and says nothing, the one of 2026 answers
 ``{"error": text}``.
 """
 
+from datetime import datetime
+
 import httpx2 as httpx
 
 from pipeline.errors import ConfigError, ErrorName, SourceError
 from pipeline.models import Fetch
 from pipeline.sources.answers import check_status, quote, read_array, read_json_or_status
-from pipeline.sources.base import Answer
+from pipeline.sources.base import Answer, Hint
 from pipeline.sources.endpoint import Endpoint
+from pipeline.sources.hints import read_headers
 from pipeline.validation import check_numbers
 
 _MAX_NUMBERS = 100  # beyond it the server of 2023 sends one number
@@ -57,3 +60,11 @@ class RandomNumberApi:
             detail = f"{asked_max} came for max={asked_max}: the server treats max as inclusive"
             raise SourceError(ErrorName.RANGE, detail)
         return tuple(number + shift for number in numbers) if shift else numbers
+
+    def find_hint(self, answer: Answer, now: datetime) -> Hint | None:
+        """Read the headers: no generation of the server says more."""
+        return read_headers(answer, now)
+
+    def cost_bits(self, _fetch: Fetch, /) -> int:
+        """Count none: nothing is counted here."""
+        return 0
