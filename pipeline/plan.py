@@ -19,6 +19,9 @@ class Order:
         first: the number of the first batch within the run.
         max_numbers: what one request can bring.
         is_merged: whether batches share a request as long as they fit.
+
+    Raises:
+        ConfigError: a batch is larger than one request; the caller says of which source.
     """
 
     source: str
@@ -33,9 +36,8 @@ class Order:
         largest = max(self.sizes)
         if largest > self.max_numbers:
             raise ConfigError(
-                f"sources.{self.source}.batches: a batch of {largest} is more than the"
-                f" {self.max_numbers} numbers in [{self.min}, {self.max}] that one request brings;"
-                " order several smaller ones"
+                f"a batch of {largest} is more than the {self.max_numbers} numbers in"
+                f" [{self.min}, {self.max}] that one request brings; order several smaller ones"
             )
 
     def batches(self) -> Iterator[Batch]:
