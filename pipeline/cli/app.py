@@ -27,8 +27,10 @@ def make_app() -> "Typer":
     import pipeline
     from pipeline.cli.audit import audit_app
     from pipeline.cli.collect import collect
+    from pipeline.cli.plan import plan
     from pipeline.cli.report import report
     from pipeline.cli.sandbox import sandbox
+    from pipeline.cli.sources import sources_app
 
     def print_version(is_wanted: bool) -> None:
         if is_wanted:
@@ -54,8 +56,10 @@ def make_app() -> "Typer":
     )
     app.callback()(root)
     app.command()(collect)
+    app.command()(plan)
     app.command()(report)
     app.add_typer(audit_app, name="audit")
+    app.add_typer(sources_app, name="sources")
     app.command(short_help="Serve imitations of the upstreams on this machine.")(sandbox)
     return app
 

@@ -14,7 +14,7 @@ import typer
 from typer import Option
 
 from pipeline.cli.boundary import ExitCode, complain, error_boundary
-from pipeline.cli.options import ConfigOption, Format, SourcesOption
+from pipeline.cli.options import ConfigOption, DeadlineOption, Format, SourcesOption
 from pipeline.cli.render import OutputError, flush
 from pipeline.errors import StoreError
 from pipeline.models import RunStatus
@@ -119,10 +119,7 @@ def _verdict_line(collected: "core.Collected") -> str:
 def collect(
     config: ConfigOption = None,
     source: SourcesOption = None,
-    deadline: Annotated[
-        float | None,
-        Option(metavar="SECONDS", min=0.001, help="Stop asking after so long; wins over the file."),
-    ] = None,
+    deadline: DeadlineOption = None,
     format_: Annotated[
         Format | None,
         Option(

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from typer import BadParameter, Option
 
-UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
 class Format(StrEnum):
@@ -28,6 +28,14 @@ def parse_moment(text: str) -> datetime:
         return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
     except (ValueError, OverflowError) as exc:
         raise BadParameter(f"{text!a}: give 7d, 12h, 2026-11-22 or 2026-11-22T06:00Z") from exc
+
+
+def parse_interval(text: str) -> timedelta:
+    """Read a distance in time: ``30s``, ``10m``, ``2h``, ``1d``, ``1w``."""
+    found = re.fullmatch(r"([0-9]{1,5})([smhdw])", text)
+    if found is None or int(found[1]) == 0:
+        raise BadParameter(f"{text!a}: give 10m, 2h or 1d")
+    return timedelta(**{UNITS[found[2]]: int(found[1])})
 
 
 ConfigOption = Annotated[
@@ -55,4 +63,8 @@ SinceOption = Annotated[
         metavar="WHEN",
         help="Not before this: 7d (also m, h, w) ago, a date, or a time (UTC).",
     ),
+]
+DeadlineOption = Annotated[
+    float | None,
+    Option(metavar="SECONDS", min=0.001, help="Stop asking after so long; wins over the file."),
 ]

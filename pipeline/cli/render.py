@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime
+from io import StringIO
 from typing import IO
 
 from pipeline.models import AttemptRecord, BatchRecord
@@ -112,14 +113,18 @@ def show_time(moment: datetime | None) -> str:
 
 def render_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """Draw a table; numbers to the right, verdicts in colour where there is a terminal."""
-    from rich.box import SIMPLE_HEAD
+    from rich.box import ASCII, SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    # Drawn on paper and not on stdout: rich would end the process when nobody reads any more.
     is_watched = sys.stdout is not None and sys.stdout.isatty()
-    console = Console(width=None if is_watched else WIDE, highlight=False, quiet=True)
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    paper = StringIO()
+    width = None if is_watched else WIDE
+    console = Console(file=paper, force_terminal=is_watched, width=width, highlight=False)
+    box = SIMPLE_HEAD if _speaks_unicode() else ASCII
+    table = Table(box=box, pad_edge=False, show_edge=False)
     listed = list(rows)
     for index, column in enumerate(columns):
         is_number = all(isinstance(row[index], int | float | None) for row in listed)
@@ -127,9 +132,13 @@ def render_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> st
     for row in listed:
         cells = (printable("-" if cell is None else str(cell)) for cell in row)
         table.add_row(*(Text(cell, STYLES.get(cell.partition(":")[0], "")) for cell in cells))
-    with console.capture() as drawn:
-        console.print(table)
-    return "\n".join(line.rstrip() for line in drawn.get().splitlines())
+    console.print(table)
+    return "\n".join(line.rstrip() for line in paper.getvalue().splitlines())
+
+
+def _speaks_unicode() -> bool:
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    return encoding.lower().startswith("utf")
 
 
 def _as_json(value: object) -> object:

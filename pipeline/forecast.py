@@ -1,0 +1,194 @@
+"""What a run would ask now, and when it may: the rules applied ahead of time, nothing sent."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from math import ceil
+
+from sqlmodel import Session
+
+from pipeline.models import Fetch
+from pipeline.pacing import Embargo, Pace, Quota, Rules, left, next_moment, take
+from pipeline.settings import Settings
+from pipeline.store import permissions
+from pipeline.upstreams import Upstream, make_upstreams
+
+DAY = timedelta(days=1)
+DAYS_PER_MONTH = 31  # the longest, so that no month is promised too much
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedFetch:
+    """One request that a run would make.
+
+    Attributes:
+        batches: the names of those it serves.
+        at: the earliest moment at which it may go, by what is known now.
+        why: what it has to wait for; empty if it may go at once.
+        is_deferred: whether that is after the run's deadline.
+    """
+
+    source: str
+    fetch: int
+    batches: tuple[str, ...]
+    n: int
+    at: datetime
+    why: str
+    is_deferred: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuotaLeft:
+    """How much of an allowance is left to a source before this run."""
+
+    source: str
+    unit: str
+    period: str
+    amount: int
+    left: int
+
+
+def plan_upstreams(settings: Settings) -> list[Upstream]:
+    """Make the enabled sources ready as a run would; a sandbox of our own is not started.
+
+    Raises:
+        ConfigError: a source cannot serve what is ordered from it.
+    """
+    return make_upstreams(settings, lambda upstream: f"http://127.0.0.1:1/{upstream}")
+
+
+def find_paces(session: Session | None, upstreams: Sequence[Upstream]) -> dict[str, Pace]:
+    """Look up what is known of each upstream; without a store nothing is."""
+    return {
+        upstream.key: permissions.find_pace(session, upstream=upstream.key)
+        if session is not None and upstream.is_remembered
+        else Pace()
+        for upstream in upstreams
+    }
+
+
+def plan_fetches(
+    upstreams: Sequence[Upstream], paces: Mapping[str, Pace], *, now: datetime, deadline: datetime
+) -> Iterator[PlannedFetch]:
+    """Walk over the requests of a run that starts *now*, in the order of the sources."""
+    known = dict(paces)
+    for upstream in upstreams:
+        for fetch in upstream.order.fetches():
+            bits = upstream.source.cost_bits(fetch)
+            moment = next_moment(known[upstream.key], upstream.rules, now=now, bits=bits)
+            is_deferred = moment.at > deadline
+            if not is_deferred:
+                known[upstream.key] = take(
+                    known[upstream.key], upstream.rules, at=moment.at, bits=bits
+                )
+            yield PlannedFetch(
+                source=fetch.source,
+                fetch=fetch.number,
+                batches=tuple(batch.name for batch in fetch.batches),
+                n=fetch.n,
+                at=moment.at,
+                why=moment.why,
+                is_deferred=is_deferred,
+            )
+
+
+def quotas_left(
+    upstreams: Sequence[Upstream], paces: Mapping[str, Pace], *, now: datetime
+) -> list[QuotaLeft]:
+    """Tell what is left of each source's allowances."""
+    return [
+        QuotaLeft(
+            source=upstream.order.source,
+            unit=quota.unit,
+            period=quota.period,
+            amount=quota.amount,
+            left=left(paces[upstream.key], quota, now),
+        )
+        for upstream in upstreams
+        for quota in upstream.rules.quotas
+    ]
+
+
+def embargoes(
+    upstreams: Sequence[Upstream], paces: Mapping[str, Pace], *, now: datetime
+) -> dict[str, Embargo]:
+    """Tell which sources must not be asked now."""
+    return {
+        upstream.order.source: embargo
+        for upstream in upstreams
+        if (embargo := paces[upstream.key].embargo) is not None and embargo.until > now
+    }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Demand:
+    """What one run asks of one upstream."""
+
+    requests: int
+    bits: int
+    largest_bits: int
+
+    def of(self, quota: Quota) -> int:
+        return self.requests if quota.unit == "requests" else self.bits
+
+    def largest_of(self, quota: Quota) -> int:
+        return 1 if quota.unit == "requests" else self.largest_bits
+
+
+def _demand(upstream: Upstream) -> _Demand:
+    fetches: list[Fetch] | Iterator[Fetch] = upstream.order.fetches()
+    bits = [upstream.source.cost_bits(fetch) for fetch in fetches]
+    return _Demand(requests=len(bits), bits=sum(bits), largest_bits=max(bits))
+
+
+def find_impossible(
+    upstreams: Sequence[Upstream], *, deadline_seconds: float, every: timedelta | None
+) -> list[str]:
+    """Find what the rules will never allow, however long one waits; one line each.
+
+    With *every*, a day of runs at that distance is held against them as well.
+    """
+    complaints: list[str] = []
+    for upstream in upstreams:
+        demand, rules = _demand(upstream), upstream.rules
+        found = [*_too_slow(demand, rules, deadline_seconds), *_too_much(demand, rules)]
+        if not found and every is not None:
+            found = list(_too_often(demand, rules, every))
+        complaints += [f"sources.{upstream.order.source}: {each}" for each in found]
+    return complaints
+
+
+def _too_slow(demand: _Demand, rules: Rules, deadline_seconds: float) -> Iterator[str]:
+    if rules.rate is None:
+        return
+    needed = rules.rate.interval * (demand.requests - 1)
+    if needed > timedelta(seconds=deadline_seconds):
+        yield (
+            f"{demand.requests} requests at {rules.rate.requests} per"
+            f" {rules.rate.period_seconds:g} s take {needed.total_seconds():.0f} s, the deadline is"
+            f" {deadline_seconds:g} s; set merge = true, order less or raise deadline_seconds"
+        )
+
+
+def _too_much(demand: _Demand, rules: Rules) -> Iterator[str]:
+    for quota in rules.quotas:
+        if demand.largest_of(quota) > quota.amount or demand.of(quota) > quota.amount:
+            yield (
+                f"one run costs {demand.of(quota)} {quota.unit}, the quota is {quota.amount} per"
+                f" {quota.period}; order less"
+            )
+
+
+def _too_often(demand: _Demand, rules: Rules, every: timedelta) -> Iterator[str]:
+    runs = ceil(DAY / every)
+    if rules.rate is not None and demand.requests * rules.rate.interval > every:
+        yield f"{demand.requests} requests per run take longer than the {every} between two runs"
+    for quota in rules.quotas:
+        days = 1 if quota.period == "day" else DAYS_PER_MONTH
+        wanted = demand.of(quota) * runs * days
+        if wanted > quota.amount:
+            fitting = max(1, quota.amount // demand.of(quota))
+            yield (
+                f"runs every {every} cost {wanted} {quota.unit} per {quota.period}, the quota is"
+                f" {quota.amount}: enough for {fitting} runs per {quota.period}"
+            )
