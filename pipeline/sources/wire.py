@@ -30,7 +30,7 @@ from pipeline.models import Timings
 
 HEAD_START_SECONDS = 0.25  # before the next address is tried as well: RFC 8305, section 5
 READ_BYTES = 1 << 20  # all that has arrived, so that no surplus hides in anyio's own buffer
-PROTOCOL = b"HTTP/"
+PROTOCOL = b"HTTP/1."  # h11 would take any digits
 HEAD_END = re.compile(rb"\n\r?\n")  # as forgiving as h11, which reads the head after us
 MAX_HEAD_BYTES = 64 * 1024  # h11's own limit depends on how the bytes happen to arrive
 
@@ -207,7 +207,7 @@ class TimedStream(httpcore.AsyncNetworkStream):
             return
         self._head += data
         if not PROTOCOL.startswith(self._head[: len(PROTOCOL)]):
-            raise SourceError(ErrorName.PROTOCOL, f"this is not HTTP: {self._head[:40]!r}")
+            raise SourceError(ErrorName.PROTOCOL, f"this is not HTTP/1: {self._head[:40]!r}")
         end = HEAD_END.search(self._head)
         if (end.end() if end else self._received) > MAX_HEAD_BYTES:
             raise SourceError(ErrorName.PROTOCOL, f"the head is over {MAX_HEAD_BYTES} bytes long")
