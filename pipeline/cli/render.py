@@ -13,6 +13,8 @@ from pipeline.models import AttemptRecord, BatchRecord
 from pipeline.sanitize import printable
 
 WIDE = 10_000  # characters: where nobody looks, no line is ever folded
+NARROWEST = 80  # below, the terminal's own folding is easier to read than ours
+
 MILLISECOND = 1_000  # all in microseconds
 SECOND = 1_000 * MILLISECOND
 MINUTE = 60 * SECOND
@@ -121,8 +123,8 @@ def render_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> st
     # Drawn on paper and not on stdout: rich would end the process when nobody reads any more.
     is_watched = sys.stdout is not None and sys.stdout.isatty()
     paper = StringIO()
-    width = None if is_watched else WIDE
-    console = Console(file=paper, force_terminal=is_watched, width=width, highlight=False)
+    console = Console(file=paper, force_terminal=is_watched, highlight=False)
+    console.width = max(console.width, NARROWEST) if is_watched else WIDE
     box = SIMPLE_HEAD if _speaks_unicode() else ASCII
     table = Table(box=box, pad_edge=False, show_edge=False)
     listed = list(rows)
