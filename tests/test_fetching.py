@@ -1,0 +1,532 @@
+"""Tests for pipeline/fetching.py: one fetch to its end, whatever the upstream does."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from math import inf
+from time import perf_counter
+from typing import Never
+from urllib.parse import quote
+
+import anyio
+import pytest
+
+from pipeline.errors import ErrorName, Phase, SourceError
+from pipeline.fetching import Fetcher, FetchResult, Manners
+from pipeline.models import Attempt, Batch, Fetch, Outcome, Verdict
+from pipeline.pacing import Embargo, Pace, Rules
+from pipeline.permission import Breaker, Gate, RetryBudget, Way
+from pipeline.sandbox.server import Sandbox
+from pipeline.sources.anu_aqn import AnuAqn
+from pipeline.sources.base import Answer, Hint, Source
+from pipeline.sources.http import open_client
+from pipeline.sources.randomnumberapi import RandomNumberApi
+from tests.sources.edge import (
+    PATIENT,
+    QUICK_IN_ALL,
+    QUICK_TO_READ,
+    SHORT_SECONDS,
+    happens,
+    raw_server,
+    replying,
+    response,
+)
+
+pytestmark = pytest.mark.anyio
+
+SECRET = "0d6f3e2a-5c41-4b7e-9a80-canary000001"
+MANNERS = Manners(
+    limits=PATIENT, retries=2, backoff_seconds=0.002, secrets=(SECRET,), evidence_bytes=4096
+)
+STUBBORN = replace(MANNERS, retries=3)
+
+
+def fetch_of(*sizes: int, number: int = 0) -> Fetch:
+    """Make a fetch that serves one batch of each of *sizes*."""
+    batches = (Batch(number=i, source="rna", n=n, min=0, max=99) for i, n in enumerate(sizes))
+    return Fetch(number=number, batches=tuple(batches))
+
+
+def api_url(sandbox: Sandbox, *faults: str) -> str:
+    """Give the base of an upstream under *faults*."""
+    return sandbox.url("randomnumberapi", *faults)
+
+
+def api(sandbox: Sandbox, *faults: str) -> RandomNumberApi:
+    """Make the adapter for an upstream under *faults*."""
+    return RandomNumberApi(base_url=api_url(sandbox, *faults))
+
+
+def way_to(
+    seconds: float = 10,
+    *,
+    breaker: Breaker | None = None,
+    budget: int = 1000,
+    pace: Pace | None = None,
+) -> Way:
+    """Make a way that is free for *seconds*, with a breaker that never opens."""
+    gate = Gate(
+        "rna",
+        Rules(),
+        breaker or Breaker(0, 0),
+        pace=pace or Pace(),
+        store=None,
+        place_path=None,
+    )
+    give_up_at = anyio.current_time() + seconds
+    return Way(gate=gate, budget=RetryBudget(budget), give_up_at=give_up_at)
+
+
+@asynccontextmanager
+async def fetching(
+    source: Source, manners: Manners = MANNERS, way: Way | None = None
+) -> AsyncIterator[Fetcher]:
+    """Open a client and put a fetcher on it."""
+    async with open_client(manners.limits) as client:
+        yield Fetcher(source, client, manners, way or way_to())
+
+
+async def carry_out(
+    source: Source, manners: Manners = MANNERS, way: Way | None = None, fetch: Fetch | None = None
+) -> FetchResult:
+    """Carry out one fetch of three numbers."""
+    result = FetchResult(fetch or fetch_of(3))
+    async with fetching(source, manners, way) as fetcher:
+        await fetcher.carry_out(result)
+    return result
+
+
+def lone(result: FetchResult) -> tuple[Attempt, Outcome]:
+    """Give the only attempt and the only outcome."""
+    (attempt,), (outcome,) = result.attempts, result.outcomes
+    return attempt, outcome
+
+
+def errors(result: FetchResult) -> list[str | None]:
+    """Name what each attempt ended in, None for numbers."""
+    return [attempt.error.value if attempt.error else None for attempt in result.attempts]
+
+
+# Numbers.
+
+
+async def test_an_answer_is_cut_into_the_batches_that_share_it(sandbox: Sandbox) -> None:
+    """Each batch gets numbers of its own, and the books say which."""
+    result = await carry_out(api(sandbox), fetch=fetch_of(2, 5, 3, number=4))
+
+    assert [outcome.verdict for outcome in result.outcomes] == [Verdict.COLLECTED] * 3
+    assert [outcome.offset for outcome in result.outcomes] == [0, 2, 7]
+    assert [len(outcome.numbers) for outcome in result.outcomes] == [2, 5, 3]
+    assert {(outcome.fetch, outcome.attempt) for outcome in result.outcomes} == {(4, 1)}
+    assert len(sandbox.journal.entries) == 1
+
+
+async def test_the_books_of_a_good_attempt(sandbox: Sandbox) -> None:
+    """Checking is timed as well; nothing is kept as evidence when all is well."""
+    before = datetime.now(UTC)
+
+    attempt, _ = lone(await carry_out(api(sandbox)))
+
+    assert before <= attempt.began_at <= datetime.now(UTC)
+    assert (attempt.status, attempt.error, attempt.phase, attempt.evidence) == (200, *[None] * 3)
+    assert attempt.body_bytes
+    assert attempt.timings.check_us is not None
+    assert not attempt.is_reused
+
+
+async def test_one_fetcher_keeps_its_connection(sandbox: Sandbox) -> None:
+    """It carries out fetch after fetch."""
+    results = [FetchResult(fetch_of(3)) for _ in range(3)]
+    async with fetching(api(sandbox)) as fetcher:
+        for result in results:
+            await fetcher.carry_out(result)
+
+    assert [lone(result)[0].is_reused for result in results] == [False, True, True]
+
+
+# Failures.
+
+
+async def test_a_failure_is_a_value_with_its_evidence(sandbox: Sandbox) -> None:
+    """Months later its owner wants to know why."""
+    attempt, outcome = lone(await carry_out(api(sandbox, "not_found")))
+
+    assert (attempt.error, attempt.phase) == (ErrorName.HTTP_4XX, Phase.CHECK)
+    assert (attempt.status, attempt.detail) == (404, "status 404: the request was refused")
+    assert attempt.evidence is not None
+    assert attempt.evidence.body == b"Not Found\n"
+    assert (outcome.verdict, outcome.error) == (Verdict.FAILED, ErrorName.HTTP_4XX)
+    assert outcome.detail == attempt.detail
+    assert outcome.numbers == ()
+
+
+async def test_a_failure_without_an_answer_has_no_evidence(sandbox: Sandbox) -> None:
+    """Unknown is not zero."""
+    manners = replace(MANNERS, limits=QUICK_TO_READ, retries=0)
+
+    attempt, _ = lone(await carry_out(api(sandbox, "stall"), manners))
+
+    assert (attempt.error, attempt.phase) == (ErrorName.READ_TIMEOUT, Phase.FIRST_BYTE)
+    assert (attempt.status, attempt.body_bytes, attempt.evidence) == (None, None, None)
+    assert attempt.timings.body_us is None
+
+
+async def test_all_batches_of_a_lost_fetch_are_lost(sandbox: Sandbox) -> None:
+    """A part of an answer is no answer."""
+    result = await carry_out(api(sandbox, "short"), fetch=fetch_of(2, 3))
+
+    assert errors(result) == ["count"]
+    assert [outcome.error for outcome in result.outcomes] == [ErrorName.COUNT] * 2
+
+
+async def test_an_echoed_key_is_not_kept(sandbox: Sandbox) -> None:
+    """A server that repeats the request repeats the key."""
+    source = AnuAqn(base_url=sandbox.url("anu_aqn", "echo_secret"), api_key=SECRET)
+
+    result = await carry_out(source)
+
+    assert result.attempts[0].evidence is not None
+    assert b"x-api-key: [REDACTED]" in result.attempts[0].evidence.body
+    assert SECRET not in repr(result)
+
+
+class Complaining(RandomNumberApi):
+    """Fails with a detail that holds what must not get into the books."""
+
+    def parse_answer(self, fetch: Fetch, answer: Answer) -> tuple[int, ...]:
+        """Quote the upstream without any care."""
+        raise SourceError(
+            ErrorName.REFUSED,
+            f"no {SECRET}\x1b[2J\n{answer.status} {fetch.n} \ud800",
+            retry_after=inf,
+        )
+
+
+async def test_a_detail_is_made_safe(sandbox: Sandbox) -> None:
+    """Even a careless adapter leaks nothing, steers no terminal and breaks no database."""
+    attempt, _ = lone(await carry_out(Complaining(base_url=api_url(sandbox))))
+
+    assert attempt.detail == r"no [REDACTED]\x1b[2J\n200 3 \ud800"
+    assert attempt.retry_after_us is not None
+    assert attempt.retry_after_us < 2**63
+
+
+# A bug of ours.
+
+
+class Buggy(RandomNumberApi):
+    """Falls over an answer, with a message that quotes it."""
+
+    def parse_answer(self, fetch: Fetch, answer: Answer) -> tuple[int, ...]:
+        """Look for what is not there."""
+        return {SECRET: (answer.status, fetch.n)}["the answer"]
+
+
+async def test_a_bug_costs_its_own_batches_and_no_others(sandbox: Sandbox) -> None:
+    """One adapter's mistake must not lose what the others bring."""
+    base_url = api_url(sandbox)
+    broken, sound = FetchResult(fetch_of(3)), FetchResult(fetch_of(3))
+    async with open_client(PATIENT) as client:
+        await Fetcher(Buggy(base_url=base_url), client, MANNERS, way_to()).carry_out(broken)
+        await Fetcher(api(sandbox), client, MANNERS, way_to()).carry_out(sound)
+
+    attempt, outcome = lone(broken)
+    assert (attempt.error, attempt.phase) == (ErrorName.INTERNAL, Phase.CHECK)
+    assert attempt.detail is not None
+    assert attempt.detail.startswith("KeyError in parse_answer() of test_fetching.py, line ")
+    assert attempt.evidence is not None
+    assert outcome.verdict is Verdict.FAILED
+    assert sound.outcomes[0].verdict is Verdict.COLLECTED
+
+
+class Speechless(RandomNumberApi):
+    """Cannot say what to send."""
+
+    def build_request(self, fetch: Fetch) -> Never:
+        """Divide by nothing."""
+        raise ZeroDivisionError(SECRET, fetch)
+
+
+async def test_a_bug_before_anything_is_sent_is_recorded_as_well(sandbox: Sandbox) -> None:
+    """Nothing was reached, and the books say so."""
+    source = Speechless(base_url=api_url(sandbox))
+
+    attempt, _ = lone(await carry_out(source))
+
+    assert (attempt.error, attempt.phase) == (ErrorName.INTERNAL, Phase.WAIT)
+    assert attempt.timings.connect_us is None
+    assert SECRET not in repr(attempt)
+
+
+# Asking again.
+
+
+@pytest.mark.parametrize("status", [408, 425, 500, 502, 503, 504])
+async def test_a_passing_failure_is_asked_about_again(sandbox: Sandbox, status: int) -> None:
+    """But no more often than was allowed."""
+    result = await carry_out(api(sandbox, f"status={status}"))
+
+    assert len(result.attempts) == len(sandbox.journal.entries) == 1 + MANNERS.retries
+    assert [attempt.number for attempt in result.attempts] == [1, 2, 3]
+    assert result.outcomes[0].attempt == 3
+
+
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [
+        ("status=301", "redirect_refused"),
+        ("redirect", "redirect_refused"),
+        ("status=400", "http_4xx"),
+        ("status=401", "unauthorized"),
+        ("forbidden", "unauthorized"),
+        ("not_found", "http_4xx"),
+        ("status=410", "http_4xx"),
+        ("status=204", "schema"),
+        ("html", "content_type"),
+        ("not_json", "not_json"),
+        ("short", "count"),
+        ("out_of_range", "range"),
+        ("endless_body", "too_large"),
+        ("gzip", "decode"),
+    ],
+)
+async def test_what_stays_so_is_not_asked_about_again(
+    sandbox: Sandbox, fault: str, error: str
+) -> None:
+    """A wrong key tried thrice is a lock-out; a broken contract does not heal in a second."""
+    assert errors(await carry_out(api(sandbox, fault))) == [error]
+
+
+async def test_the_attempts_own_limit_is_not_asked_about_again(sandbox: Sandbox) -> None:
+    """It took all the time that it was given; three times that would starve the run."""
+    manners = replace(MANNERS, limits=QUICK_IN_ALL)
+
+    assert errors(await carry_out(api(sandbox, "stall"), manners)) == ["deadline"]
+
+
+async def test_a_flapping_upstream_serves_in_the_end(sandbox: Sandbox) -> None:
+    """Both attempts are on the books, and the batch is counted once."""
+    result = await carry_out(api(sandbox, "fail_first=1"))
+
+    assert errors(result) == ["http_5xx", None]
+    assert [attempt.number for attempt in result.attempts] == [1, 2]
+    assert [outcome.attempt for outcome in result.outcomes] == [2]
+    assert result.outcomes[0].offset == 0
+
+
+async def test_an_answer_that_was_lost_on_the_way_is_counted_once(sandbox: Sandbox) -> None:
+    """The upstream has served it twice; we have it once."""
+    result = await carry_out(api(sandbox, "fail_first=1", "reset"))
+
+    assert errors(result) == ["reset", None]
+    assert len(result.outcomes) == 1
+
+
+async def test_a_server_that_hangs_up_now_and_then_is_survived(sandbox: Sandbox) -> None:
+    """What belongs to the path may pass."""
+    result = await carry_out(api(sandbox, "fail_first=2", "close"))
+
+    assert errors(result) == ["incomplete", "incomplete", None]
+
+
+async def test_the_pause_is_the_next_attempts_wait(sandbox: Sandbox) -> None:
+    """Time adds up: it belongs to nobody else."""
+    result = await carry_out(Hinting(base_url=api_url(sandbox, "fail_first=1")))
+
+    assert (result.attempts[0].timings.wait_us or 0) < SHORT_SECONDS * 1_000_000
+    assert (result.attempts[1].timings.wait_us or 0) >= SHORT_SECONDS * 1_000_000
+
+
+async def test_pauses_are_spread_between_nothing_and_a_bound_that_doubles(
+    sandbox: Sandbox,
+) -> None:
+    """Two machines that failed together must not come back together."""
+    manners = replace(MANNERS, retries=3, backoff_seconds=1.0)
+    failed = (await carry_out(api(sandbox, "unavailable"), replace(MANNERS, retries=0))).attempts[0]
+
+    async with fetching(api(sandbox), manners) as fetcher:
+        for number, longest in ((1, 1.0), (2, 2.0), (3, 4.0)):
+            pauses = [
+                fetcher._pause(replace(failed, number=number), may_retry=True) for _ in range(200)
+            ]
+
+            assert all(pause is not None and 0 <= pause <= longest for pause in pauses)
+            assert min(p or 0 for p in pauses) < longest * 0.2
+            assert max(p or 0 for p in pauses) > longest * 0.8
+        assert fetcher._pause(replace(failed, number=4), may_retry=True) is None
+
+
+async def test_a_pause_that_would_outlast_the_run_is_not_begun(sandbox: Sandbox) -> None:
+    """Waiting in vain helps nobody."""
+    patient = replace(MANNERS, backoff_seconds=10_000.0)
+    began = perf_counter()
+
+    result = await carry_out(api(sandbox, "unavailable"), patient, way_to(1))
+
+    assert perf_counter() - began < 1
+    assert errors(result) == ["http_5xx"]
+
+
+async def test_a_spent_budget_ends_the_retries(sandbox: Sandbox) -> None:
+    """A run in which everything fails must not ask three times for each."""
+    result = await carry_out(api(sandbox, "unavailable"), STUBBORN, way_to(budget=1))
+
+    assert errors(result) == ["http_5xx"] * 2
+
+
+# What the upstream asks for.
+
+
+class Hinting(RandomNumberApi):
+    """Reads a wait shorter than a header can say out of every failure."""
+
+    def find_hint(self, answer: Answer, now: datetime) -> Hint | None:
+        """Ask for a little patience after a 503."""
+        assert now.tzinfo is UTC
+        return Hint(wait_seconds=SHORT_SECONDS, why="busy") if answer.status == 503 else None
+
+
+async def test_the_wait_that_was_asked_for_is_never_undercut(sandbox: Sandbox) -> None:
+    """However short our own pause would be."""
+    result = await carry_out(Hinting(base_url=api_url(sandbox, "fail_first=2")))
+    seen = [entry.seconds for entry in sandbox.journal.entries]
+
+    assert errors(result) == ["http_5xx", "http_5xx", None]
+    assert min(seen[1] - seen[0], seen[2] - seen[1]) >= SHORT_SECONDS
+
+
+async def test_a_wait_beyond_the_deadline_ends_the_fetch_at_once(sandbox: Sandbox) -> None:
+    """And what was asked for is on the books, for the next run."""
+    began = perf_counter()
+
+    result = await carry_out(api(sandbox, "rate_limited=60"), STUBBORN, way_to(1))
+    attempt, outcome = lone(result)
+
+    assert perf_counter() - began < 1
+    assert (outcome.verdict, outcome.error) == (Verdict.FAILED, ErrorName.RATE_LIMITED)
+    assert attempt.retry_after_us == 60_000_000
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "-1",
+        "1.5",
+        "²",
+        "٣٠",
+        "9" * 400,
+        "99999999999",
+        "5, 10",
+        "soon",
+        "Sun, 06 Nov 1994 08:49:37 GMT",
+        "Fri, 31 Dec 9999 23:59:59 GMT",
+        "Fri, 31 Dec 99999 23:59:59 GMT",
+        "Sun, 31 Feb 2027 00:00:00 GMT",
+    ],
+)
+async def test_an_absurd_wait_neither_ends_nor_stretches_the_run(
+    sandbox: Sandbox, value: str
+) -> None:
+    """It is heard if it can be understood, and our own pause takes over if not."""
+    began = perf_counter()
+
+    result = await carry_out(api(sandbox, f"rate_limited={quote(value)}"), MANNERS, way_to(1))
+
+    assert perf_counter() - began < 1
+    assert set(errors(result)) == {"rate_limited"}
+    assert all((attempt.retry_after_us or 0) >= 0 for attempt in result.attempts)
+
+
+async def test_an_upstream_that_may_not_be_asked_is_not_asked(sandbox: Sandbox) -> None:
+    """Deferred is not failed: the rules forbid it now, and say until when."""
+    tomorrow = datetime.now(UTC) + timedelta(days=1)
+    pace = Pace(embargo=Embargo(until=tomorrow, why="quota\x1b spent"))
+
+    result = await carry_out(api(sandbox), MANNERS, way_to(1, pace=pace), fetch_of(2, 3))
+
+    assert result.attempts == []
+    assert [outcome.verdict for outcome in result.outcomes] == [Verdict.DEFERRED] * 2
+    assert {outcome.not_before for outcome in result.outcomes} == {tomorrow}
+    assert {outcome.detail for outcome in result.outcomes} == {r"quota\x1b spent"}
+    assert not sandbox.journal.entries
+
+
+async def test_an_upstream_that_keeps_failing_is_left_alone(sandbox: Sandbox) -> None:
+    """Its other batches are lost for the same reason, without being asked for."""
+    way = way_to(breaker=Breaker(2, 0))
+    source = api(sandbox, "unavailable")
+
+    first = await carry_out(source, STUBBORN, way)
+    second = await carry_out(source, STUBBORN, way)
+
+    assert errors(first) == ["http_5xx"] * 2
+    assert first.outcomes[0].attempt == 2
+    assert second.attempts == []
+    assert second.outcomes[0].error is ErrorName.HTTP_5XX
+    assert second.outcomes[0].detail == "not asked: 2 attempts in a row had failed"
+    assert len(sandbox.journal.entries) == 2
+
+
+# Being stopped.
+
+
+async def _stop_during(result: FetchResult, source: Source, way: Way, seconds: float) -> None:
+    with anyio.move_on_after(seconds) as scope:
+        async with fetching(source, MANNERS, way) as fetcher:
+            await fetcher.carry_out(result)
+    assert scope.cancelled_caught
+
+
+async def test_an_attempt_that_is_stopped_is_on_the_books(sandbox: Sandbox) -> None:
+    """It was sent, so the upstream has counted it."""
+    result = FetchResult(fetch_of(2, 3))
+
+    await _stop_during(result, api(sandbox, "stall"), way_to(5), SHORT_SECONDS)
+
+    assert errors(result) == ["cancelled"]
+    assert result.attempts[0].phase is Phase.FIRST_BYTE
+    assert [outcome.verdict for outcome in result.outcomes] == [Verdict.CANCELLED] * 2
+
+
+async def test_the_runs_deadline_is_told_from_being_stopped(sandbox: Sandbox) -> None:
+    """One is a setting of ours, the other somebody's hand."""
+    result = FetchResult(fetch_of(3))
+
+    await _stop_during(result, api(sandbox, "stall"), way_to(SHORT_SECONDS), SHORT_SECONDS)
+
+    assert errors(result) == ["deadline"]
+    assert result.outcomes[0].verdict is Verdict.FAILED
+
+
+async def test_what_came_before_a_stop_stays_known(sandbox: Sandbox) -> None:
+    """Between two attempts there is none to record, and no outcome yet."""
+    result = FetchResult(fetch_of(3))
+
+    async with (
+        fetching(api(sandbox, "rate_limited=3")) as fetcher,
+        anyio.create_task_group() as tasks,
+    ):
+        tasks.start_soon(fetcher.carry_out, result)
+        assert await happens(lambda: result.attempts != [])
+        tasks.cancel_scope.cancel()
+
+    assert errors(result) == ["rate_limited"]
+    assert result.outcomes == []
+
+
+async def test_a_surplus_answer_never_becomes_a_batch() -> None:
+    """From the socket to the books: each batch holds what was sent for it."""
+    good, surplus = (
+        response(b"[%b]" % body, b"Content-Type: application/json") for body in (b"1,2,3", b"6,6,6")
+    )
+    results = [FetchResult(fetch_of(3)) for _ in range(3)]
+
+    async with (
+        raw_server(replying(good + surplus)) as server,
+        fetching(RandomNumberApi(base_url=server.url)) as fetcher,
+    ):
+        for result in results:
+            await fetcher.carry_out(result)
+
+    assert [lone(result)[1].numbers for result in results] == [(1, 2, 3)] * 3
