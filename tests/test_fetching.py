@@ -471,18 +471,23 @@ async def test_an_upstream_that_keeps_failing_is_left_alone(sandbox: Sandbox) ->
 # Being stopped.
 
 
-async def _stop_during(result: FetchResult, source: Source, way: Way, seconds: float) -> None:
-    with anyio.move_on_after(seconds) as scope:
-        async with fetching(source, MANNERS, way) as fetcher:
-            await fetcher.carry_out(result)
-    assert scope.cancelled_caught
+async def _stop_while_waiting(sandbox: Sandbox, way: Way, *, at: float = -inf) -> FetchResult:
+    """Stop a fetch of two batches when it waits for its answer, and not before *at*."""
+    result = FetchResult(fetch_of(2, 3))
+    async with (
+        fetching(api(sandbox, "stall"), MANNERS, way) as fetcher,
+        anyio.create_task_group() as tasks,
+    ):
+        tasks.start_soon(fetcher.carry_out, result)
+        assert await happens(lambda: len(sandbox.journal.entries) == 1)
+        await anyio.sleep_until(at)
+        tasks.cancel_scope.cancel()
+    return result
 
 
 async def test_an_attempt_that_is_stopped_is_on_the_books(sandbox: Sandbox) -> None:
     """It was sent, so the upstream has counted it."""
-    result = FetchResult(fetch_of(2, 3))
-
-    await _stop_during(result, api(sandbox, "stall"), way_to(5), SHORT_SECONDS)
+    result = await _stop_while_waiting(sandbox, way_to())
 
     assert errors(result) == ["cancelled"]
     assert result.attempts[0].phase is Phase.FIRST_BYTE
@@ -491,12 +496,12 @@ async def test_an_attempt_that_is_stopped_is_on_the_books(sandbox: Sandbox) -> N
 
 async def test_the_runs_deadline_is_told_from_being_stopped(sandbox: Sandbox) -> None:
     """One is a setting of ours, the other somebody's hand."""
-    result = FetchResult(fetch_of(3))
+    way = way_to(0.2)
 
-    await _stop_during(result, api(sandbox, "stall"), way_to(SHORT_SECONDS), SHORT_SECONDS)
+    result = await _stop_while_waiting(sandbox, way, at=way.give_up_at)
 
     assert errors(result) == ["deadline"]
-    assert result.outcomes[0].verdict is Verdict.FAILED
+    assert [outcome.verdict for outcome in result.outcomes] == [Verdict.FAILED] * 2
 
 
 async def test_what_came_before_a_stop_stays_known(sandbox: Sandbox) -> None:
