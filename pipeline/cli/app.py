@@ -99,6 +99,7 @@ def main() -> NoReturn:
     from pipeline.cli.boundary import output_failed
     from pipeline.cli.render import OutputError, flush
 
+    code: object = None
     try:
         make_app()()
     except SystemExit as leaving:

@@ -2,13 +2,19 @@
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pipeline.cli.boundary import error_boundary
-from pipeline.cli.options import ConfigOption, Format, FormatOption, SinceOption, SourceOption
+from pipeline.cli.options import (
+    ConfigOption,
+    Format,
+    FormatOption,
+    SinceOption,
+    SourceOption,
+    config_before,
+)
 from pipeline.cli.render import (
     attempt_json,
     batch_json,
@@ -45,8 +51,8 @@ def audit(
     pipeline audit show 17         the evidence of attempt 17
     """
     if context.invoked_subcommand is not None:
-        if since or source:
-            raise typer.BadParameter("--since and --source choose from the list; show takes none")
+        if since or source or format_ is not Format.TEXT:
+            raise typer.BadParameter("of the options before show only --config has a meaning")
         return
     with error_boundary():
         from pipeline import audit as core
@@ -88,9 +94,7 @@ def show(
     context: typer.Context,
     attempt: Annotated[int, typer.Argument(metavar="ATTEMPT", help="Its number.")],
     config: ConfigOption = None,
-    format_: Annotated[
-        Format | None, typer.Option("--format", "-f", help="For people or for programs.")
-    ] = None,
+    format_: FormatOption = Format.TEXT,
 ) -> None:
     """Show one attempt, and the answer that failed.
 
@@ -100,14 +104,10 @@ def show(
         from pipeline import audit as core
         from pipeline.settings import load_settings
 
-        # What stands before `show` counts as well: `pipeline audit --config FILE show 17`.
-        given = context.parent.params if context.parent else {}
-        file: Path | None = config or given.get("config")
-        shape = format_ or given.get("format_", Format.TEXT)
-        store = load_settings(file, os.environ).store
+        store = load_settings(config or config_before(context), os.environ).store
         with reading(store) as session:
             case = core.find_case(session, attempt)
-        lines = _json_of_case(case) if shape is Format.JSON else _text_of_case(case)
+        lines = _json_of_case(case) if format_ is Format.JSON else _text_of_case(case)
         write("\n".join(lines))
 
 

@@ -104,16 +104,16 @@ def _verdict_line(collected: "core.Collected") -> str:
     run = collected.summary
     by = f" by {Signals(collected.stopped_by).name}" if collected.stopped_by is not None else ""
     causes = [f"{source} {error} x {n}" for source, error, n in collected.losses]
-    if run.deferred:
-        causes.append(f"deferred x {run.deferred}")
     known = run.collected + run.deferred + sum(n for *_, n in collected.losses)
     if unasked := run.ordered - known:
         causes.append(f"not asked for any more x {unasked}")
-    lost = f"; lost: {', '.join(causes)}" if causes else ""
-    return (
-        f"run {run.id} {run.status}{by}: {run.collected} of {run.ordered} batches collected{lost};"
-        f" see `pipeline report --run {run.id}`"
-    )
+    parts = [
+        f"run {run.id} {run.status}{by}: {run.collected} of {run.ordered} batches collected",
+        *([f"{run.deferred} deferred"] if run.deferred else []),
+        *([f"lost: {', '.join(causes)}"] if causes else []),
+        f"see `pipeline report --run {run.id}`",
+    ]
+    return "; ".join(parts)
 
 
 def collect(

@@ -6,7 +6,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
-from typer import BadParameter, Option
+from typer import BadParameter, Context, Option
 
 UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
@@ -36,6 +36,12 @@ def parse_interval(text: str) -> timedelta:
     if found is None or int(found[1]) == 0:
         raise BadParameter(f"{text!a}: give 10m, 2h or 1d")
     return timedelta(**{UNITS[found[2]]: int(found[1])})
+
+
+def config_before(context: Context) -> Path | None:
+    """Give the ``--config`` that stands before a subcommand: `pipeline audit -c FILE show 17`."""
+    file: Path | None = context.parent.params.get("config") if context.parent else None
+    return file
 
 
 ConfigOption = Annotated[

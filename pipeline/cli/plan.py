@@ -44,7 +44,7 @@ def plan(
     ] = None,
     format_: FormatOption = Format.TEXT,
 ) -> None:
-    """Show what `pipeline collect` would ask now, and when it may; send nothing.
+    """Show what a run would ask now, and when it may; send nothing.
 
     \b
     pipeline plan                 each request, its earliest moment and why

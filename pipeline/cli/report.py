@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 MOST_LINES = 200  # batches in a table; a program asks for JSON and gets all
 MOST_RUNS = 1_000_000
 
+WORTH_SAYING = 1.1  # times as fast as one by one
+
 # What did not come, in the words of the total line.
 LOSSES = (Verdict.FAILED, Verdict.DEFERRED, Verdict.CANCELLED)
 
@@ -217,15 +219,16 @@ def total_line(run: "RunSummary") -> str:
     lost = "".join(f", {n} {loss}" for loss in LOSSES if (n := getattr(run, loss)))
     came = (
         f"Run {run.id} {run.status}: {run.collected} of {run.ordered} batches{lost},"
-        f" {run.numbers} numbers in {run.attempts} requests."
+        f" {run.numbers} numbers in {run.attempts} request{'s' * (run.attempts != 1)}."
     )
     if run.status is RunStatus.RUNNING:
         since = show_time(run.started_at)
         return f"{came} Begun {since} by process {run.pid} on {run.host}, not ended so far."
     if run.clock_us is None:
         return f"{came} Its end was not seen, so nobody knows how long it took."
-    gain = run.waited_us / run.clock_us if run.clock_us else 0.0
-    return (
+    times = (
         f"{came} {show_duration(run.clock_us)} by the clock, {show_duration(run.waited_us)} waited"
-        f" in all: {gain:.1f} times as fast as one by one."
     )
+    gain = run.waited_us / max(run.clock_us, 1)
+    worth = f": {gain:.1f} times as fast as one by one" if gain >= WORTH_SAYING else ""
+    return f"{times} in all{worth}."

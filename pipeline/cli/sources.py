@@ -7,10 +7,11 @@ from typing import Annotated
 import typer
 
 from pipeline.cli.boundary import error_boundary
-from pipeline.cli.options import ConfigOption, Format, FormatOption
+from pipeline.cli.options import ConfigOption, Format, FormatOption, config_before
 from pipeline.cli.plan import reading_if_there
 from pipeline.cli.render import json_lines, render_table, show_time, write
 from pipeline.errors import UsageError
+from pipeline.sanitize import printable
 
 sources_app = typer.Typer(rich_markup_mode=None)
 
@@ -21,7 +22,9 @@ def sources(
     config: ConfigOption = None,
     format_: FormatOption = Format.TEXT,
 ) -> None:
-    """List the configured sources: kind, what is ordered, and until when they must not be asked.
+    """List the configured sources and their embargoes.
+
+    What each is, what is ordered from it, and until when it must not be asked.
 
     \b
     pipeline sources                    what is configured
@@ -74,6 +77,7 @@ def sources(
 
 @sources_app.command()
 def release(
+    context: typer.Context,
     name: Annotated[str, typer.Argument(metavar="NAME", help="The source.")],
     config: ConfigOption = None,
 ) -> None:
@@ -87,7 +91,7 @@ def release(
         from pipeline.store import permissions
         from pipeline.store.db import open_store
 
-        settings = load_settings(config, os.environ)
+        settings = load_settings(config or config_before(context), os.environ)
         keys = {
             upstream.order.source: upstream.key for upstream in forecast.plan_upstreams(settings)
         }
@@ -98,9 +102,9 @@ def release(
             open_store(url, busy_seconds=busy_seconds, for_writing=True) as store,
             store.write() as session,
         ):
-            embargo = permissions.release(session, upstream=keys[name])
+            embargo = permissions.release(session, upstream=keys[name], now=datetime.now(UTC))
         if embargo is None:
             write(f"{name} was under no embargo; its pace and its failures are forgotten.")
         else:
             write(f"{name} may be asked again; it was not to be before {show_time(embargo.until)}:")
-            write(f"  {embargo.why}")
+            write(f"  {printable(embargo.why)}")

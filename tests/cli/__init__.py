@@ -1,0 +1,1 @@
+"""The commands, each called in this process; ``tests/test_command.py`` starts real ones."""

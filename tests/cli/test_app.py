@@ -1,0 +1,129 @@
+"""The command line as a whole: help, version, and what the process is set up for."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+
+import pipeline
+from tests.cli.conftest import Invoke
+
+COMMANDS = [
+    (),
+    ("collect",),
+    ("report",),
+    ("audit",),
+    ("audit", "show"),
+    ("sandbox",),
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_help_is_there_short_or_long(invoke: Invoke, command: tuple[str, ...]) -> None:
+    """People try -h first; a description that is cut off helps nobody."""
+    short, long = invoke(*command, "-h"), invoke(*command, "--help")
+
+    assert short.exit_code == long.exit_code == 0
+    assert short.output == long.output
+    assert "..." not in long.output.split("Options:")[-1].replace("[OPTIONS] COMMAND [ARGS]...", "")
+
+
+@pytest.mark.parametrize("command", COMMANDS[1:], ids=" ".join)
+def test_help_begins_with_an_order(invoke: Invoke, command: tuple[str, ...]) -> None:
+    """What the command does, as a verb, before anything else."""
+    described = invoke(*command, "-h").output.splitlines()[2].split()[0]
+
+    assert described in {"Fetch,", "Show", "List", "Serve"}
+
+
+@pytest.mark.parametrize("option", ["--version", "-V"])
+def test_the_version_is_the_packages(invoke: Invoke, option: str) -> None:
+    """A bug report begins with it."""
+    assert invoke(option).output == f"pipeline {pipeline.__version__}\n"
+
+
+def test_without_a_command_there_is_help_and_code_2(invoke: Invoke) -> None:
+    """Nothing was asked for, so a script should notice."""
+    result = invoke()
+
+    assert result.exit_code == 2
+    assert "Commands:" in result.output
+
+
+@pytest.mark.parametrize("arguments", [("--nonsense",), ("nonsense",), ("report", "surplus")])
+def test_a_wrong_command_line_is_code_2(invoke: Invoke, arguments: tuple[str, ...]) -> None:
+    """Usage errors are told from all others."""
+    result = invoke(*arguments)
+
+    assert result.exit_code == 2
+    assert "pipeline" in result.stderr
+    assert result.stdout == ""
+
+
+def test_no_option_takes_a_secret(invoke: Invoke) -> None:
+    """A command line can be read by every user of the machine."""
+    offered = "".join(invoke(*command, "-h").output for command in COMMANDS)
+
+    assert not re.findall(r"--\S*(?:key|secret|token|password)", offered)
+
+
+def test_sigint_is_left_to_the_system_before_a_run() -> None:
+    """Python's own handler would wait for SQLite's lock and end in a traceback."""
+    probe = (
+        "import os, signal, pipeline.cli.app as app\n"
+        "app.make_app = lambda: lambda: os.kill(os.getpid(), signal.SIGINT)\n"
+        "app.main()"
+    )
+
+    ended = subprocess.run([sys.executable, "-c", probe], capture_output=True, check=False)
+
+    assert ended.returncode == -signal.SIGINT
+    assert ended.stderr == b""
+
+
+def test_an_ignored_sigint_stays_ignored() -> None:
+    """A script's background jobs are started that way, lest Ctrl-C hits them."""
+    probe = (
+        "import os, signal, pipeline.cli.app as app\n"
+        "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+        "app.make_app = lambda: lambda: os.kill(os.getpid(), signal.SIGINT)\n"
+        "app.main()"
+    )
+
+    ended = subprocess.run([sys.executable, "-c", probe], capture_output=True, check=False)
+
+    assert ended.returncode == 0
+
+
+@pytest.mark.parametrize(("raised", "code"), [("SystemExit()", 0), ("SystemExit('no')", 1)])
+def test_the_process_ends_with_what_was_raised(raised: str, code: int) -> None:
+    """It leaves past Python's own way out, so the code has to be read here."""
+    probe = (
+        "import pipeline.cli.app as app\n"
+        f"def leave(): raise {raised}\n"
+        "app.make_app = lambda: leave\n"
+        "app.main()"
+    )
+
+    ended = subprocess.run([sys.executable, "-c", probe], capture_output=True, check=False)
+
+    assert ended.returncode == code
+
+
+def test_help_for_a_reader_that_has_gone_dies_of_sigpipe() -> None:
+    """As every other filter does: `pipeline --help | head -1` is not a bug of ours."""
+    reader, writer = os.pipe()
+    os.close(reader)
+
+    ended = subprocess.run(
+        [sys.executable, "-m", "pipeline", "--help"],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+    os.close(writer)
+
+    assert (ended.returncode, ended.stderr) == (-signal.SIGPIPE, b"")

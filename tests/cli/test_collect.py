@@ -1,0 +1,208 @@
+"""`pipeline collect` in this process: what it shows, says and leaves with."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from pipeline.cli.boundary import ExitCode
+from pipeline.cli.collect import OverlapChoice, _exit_code, _progress_bar, _verdict_line
+from pipeline.collect import Collected, Overlap
+from pipeline.errors import ErrorName
+from pipeline.lock import turn
+from pipeline.models import RunStatus, RunSummary
+from pipeline.recorder import Progress
+from tests.cli.conftest import Invoke
+from tests.processes import check_invariants
+from tests.store.makers import NOON
+
+DICE = "[sources.dice]\nkind = 'sandbox.randomnumberapi'\nbatches = [2, 3]\nretries = 0\n"
+
+
+def summary(status: RunStatus, collected: int = 0, deferred: int = 0) -> RunSummary:
+    """Sum up a run that ordered ten batches and ended."""
+    return RunSummary(
+        id=7,
+        uid="c0ffee",
+        host="here",
+        pid=1,
+        version="1",
+        config_digest="",
+        config_path="",
+        started_at=NOON,
+        ended_at=NOON,
+        status=status,
+        clock_us=1,
+        ordered=10,
+        collected=collected,
+        failed=0,
+        deferred=deferred,
+        cancelled=0,
+        numbers=0,
+        attempts=0,
+        waited_us=0,
+    )
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        (RunStatus.OK, ExitCode.OK),
+        (RunStatus.PARTIAL, ExitCode.PARTIAL),
+        (RunStatus.FAILED, ExitCode.NOTHING_COLLECTED),
+    ],
+)
+def test_the_code_tells_how_the_run_ended(status: RunStatus, code: ExitCode) -> None:
+    """A script must not have to read."""
+    assert _exit_code(Collected(summary=summary(status), stopped_by=None, losses=())) == code
+
+
+def test_a_bug_comes_before_everything_else() -> None:
+    """Somebody has to hear of it, also if the rest was collected."""
+    losses = (("dice", ErrorName.INTERNAL, 1),)
+
+    ended = Collected(summary=summary(RunStatus.PARTIAL, 9), stopped_by=15, losses=losses)
+
+    assert _exit_code(ended) == ExitCode.BUG
+
+
+def test_a_stopped_run_leaves_as_the_shell_expects() -> None:
+    """128 and the signal's number."""
+    ended = Collected(summary=summary(RunStatus.INTERRUPTED), stopped_by=15, losses=())
+
+    assert _exit_code(ended) == 143
+
+
+def test_the_verdict_accounts_for_every_batch() -> None:
+    """Those that failed, those put off, and those that nobody came to ask for."""
+    losses = (("dice", ErrorName.RESET, 3), ("coin", ErrorName.DEADLINE, 1))
+    ended = Collected(summary=summary(RunStatus.PARTIAL, 2, 2), stopped_by=None, losses=losses)
+
+    assert _verdict_line(ended) == (
+        "run 7 partial: 2 of 10 batches collected; 2 deferred; lost: dice reset x 3,"
+        " coin deadline x 1, not asked for any more x 2; see `pipeline report --run 7`"
+    )
+
+
+def test_without_a_terminal_nothing_is_said(invoke: Invoke, database: Path) -> None:
+    """Silent when well."""
+    result = invoke("collect")
+
+    assert (result.exit_code, result.output) == (0, "")
+    check_invariants(database)
+
+
+def test_quiet_wins_over_a_format(invoke: Invoke) -> None:
+    """Who says both is a cron line with an alias in it."""
+    assert invoke("collect", "--quiet", "--format", "text").output == ""
+
+
+def test_json_is_the_whole_run(invoke: Invoke) -> None:
+    """Documented names, all batches with their numbers, all attempts with their phases."""
+    document = json.loads(invoke("collect", "--format", "json").stdout)
+
+    assert document.keys() == {"schema", "run", "batches", "attempts"}
+    assert document["schema"] == "pipeline.run/1"
+    assert (document["run"]["status"], document["run"]["numbers"]) == ("ok", 434)
+    assert len(document["batches"]) == 28
+    for batch in document["batches"]:
+        assert batch["sum"] == sum(batch["numbers"])
+        assert len(batch["numbers"]) == batch["n"]
+        assert all(batch["min"] <= number <= batch["max"] for number in batch["numbers"])
+    assert sum(attempt["number"] == 1 for attempt in document["attempts"]) == 9
+    for attempt in document["attempts"]:
+        phases = [attempt[f"{phase}_us"] for phase in ("wait", "connect", "send", "first_byte")]
+        assert None not in [phases[0], *phases[2:]]
+
+
+def test_only_the_chosen_sources_are_asked(invoke: Invoke) -> None:
+    """To try one without touching the file."""
+    result = invoke("collect", "-s", "sandbox_anu", "-s", "sandbox_aqn", "-f", "json")
+
+    sources = {batch["source"] for batch in json.loads(result.stdout)["batches"]}
+    assert sources == {"sandbox_anu", "sandbox_aqn"}
+
+
+@pytest.mark.parametrize("source", ["sandbox_anv", "anu_legacy"])
+def test_a_source_that_cannot_be_asked_is_a_complaint(invoke: Invoke, source: str) -> None:
+    """Unknown, or switched off: a run of nothing would look like success."""
+    result = invoke("collect", "--source", source)
+
+    assert result.exit_code == ExitCode.CONFIGURATION
+    assert source in result.stderr
+
+
+def test_a_run_that_lost_something_says_so_in_one_line(
+    invoke: Invoke, home: Path, database: Path
+) -> None:
+    """On stderr, beside the answer on stdout."""
+    (home / "config.toml").write_text(f"[sandbox]\nfaults = ['server_error']\n{DICE}")
+
+    result = invoke("collect", "-f", "text")
+
+    assert result.exit_code == ExitCode.NOTHING_COLLECTED
+    assert result.stderr == (
+        "pipeline: run 1 failed: 0 of 2 batches collected; lost: dice http_5xx x 2;"
+        " see `pipeline report --run 1`\n"
+    )
+    assert "failed: http_5xx (" in result.stdout
+    check_invariants(database)
+
+
+def test_a_deadline_on_the_command_line_wins(invoke: Invoke, home: Path, database: Path) -> None:
+    """To try a slow upstream without changing the file."""
+    (home / "config.toml").write_text(f"[sandbox]\nfaults = ['stall']\n{DICE}")
+
+    result = invoke("collect", "--deadline", "0.3")
+
+    assert result.exit_code == ExitCode.NOTHING_COLLECTED
+    assert "dice deadline x 2" in result.stderr
+    check_invariants(database)
+
+
+def turn_of(home: Path, database: Path) -> Path:
+    """Find the lock that a run of this home takes."""
+    del home
+    return next(database.parent.glob("*.turn-*"))
+
+
+def test_a_second_run_leaves_or_joins_as_it_is_told(
+    invoke: Invoke, home: Path, database: Path
+) -> None:
+    """By default it leaves; `allow` is for who knows that nothing collides."""
+    (home / "config.toml").write_text(DICE)
+    assert invoke("collect").exit_code == 0
+
+    with turn(turn_of(home, database)):
+        skipped = invoke("collect")
+        joined = invoke("collect", "--overlap", "allow")
+
+    assert skipped.exit_code == ExitCode.TRY_LATER
+    assert f"another run is going on (pid {os.getpid()}, since " in skipped.stderr
+    assert joined.exit_code == 0
+    assert invoke("report", "--format", "json").stdout.count('"skipped"') == 1
+
+
+def test_the_choices_of_overlap_are_the_cores() -> None:
+    """They are written down twice, so that help needs no database."""
+    assert [choice.value for choice in OverlapChoice] == [choice.value for choice in Overlap]
+
+
+def test_without_an_enabled_source_there_is_nothing_to_do(invoke: Invoke, home: Path) -> None:
+    """And nobody is told that all is well."""
+    (home / "config.toml").write_text(DICE + "enabled = false\n")
+
+    result = invoke("collect")
+
+    assert result.exit_code == ExitCode.CONFIGURATION
+    assert "no source is enabled" in result.stderr
+
+
+@pytest.mark.parametrize("is_shown", [True, False])
+def test_progress_is_for_terminals_only(capsys: pytest.CaptureFixture[str], is_shown: bool) -> None:
+    """A log file full of bars helps nobody."""
+    with _progress_bar(is_shown=is_shown) as show:
+        show(Progress(ordered=2, collected=1))
+
+    assert capsys.readouterr() == ("", "")

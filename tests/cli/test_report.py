@@ -1,0 +1,246 @@
+"""`pipeline report` in this process."""
+
+import json
+
+import pytest
+from sqlmodel import Session
+
+from pipeline.cli.boundary import ExitCode
+from pipeline.cli.report import MOST_LINES, total_line
+from pipeline.errors import ErrorName
+from pipeline.models import Outcome, RunStatus, Verdict
+from pipeline.store.writes import finish_run, order_batches, save_results
+from tests.cli.conftest import Invoke
+from tests.cli.test_collect import summary
+from tests.store.makers import (
+    NOON,
+    at,
+    begin,
+    make_attempt,
+    make_batch,
+    make_collected,
+    make_failed_attempt,
+    make_lost,
+    record_run,
+)
+
+
+def record_two(session: Session) -> None:
+    """Record a run of dice and, five minutes later, one of coins."""
+    record_run(session, [make_batch(0)], attempts=[make_attempt(0)])
+    coin = make_attempt(0, source="coin")
+    record_run(session, [make_batch(0, "coin")], attempts=[coin], started_at=at(5))
+    session.commit()
+
+
+def runs_of(output: str) -> list[str]:
+    """Read the numbers of the runs off a table."""
+    return [line.split()[0] for line in output.splitlines()[2:]]
+
+
+def test_without_a_store_it_says_what_to_do(invoke: Invoke) -> None:
+    """The first thing that a curious user tries."""
+    result = invoke("report")
+
+    assert result.exit_code == ExitCode.STORE_FAILED
+    assert result.stderr.endswith("run `pipeline collect` first\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"), [((), "No run yet."), (("-s", "x"), "No such run.")]
+)
+def test_an_empty_history_is_said(
+    invoke: Invoke, session: Session, arguments: tuple[str, ...], says: str
+) -> None:
+    """An empty table looks like a mistake."""
+    session.commit()
+
+    assert invoke("report", *arguments).output == f"{says}\n"
+
+
+def test_the_history_is_newest_first(invoke: Invoke, session: Session) -> None:
+    """With what came, and how long it took."""
+    record_two(session)
+
+    shown = invoke("report").output
+
+    assert runs_of(shown) == ["2", "1"]
+    assert shown.splitlines()[-1].split() == [
+        *("1", "2026-03-01", "12:00:00Z", "ok", "1/1", "0", "3", "1", "1", "s")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "runs"),
+    [
+        (("--limit", "1"), ["2"]),
+        (("--since", "2026-03-01T12:01"), ["2"]),
+        (("--since", "2026-03-01"), ["2", "1"]),
+        (("--source", "dice"), ["1"]),
+        (("--since", "2026-03-01T13:00+01:00", "-s", "dice", "-n", "5"), ["1"]),
+    ],
+)
+def test_the_history_can_be_narrowed(
+    invoke: Invoke, session: Session, arguments: tuple[str, ...], runs: list[str]
+) -> None:
+    """By number, time and source."""
+    record_two(session)
+
+    assert runs_of(invoke("report", *arguments).output) == runs
+
+
+def test_the_history_as_json_has_what_the_table_has_not(invoke: Invoke, session: Session) -> None:
+    """For programs: every fact that the store has of a run."""
+    record_two(session)
+
+    document = json.loads(invoke("report", "-f", "json").stdout)
+
+    assert document["schema"] == "pipeline.runs/1"
+    assert [run["id"] for run in document["runs"]] == [2, 1]
+    assert document["runs"][1]["started_at"] == "2026-03-01T12:00:00.000000Z"
+    assert document["runs"][1]["config_path"] == "/etc/pipeline.toml"
+
+
+def test_one_run_is_shown_batch_by_batch_and_phase_by_phase(
+    invoke: Invoke, session: Session
+) -> None:
+    """What came, and where the time went."""
+    record_two(session)
+
+    lines = invoke("report", "--run", "1").output.splitlines()
+
+    assert lines[0].split() == ["batch", "source", "n", "sum", "time", "outcome"]
+    assert lines[2].split() == ["w0", "dice", "3", "18", "2.04", "ms", "collected"]
+    assert lines[4].split()[:4] == ["mean", "per", "attempt", "wait"]
+    assert lines[6].split() == [
+        *("dice", "0.005", "ms", "-", "-", "-", "0.01", "ms", "2", "ms", "0.02", "ms"),
+        *("0.007", "ms"),
+    ]
+    assert lines[-1] == (
+        "Run 1 ok: 1 of 1 batches, 3 numbers in 1 request. 1 s by the clock, 2.04 ms waited in all."
+    )
+
+
+def test_one_run_as_json_can_be_narrowed_to_a_source(invoke: Invoke, session: Session) -> None:
+    """The same document as `collect --format json` writes."""
+    record_two(session)
+
+    whole = json.loads(invoke("report", "--run", "last", "-f", "json").stdout)
+    none = json.loads(invoke("report", "--run", "last", "-f", "json", "-s", "dice").stdout)
+
+    assert [batch["numbers"] for batch in whole["batches"]] == [[6, 6, 6]]
+    assert [attempt["source"] for attempt in whole["attempts"]] == ["coin"]
+    assert (none["run"]["id"], none["batches"], none["attempts"]) == (2, [], [])
+
+
+@pytest.mark.parametrize("wanted", ["7", "nonsense", "99999999999999999999999"])
+def test_a_run_that_is_not_there_is_a_wrong_command_line(
+    invoke: Invoke, session: Session, wanted: str
+) -> None:
+    """Not a bug, and not an empty table."""
+    session.commit()
+
+    assert invoke("report", "--run", wanted).exit_code == ExitCode.USAGE
+
+
+def test_each_outcome_says_why(invoke: Invoke, session: Session) -> None:
+    """Collected, failed, put off until when, and not decided while the run goes on."""
+    batches = [make_batch(number) for number in range(4)]
+    run_id = begin(session)
+    order_batches(session, run_id=run_id, batches=batches)
+    deferred = Outcome(
+        batch=batches[2],
+        verdict=Verdict.DEFERRED,
+        fetch=2,
+        detail="one request per minute",
+        not_before=at(7),
+    )
+    save_results(
+        session,
+        run_id=run_id,
+        attempts=[make_attempt(0), make_failed_attempt(1)],
+        outcomes=[make_collected(batches[0]), make_lost(batches[1]), deferred],
+        keep_numbers=True,
+    )
+    session.commit()
+
+    shown = invoke("report", "--run", "last").output
+
+    for outcome in (
+        "collected",
+        "failed: http_5xx (503 Service Unavailable)",
+        "deferred until 2026-03-01 12:07:00Z: one request per minute",
+        "not decided yet",
+    ):
+        assert any(line.endswith(outcome) for line in shown.splitlines())
+    assert shown.splitlines()[-1] == (
+        "Run 1 running: 1 of 4 batches, 1 failed, 1 deferred, 3 numbers in 2 requests. Begun"
+        " 2026-03-01 12:00:00Z by process 4711 on machine-1, not ended so far."
+    )
+    assert invoke("report").output.splitlines()[-1].split()[3:] == [
+        "running",
+        "1/4",
+        "2",
+        "3",
+        "2",
+        "-",
+    ]
+
+
+def test_a_long_run_shows_only_what_was_lost(invoke: Invoke, session: Session) -> None:
+    """A hundred thousand lines are no answer; JSON has them all."""
+    batches = [make_batch(number) for number in range(MOST_LINES + 1)]
+    run_id = begin(session)
+    order_batches(session, run_id=run_id, batches=batches)
+    save_results(
+        session,
+        run_id=run_id,
+        attempts=[make_attempt(number) for number in range(MOST_LINES + 1)],
+        outcomes=[*map(make_collected, batches[1:]), make_lost(batches[0])],
+        keep_numbers=True,
+    )
+    finish_run(session, run_id=run_id, ended_at=NOON, clock_us=None)
+    session.commit()
+
+    shown = invoke("report", "--run", "last").output
+    told = json.loads(invoke("report", "--run", "last", "-f", "json").stdout)
+
+    assert "201 batches: only what was lost is listed, 200 at most" in shown
+    assert [line.split()[0] for line in shown.splitlines() if line.startswith("w")] == ["w0"]
+    assert len(told["batches"]) == 201
+
+
+def test_a_long_run_that_lost_nothing_needs_no_table(invoke: Invoke, session: Session) -> None:
+    """Column heads over nothing say nothing."""
+    batches = [make_batch(number) for number in range(MOST_LINES + 1)]
+    record_run(session, batches, attempts=[make_attempt(number) for number in range(201)])
+    session.commit()
+
+    assert "outcome" not in invoke("report", "--run", "last").output
+
+
+def test_a_skipped_run_says_why_there_is_nothing() -> None:
+    """Zeros and a speed would be nonsense."""
+    assert total_line(summary(RunStatus.SKIPPED)) == (
+        "Run 7 skipped: another run of the same configuration was going on."
+    )
+
+
+def test_a_killed_run_has_no_duration(invoke: Invoke, session: Session) -> None:
+    """Nobody saw its end, and a made-up time would be a lie."""
+    run_id = begin(session)
+    order_batches(session, run_id=run_id, batches=[make_batch(0)])
+    finish_run(
+        session,
+        run_id=run_id,
+        ended_at=NOON,
+        clock_us=None,
+        status=RunStatus.INTERRUPTED,
+        rest=ErrorName.CANCELLED,
+    )
+    session.commit()
+
+    assert invoke("report", "--run", "1").output.splitlines()[-1] == (
+        "Run 1 interrupted: 0 of 1 batches, 1 cancelled, 0 numbers in 0 requests. Its end was not"
+        " seen, so nobody knows how long it took."
+    )
