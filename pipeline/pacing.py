@@ -8,6 +8,7 @@ processes obey one limit, and a process that dies takes at most one interval wit
 
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from math import ceil
 from typing import Literal
 
 # Requests are spaced a little wider than the rule says. The upstream counts when they arrive, and
@@ -27,8 +28,8 @@ class Rate:
 
     @property
     def interval(self) -> timedelta:
-        """Give the distance between two requests."""
-        return timedelta(seconds=self.period_seconds / self.requests * MARGIN)
+        """Give the distance between two requests, never rounded down."""
+        return timedelta(microseconds=ceil(self.period_seconds * 1e6 / self.requests * MARGIN))
 
     @property
     def tolerance(self) -> timedelta:
@@ -68,7 +69,10 @@ class Embargo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spent:
-    """How much of a quota is used in the period that is named, such as ``2026-11``."""
+    """How much of a quota is used in the period that is named, ``2026-11`` or ``2026-11-22``.
+
+    Names sort by time. One in the future counts as well: a clock that is put back grants nothing.
+    """
 
     period: str
     amount: int
@@ -109,12 +113,23 @@ def period_end(moment: datetime, period: Period) -> datetime:
     return (midnight.replace(day=1) + timedelta(days=32)).replace(day=1)
 
 
+def _period_begin(name: str) -> datetime:
+    return datetime.fromisoformat(f"{name}-01"[:10]).replace(tzinfo=UTC)
+
+
 def left(pace: Pace, quota: Quota, at: datetime) -> int:
     """Count what is left of *quota* at the moment *at*."""
     spent = pace.spent.get(quota.unit)
-    if spent is None or spent.period != period_name(at, quota.period):
+    if spent is None or spent.period < period_name(at, quota.period):
         return quota.amount
     return quota.amount - spent.amount
+
+
+def _renewal(pace: Pace, quota: Quota, at: datetime) -> datetime:
+    """Give the end of the period that *at* falls into, or of the one that is being spent."""
+    spent = pace.spent.get(quota.unit)
+    spent_from = at if spent is None else _period_begin(spent.period)
+    return period_end(max(at, spent_from), quota.period)
 
 
 def _cost(quota: Quota, bits: int) -> int:
@@ -133,7 +148,7 @@ def next_moment(pace: Pace, rules: Rules, *, now: datetime, bits: int) -> Moment
     for quota in rules.quotas:
         if left(pace, quota, moment.at) < _cost(quota, bits):
             why = f"quota: {quota.amount} {quota.unit} per {quota.period}"
-            moment = Moment(at=period_end(moment.at, quota.period), why=why)
+            moment = Moment(at=_renewal(pace, quota, moment.at), why=why)
     return moment
 
 
@@ -142,6 +157,8 @@ def take(pace: Pace, rules: Rules, *, at: datetime, bits: int) -> Pace:
     spent = dict(pace.spent)
     for quota in rules.quotas:
         used = quota.amount - left(pace, quota, at) + _cost(quota, bits)
-        spent[quota.unit] = Spent(period=period_name(at, quota.period), amount=used)
+        period, known = period_name(at, quota.period), pace.spent.get(quota.unit)
+        latest = period if known is None else max(period, known.period)
+        spent[quota.unit] = Spent(period=latest, amount=used)
     next_at = pace.next_at if rules.rate is None else at + rules.rate.interval
     return replace(pace, next_at=next_at, spent=spent)

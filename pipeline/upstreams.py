@@ -1,6 +1,7 @@
 """The enabled sources, made ready to be asked: adapter, order, manners and rules of each."""
 
 import hashlib
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from ssl import SSLContext
@@ -8,6 +9,7 @@ from urllib.parse import urlsplit
 
 from pipeline.errors import ConfigError
 from pipeline.fetching import Manners
+from pipeline.models import Batch, Fetch
 from pipeline.pacing import Rules
 from pipeline.plan import Order
 from pipeline.settings import Settings, SourceSettings
@@ -46,6 +48,8 @@ class Upstream:
 def _rules(settings: SourceSettings, kind: Kind) -> Rules:
     """Give the kind's rules where the file says nothing; a sandbox of our own has none to keep."""
     rules = NO_RULES if settings.is_sandbox else kind.rules
+    if (settings.in_flight or kind.in_flight) > 1:
+        rules = replace(rules, is_exclusive=False)
     if "rate" in settings.model_fields_set:
         rules = replace(rules, rate=settings.rate)
     if settings.quotas is not None:
@@ -57,6 +61,23 @@ def _key(settings: SourceSettings, url: str, secret: str | None) -> str:
     address = f"{settings.upstream}@{urlsplit(url).netloc.lower()}"
     account = hashlib.sha256((secret or "").encode()).hexdigest()[:8]
     return f"{address}#{account}" if secret else address
+
+
+def _max_numbers(source: Source, rules: Rules, low: int, high: int) -> int:
+    """Count the numbers that one request may bring: a quota in bits can be less than one request.
+
+    Merged or not, what costs more than the whole quota would be put off for ever.
+    """
+    most = source.max_numbers(low, high)
+
+    def cost_bits(n: int) -> int:
+        batch = Batch(number=0, source="", n=n, min=low, max=high)
+        return source.cost_bits(Fetch(number=0, batches=(batch,)))
+
+    for quota in rules.quotas:
+        if quota.unit == "bits":
+            most = bisect_right(range(1, most + 1), quota.amount, key=cost_bits)
+    return most
 
 
 def _make_upstream(
@@ -72,6 +93,7 @@ def _make_upstream(
     )
     low = kind.default_min if settings.min is None else settings.min
     high = kind.default_max if settings.max is None else settings.max
+    rules = _rules(settings, kind)
     attempt_seconds = settings.attempt_seconds or kind.attempt_seconds
     return Upstream(
         order=Order(
@@ -80,7 +102,7 @@ def _make_upstream(
             min=low,
             max=high,
             first=first,
-            max_numbers=source.max_numbers(low, high),
+            max_numbers=_max_numbers(source, rules, low, high),
             is_merged=kind.merge if settings.merge is None else settings.merge,
         ),
         source=source,
@@ -98,7 +120,7 @@ def _make_upstream(
         ),
         in_flight=settings.in_flight or kind.in_flight,
         key=_key(settings, url, secret),
-        rules=_rules(settings, kind),
+        rules=rules,
         is_remembered=not settings.is_sandbox,
         breaker=settings.breaker,
         retry_budget=settings.retry_budget,

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping
 from itertools import chain
-from urllib.parse import urlsplit
 
 from pipeline.settings.checks import is_loopback
 from pipeline.settings.complaints import Location
@@ -84,17 +83,7 @@ def find_in_source(source: SourceSettings) -> Iterator[Problem]:
 def find_in_use(
     collect: CollectSettings, sources: Mapping[str, SourceSettings]
 ) -> Iterator[tuple[Location, str]]:
-    """Find what keeps the enabled *sources* from being asked, each and together."""
-    first: dict[str, str] = {}  # upstream's address → the source that has it
+    """Find what keeps the enabled *sources* from being asked."""
     for name, source in sources.items():
         for key, problem in _about_use(source, collect.deadline_seconds):
             yield ("sources", name, key), problem
-        if source.is_sandbox or (source.url and is_loopback(source.url)):
-            continue
-        # Limits are kept per source: two of them would ask one upstream twice as often.
-        address = urlsplit(source.url).netloc.lower() if source.url else source.upstream
-        if first.setdefault(address, name) != name:
-            yield (
-                ("sources", name, "url"),
-                f"asks the same upstream as sources.{first[address]}; disable one",
-            )

@@ -10,7 +10,7 @@ from datetime import datetime
 from sqlalchemy import Table, delete, select, update
 from sqlmodel import Session
 
-from pipeline.pacing import Embargo, Moment, Pace, Rules, Spent, next_moment, take
+from pipeline.pacing import Embargo, Moment, Pace, Rules, Spent, next_moment, period_name, take
 from pipeline.store.tables import EMBARGOES, QUOTAS, UPSTREAMS
 
 
@@ -95,15 +95,18 @@ def save_failures(session: Session, *, upstream: str, failures: int) -> None:
     _save(session, UPSTREAMS, {"name": upstream}, failures=failures)
 
 
-def release(session: Session, *, upstream: str) -> Embargo | None:
+def release(session: Session, *, upstream: str, now: datetime) -> Embargo | None:
     """Forget the embargo, the next moment and the failures of *upstream*; tell the embargo.
 
-    What is spent of its quotas stays: that is a fact, not a precaution.
+    What is spent of its quotas stays: that is a fact, not a precaution. Unless it was spent in a
+    period that has not begun yet: that was a clock which went wrong.
     """
     embargo = find_pace(session, upstream=upstream).embargo
     connection = session.connection()
     connection.execute(delete(EMBARGOES).where(EMBARGOES.c.upstream == upstream))
     connection.execute(delete(UPSTREAMS).where(UPSTREAMS.c.name == upstream))
+    not_begun = QUOTAS.c.period > period_name(now, "day")
+    connection.execute(delete(QUOTAS).where(QUOTAS.c.upstream == upstream, not_begun))
     return embargo
 
 
