@@ -137,7 +137,7 @@ async def _resolve(host: str, port: int) -> list[str]:
 
 async def _connect_first(addresses: list[str], port: int) -> ByteStream:
     """Connect to the first address that answers, the next one joining in after a head start."""
-    winner: list[ByteStream] = []
+    winners: list[ByteStream] = []
     failures: list[OSError] = []
 
     async def connect(address: str, tried: anyio.Event) -> None:
@@ -147,7 +147,7 @@ async def _connect_first(addresses: list[str], port: int) -> ByteStream:
             cause = exc.__cause__
             failures.append(cause if isinstance(cause, OSError) else exc)
         else:
-            winner.append(stream)
+            winners.append(stream)
             tasks.cancel_scope.cancel()
         finally:
             tried.set()
@@ -159,11 +159,11 @@ async def _connect_first(addresses: list[str], port: int) -> ByteStream:
                 tasks.start_soon(connect, address, tried)
                 with anyio.move_on_after(HEAD_START_SECONDS):
                     await tried.wait()
-        if not winner:
+        if not winners:
             raise failures[0]
-        return winner.pop(0)
+        return winners.pop(0)
     finally:
-        for unused in winner:  # came second, or in the moment in which we were cancelled
+        for unused in winners:  # came second, or in the moment in which we were cancelled
             await anyio.aclose_forcefully(unused)
 
 
@@ -187,7 +187,10 @@ class TimedStream(httpcore.AsyncNetworkStream):
     def __init__(self, tcp: ByteStream, connection: "OneConnection") -> None:
         self._tcp = tcp
         self._stream = tcp  # or TLS on top of it
+        self._tls: ssl.SSLObject | None = None
         self._connection = connection
+        self._poll = select.poll()
+        self._poll.register(tcp.extra(SocketAttribute.raw_socket), select.POLLIN)
         self.begin_exchange()
 
     def begin_exchange(self) -> None:
@@ -235,7 +238,8 @@ class TimedStream(httpcore.AsyncNetworkStream):
                 ) from exc
             raise SourceError(ErrorName.RESET, "the server reset the connection") from exc
         except ssl.SSLError as exc:
-            raise _tls_error(exc) from exc
+            detail = f"after the handshake: {exc.reason or exc}"
+            raise SourceError(ErrorName.TLS, detail) from exc
         if clock.phase is Phase.FIRST_BYTE:
             clock.enter(Phase.BODY)
         self._count(data)
@@ -267,8 +271,9 @@ class TimedStream(httpcore.AsyncNetworkStream):
             with anyio.fail_after(timeout):
                 # Standard compatible: a missing goodbye mid-body must not pass for its end.
                 self._stream = await TLSStream.wrap(
-                    self._stream, ssl_context=ssl_context, hostname=server_hostname
+                    self._tcp, ssl_context=ssl_context, hostname=server_hostname
                 )
+                self._tls = self._stream.extra(TLSAttribute.ssl_object)
         except ssl.SSLError as exc:
             raise _tls_error(exc) from exc
         except TimeoutError as exc:
@@ -287,20 +292,16 @@ class TimedStream(httpcore.AsyncNetworkStream):
 
     def get_extra_info(self, info: str) -> object:
         """Tell httpcore, the only caller, whether an idle connection has something to read."""
-        return self._is_readable() if info == "is_readable" else None
+        return self._has_more() if info == "is_readable" else None
 
-    def _is_readable(self) -> bool:
-        poll = select.poll()
-        poll.register(self._tcp.extra(SocketAttribute.raw_socket), select.POLLIN)
-        return bool(poll.poll(0)) or self._holds_plaintext()
-
-    def _holds_plaintext(self) -> bool:
-        """Tell whether TLS has read more from the socket than it has given us."""
-        tls = self._stream.extra(TLSAttribute.ssl_object, None)
-        if tls is None:
+    def _has_more(self) -> bool:
+        """Tell whether the server has said something since, be it goodbye."""
+        if self._poll.poll(0):
+            return True
+        if self._tls is None:
             return False
         try:
-            tls.read(1)
+            self._tls.read(1)  # TLS may have taken more from the socket than it has given us
         except ssl.SSLError as exc:
             return not isinstance(exc, ssl.SSLWantReadError)
         return True

@@ -880,6 +880,7 @@ async def test_a_record_that_was_tampered_with_is_a_tls_error(tls: Tls) -> None:
         got = await ask_once(server.url, tls=tls.client)
 
     assert got.error == ("tls", "first_byte")
+    assert got.detail.startswith("after the handshake: ")
 
 
 async def test_a_body_that_is_too_large_is_so_under_tls(tls: Tls) -> None:
