@@ -125,11 +125,15 @@ def left(pace: Pace, quota: Quota, at: datetime) -> int:
     return quota.amount - spent.amount
 
 
-def _renewal(pace: Pace, quota: Quota, at: datetime) -> datetime:
-    """Give the end of the period that *at* falls into, or of the one that is being spent."""
+def _earliest(pace: Pace, quota: Quota, at: datetime, cost: int) -> datetime:
+    """Give the first moment from *at* on whose period has enough left.
+
+    Once a period is being spent, nobody goes in an earlier one: that was used up.
+    """
     spent = pace.spent.get(quota.unit)
-    spent_from = at if spent is None else _period_begin(spent.period)
-    return period_end(max(at, spent_from), quota.period)
+    if spent is not None:
+        at = max(at, _period_begin(spent.period))
+    return at if left(pace, quota, at) >= cost else period_end(at, quota.period)
 
 
 def _cost(quota: Quota, bits: int) -> int:
@@ -146,9 +150,10 @@ def next_moment(pace: Pace, rules: Rules, *, now: datetime, bits: int) -> Moment
     if pace.embargo is not None and pace.embargo.until > moment.at:
         moment = Moment(at=pace.embargo.until, why=pace.embargo.why)
     for quota in rules.quotas:
-        if left(pace, quota, moment.at) < _cost(quota, bits):
+        earliest = _earliest(pace, quota, moment.at, _cost(quota, bits))
+        if earliest > moment.at:
             why = f"quota: {quota.amount} {quota.unit} per {quota.period}"
-            moment = Moment(at=_renewal(pace, quota, moment.at), why=why)
+            moment = Moment(at=earliest, why=why)
     return moment
 
 
@@ -157,8 +162,6 @@ def take(pace: Pace, rules: Rules, *, at: datetime, bits: int) -> Pace:
     spent = dict(pace.spent)
     for quota in rules.quotas:
         used = quota.amount - left(pace, quota, at) + _cost(quota, bits)
-        period, known = period_name(at, quota.period), pace.spent.get(quota.unit)
-        latest = period if known is None else max(period, known.period)
-        spent[quota.unit] = Spent(period=latest, amount=used)
+        spent[quota.unit] = Spent(period=period_name(at, quota.period), amount=used)
     next_at = pace.next_at if rules.rate is None else at + rules.rate.interval
     return replace(pace, next_at=next_at, spent=spent)
