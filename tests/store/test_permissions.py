@@ -1,0 +1,237 @@
+"""What is remembered of upstreams, on a real file, and taken by many at once."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from itertools import chain, pairwise
+
+import pytest
+
+from pipeline.pacing import Embargo, Moment, Pace, Quota, Rate, Rules, Spent
+from pipeline.store.db import Store, open_store
+from pipeline.store.permissions import (
+    embargoes_of,
+    failures_of,
+    find_pace,
+    lay_embargo,
+    release,
+    save_failures,
+    take_permission,
+)
+from tests.store.makers import NOON
+
+DICE, OTHER = "randomnumberapi@h.example", "randomnumberapi@other.example"
+PER_SECOND = Rules(rate=Rate(requests=1, period_seconds=1))
+INTERVAL = timedelta(seconds=1.06)
+PER_DAY = Quota(unit="requests", amount=3, period="day")
+BITS = Quota(unit="bits", amount=10, period="month")
+QUOTAS = Rules(quotas=(PER_DAY, BITS))
+FOR_EVER = datetime(9999, 1, 1, tzinfo=UTC)
+
+
+def still(moment: datetime = NOON) -> Callable[[], datetime]:
+    """Make a clock that stands."""
+    return lambda: moment
+
+
+def permit(
+    store: Store, rules: Rules = PER_SECOND, *, latest: datetime = FOR_EVER, bits: int = 0
+) -> Moment:
+    """Take one permission at noon, in a transaction of its own."""
+    with store.write() as session:
+        return take_permission(
+            session, upstream=DICE, rules=rules, clock=still(), latest=latest, bits=bits
+        )
+
+
+def pace_of(store: Store, upstream: str = DICE) -> Pace:
+    """Look up what is known."""
+    with store.read() as session:
+        return find_pace(session, upstream=upstream)
+
+
+def forbid(store: Store, minutes: int, why: str = "Retry-After: 60", upstream: str = DICE) -> None:
+    """Lay an embargo of so many minutes from noon."""
+    embargo = Embargo(until=NOON + timedelta(minutes=minutes), why=why)
+    with store.write() as session:
+        lay_embargo(session, upstream=upstream, source="dice", embargo=embargo, said_at=NOON)
+
+
+def test_an_unknown_upstream_was_never_asked(store: Store) -> None:
+    """The first run of all needs no set-up."""
+    assert pace_of(store) == Pace()
+
+
+def test_each_permission_is_a_moment_of_its_own(store: Store) -> None:
+    """All ask at noon; the rate spreads them out."""
+    moments = [permit(store).at for _ in range(4)]
+
+    assert moments == [NOON + nth * INTERVAL for nth in range(4)]
+    assert pace_of(store).next_at == NOON + 4 * INTERVAL
+
+
+def test_many_connections_at_once_never_share_a_moment(store: Store, url: str) -> None:
+    """Processes do not see each other; the transaction is all that stands between them."""
+    rules, clock = PER_SECOND, lambda: datetime.now(UTC)
+
+    def take_some(_: int) -> list[datetime]:
+        with open_store(url, busy_seconds=9, for_writing=True) as mine:
+            taken = []
+            for _ in range(10):
+                with mine.write() as session:
+                    moment = take_permission(
+                        session, upstream=DICE, rules=rules, clock=clock, latest=FOR_EVER, bits=0
+                    )
+                taken.append(moment.at)
+            return taken
+
+    with ThreadPoolExecutor(4) as threads:
+        moments = sorted(chain.from_iterable(threads.map(take_some, range(4))))
+
+    assert len(moments) == 40
+    assert {after - before for before, after in pairwise(moments)} == {INTERVAL}
+    assert pace_of(store).next_at == moments[-1] + INTERVAL
+
+
+def test_a_moment_that_is_too_late_is_told_and_not_taken(store: Store) -> None:
+    """A run that gives up must not make the others wait longer."""
+    permit(store)
+
+    told = permit(store, latest=NOON)
+
+    assert (told.at, told.why) == (NOON + INTERVAL, "rate: 1 per 1 s")
+    assert permit(store).at == NOON + INTERVAL
+
+
+def test_the_clock_is_read_when_it_is_our_turn(store: Store, url: str) -> None:
+    """Who waited for the others' transactions would take a moment that has passed."""
+    with (
+        open_store(url, busy_seconds=9, for_writing=True) as other,
+        ThreadPoolExecutor(1) as thread,
+    ):
+        with other.write() as session:
+            session.connection()
+            waiting = thread.submit(_take_now, url)
+            released_at = datetime.now(UTC)
+        moment = waiting.result()
+
+    assert moment.at >= released_at
+    assert pace_of(store).next_at == moment.at + INTERVAL
+
+
+def _take_now(url: str) -> Moment:
+    with open_store(url, busy_seconds=9, for_writing=True) as mine, mine.write() as session:
+        return take_permission(
+            session,
+            upstream=DICE,
+            rules=PER_SECOND,
+            clock=lambda: datetime.now(UTC),
+            latest=FOR_EVER,
+            bits=0,
+        )
+
+
+def test_quotas_are_counted_by_unit_and_renewed(store: Store) -> None:
+    """Bits and requests are two allowances; what is spent is on disk."""
+    for _ in range(3):
+        assert permit(store, QUOTAS, bits=3).at == NOON
+
+    refused = permit(store, QUOTAS, latest=NOON, bits=1)
+
+    assert refused.why == "quota: 3 requests per day"
+    assert pace_of(store).spent == {
+        "requests": Spent(period="2026-03-01", amount=3),
+        "bits": Spent(period="2026-03", amount=9),
+    }
+    assert permit(store, QUOTAS, bits=1).at == datetime(2026, 3, 2, tzinfo=UTC)
+    assert pace_of(store).spent == {
+        "requests": Spent(period="2026-03-02", amount=1),
+        "bits": Spent(period="2026-03", amount=10),
+    }
+    assert pace_of(store).next_at is None
+
+
+def test_upstreams_do_not_count_for_each_other(store: Store) -> None:
+    """One address under embargo, or one account used up, is no word about another."""
+    permit(store, QUOTAS, bits=10)
+    forbid(store, 60)
+
+    assert pace_of(store, OTHER) == Pace()
+    with store.read() as session:
+        assert embargoes_of(session, upstreams=[OTHER]) == {}
+
+
+def test_an_embargo_is_never_shortened(store: Store) -> None:
+    """Answers come in any order; the longest wait that anybody was asked for holds."""
+    forbid(store, 60, "long")
+    forbid(store, 5, "short")
+    assert pace_of(store).embargo == Embargo(until=NOON + timedelta(minutes=60), why="long")
+
+    forbid(store, 61, "longer")
+    assert pace_of(store).embargo == Embargo(until=NOON + timedelta(minutes=61), why="longer")
+    moment = permit(store)
+    assert (moment.at, moment.why) == (NOON + timedelta(minutes=61), "longer")
+
+
+@pytest.mark.parametrize("until", [datetime(3025, 6, 1, tzinfo=UTC), FOR_EVER])
+def test_an_absurd_embargo_is_kept_as_it_is(store: Store, until: datetime) -> None:
+    """Somebody asked for a thousand years: the owner is to see that, and lift it by hand."""
+    with store.write() as session:
+        embargo = Embargo(until=until, why="Retry-After: 1000000000000")
+        lay_embargo(session, upstream=DICE, source="dice", embargo=embargo, said_at=NOON)
+
+    assert pace_of(store).embargo == embargo
+    assert permit(store, QUOTAS, latest=NOON).at == until
+
+
+def test_failures_are_told_only_of_those_that_fail(store: Store) -> None:
+    """A run asks about all its upstreams at once; most are well."""
+    with store.write() as session:
+        save_failures(session, upstream=DICE, failures=5)
+        save_failures(session, upstream=OTHER, failures=7)
+        save_failures(session, upstream=OTHER, failures=0)
+
+        assert failures_of(session, upstreams=[DICE, OTHER, "never asked"]) == {DICE: 5}
+
+
+def test_failures_and_the_next_moment_do_not_overwrite_each_other(store: Store) -> None:
+    """They share a row."""
+    permit(store)
+    with store.write() as session:
+        save_failures(session, upstream=DICE, failures=5)
+    permit(store)
+
+    assert pace_of(store).next_at == NOON + 2 * INTERVAL
+    with store.read() as session:
+        assert failures_of(session, upstreams=[DICE]) == {DICE: 5}
+
+
+def test_release_forgets_precautions_and_keeps_facts(store: Store) -> None:
+    """The embargo, the moment and the failures go; what was spent was spent. Nobody else's."""
+    permit(store, Rules(rate=PER_SECOND.rate, quotas=(PER_DAY,)))
+    forbid(store, 60)
+    forbid(store, 60, upstream=OTHER)
+    with store.write() as session:
+        save_failures(session, upstream=DICE, failures=5)
+
+        lifted = release(session, upstream=DICE, now=NOON)
+
+        assert lifted == Embargo(until=NOON + timedelta(minutes=60), why="Retry-After: 60")
+        assert failures_of(session, upstreams=[DICE]) == {}
+        assert release(session, upstream=DICE, now=NOON) is None
+    assert pace_of(store) == Pace(spent={"requests": Spent(period="2026-03-01", amount=1)})
+    assert pace_of(store, OTHER).embargo is not None
+
+
+@pytest.mark.parametrize(
+    ("now", "is_kept"), [(NOON, True), (NOON - timedelta(days=1), False), (FOR_EVER, True)]
+)
+def test_release_forgets_what_a_wrong_clock_spent(
+    store: Store, now: datetime, is_kept: bool
+) -> None:
+    """Or a machine that once woke up in 2099 would not ask again in its owner's lifetime."""
+    permit(store, Rules(quotas=(PER_DAY,)))
+    with store.write() as session:
+        release(session, upstream=DICE, now=now)
+
+    assert bool(pace_of(store).spent) is is_kept
