@@ -298,11 +298,11 @@ async def test_what_stays_so_is_not_asked_about_again(
     assert errors(await carry_out(api(sandbox, fault))) == [error]
 
 
-async def test_the_attempts_own_limit_is_not_asked_about_again(sandbox: Sandbox) -> None:
+async def test_an_answer_that_is_too_slow_is_not_asked_for_again(sandbox: Sandbox) -> None:
     """It took all the time that it was given; three times that would starve the run."""
     manners = replace(MANNERS, limits=QUICK_IN_ALL)
 
-    assert errors(await carry_out(api(sandbox, "stall"), manners)) == ["deadline"]
+    assert errors(await carry_out(api(sandbox, "slow_body=0.02"), manners)) == ["deadline"]
 
 
 async def test_a_flapping_upstream_serves_in_the_end(sandbox: Sandbox) -> None:

@@ -9,13 +9,22 @@ import anyio
 import httpcore2 as httpcore
 import httpx2 as httpx
 
-from pipeline.errors import ConfigError, ErrorName, SourceError
+from pipeline.errors import ConfigError, ErrorName, Phase, SourceError
 from pipeline.models import Evidence
 from pipeline.sanitize import one_line, redact_cut, redact_text
 from pipeline.sources.base import Answer
 from pipeline.sources.wire import OneConnection, PhaseClock
 
 MAX_EVIDENCE_HEADERS = 64
+
+# What it means that an attempt's time was up in a phase; in any other its answer was too slow.
+TOO_LATE = {
+    Phase.DNS: ErrorName.DNS,
+    Phase.CONNECT: ErrorName.CONNECT_TIMEOUT,
+    Phase.TLS: ErrorName.CONNECT_TIMEOUT,
+    Phase.SEND: ErrorName.WRITE_TIMEOUT,
+    Phase.FIRST_BYTE: ErrorName.READ_TIMEOUT,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +42,13 @@ class Limits:
     read_seconds: float
     attempt_seconds: float
     max_bytes: int
+
+    def timeout(self) -> httpx.Timeout:
+        """Give what the connection has to keep; the limit of the whole attempt is kept here."""
+        is_limited = self.read_seconds < self.attempt_seconds
+        return httpx.Timeout(
+            self.read_seconds if is_limited else None, connect=self.connect_seconds
+        )
 
 
 @dataclass(slots=True)
@@ -86,7 +102,6 @@ class Client:
     def __init__(self, connection: OneConnection, limits: Limits) -> None:
         self._connection = connection
         self._limits = limits
-        self._timeout = httpx.Timeout(limits.read_seconds, connect=limits.connect_seconds).as_dict()
 
     async def fetch_answer(self, request: httpx.Request, exchange: Exchange) -> Answer:
         """Send *request* and read the whole answer; *exchange* keeps what is known meanwhile.
@@ -100,7 +115,10 @@ class Client:
             with anyio.fail_after(seconds):
                 return await self._exchange(request, exchange)
         except TimeoutError as exc:
-            raise SourceError(ErrorName.DEADLINE, f"no whole answer within {seconds:g} s") from exc
+            error = TOO_LATE.get(exchange.clock.phase, ErrorName.DEADLINE)
+            detail = f"no whole answer within {seconds:g} s"
+            # Not again: it took all the time that it was given, and would starve the run.
+            raise SourceError(error, detail, may_retry=False) from exc
         except httpcore.RemoteProtocolError as exc:
             is_cut = self._connection.saw_eof
             error = ErrorName.INCOMPLETE if is_cut else ErrorName.PROTOCOL
@@ -109,7 +127,6 @@ class Client:
             exchange.is_reused = self._connection.is_reused
 
     async def _exchange(self, request: httpx.Request, exchange: Exchange) -> Answer:
-        request.extensions["timeout"] = self._timeout
         response = await self._connection.handle_async_request(request)
         try:
             exchange.status, exchange.headers = response.status_code, response.headers
@@ -148,5 +165,5 @@ async def open_client(
     happen here, as redirects, cookies, proxies and passwords of the environment, and log lines
     with whole URLs.
     """
-    async with OneConnection(ssl_context) as connection:
+    async with OneConnection(limits.timeout(), ssl_context) as connection:
         yield Client(connection, limits)

@@ -12,7 +12,7 @@ import socket
 import ssl
 import threading
 from collections.abc import AsyncIterator, Iterable
-from contextlib import aclosing, suppress
+from contextlib import AbstractContextManager, aclosing, nullcontext, suppress
 from ipaddress import ip_address
 from math import inf
 from time import perf_counter_ns
@@ -181,6 +181,11 @@ def _tls_error(exc: ssl.SSLError) -> SourceError:
     return SourceError(ErrorName.TLS, f"handshake: {exc.reason or exc}")
 
 
+def _within(seconds: float | None) -> AbstractContextManager[object]:
+    """Limit a block to *seconds*; a limit that the whole attempt has anyway is not set twice."""
+    return nullcontext() if seconds is None else anyio.fail_after(seconds)
+
+
 class TimedStream(httpcore.AsyncNetworkStream):
     """A byte stream that moves the phase clock and knows how much of an answer has come."""
 
@@ -224,7 +229,7 @@ class TimedStream(httpcore.AsyncNetworkStream):
         if clock.phase is Phase.SEND:
             clock.enter(Phase.FIRST_BYTE)
         try:
-            with anyio.fail_after(timeout):
+            with _within(timeout):
                 data = await self._stream.receive(READ_BYTES)
         except TimeoutError as exc:
             raise SourceError(ErrorName.READ_TIMEOUT, f"no byte for {timeout:g} s") from exc
@@ -251,7 +256,7 @@ class TimedStream(httpcore.AsyncNetworkStream):
             return
         self._connection.clock.enter(Phase.SEND)
         try:
-            with anyio.fail_after(timeout):
+            with _within(timeout):
                 await self._stream.send(buffer)
         except TimeoutError as exc:
             raise SourceError(ErrorName.WRITE_TIMEOUT, f"not sent within {timeout:g} s") from exc
@@ -372,7 +377,8 @@ class OneConnection(httpx.AsyncBaseTransport):
         saw_eof: whether the server closed the connection during the last request.
     """
 
-    def __init__(self, ssl_context: ssl.SSLContext | None = None) -> None:
+    def __init__(self, timeout: httpx.Timeout, ssl_context: ssl.SSLContext | None = None) -> None:
+        self._timeout = timeout.as_dict()
         self.clock = PhaseClock()
         self.is_reused = False
         self.saw_eof = False
@@ -397,7 +403,7 @@ class OneConnection(httpx.AsyncBaseTransport):
                     url=url,
                     headers=request.headers.raw,
                     content=request.stream,
-                    extensions=request.extensions,
+                    extensions={"timeout": self._timeout},
                 )
             )
         except BaseException:

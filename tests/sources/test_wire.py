@@ -835,7 +835,7 @@ async def test_a_handshake_that_is_given_up_hangs_up(tls: Tls) -> None:
         async with open_client(QUICK_IN_ALL, tls.client) as client:
             got = await ask(client, url)
 
-            assert got.error == ("deadline", "tls")
+            assert got.error == ("connect_timeout", "tls")
             assert await happens(lambda: server.gone == 1)
 
 
@@ -920,7 +920,10 @@ async def test_a_surplus_answer_hidden_in_tls_serves_nobody(tls: Tls) -> None:
 
 async def test_nothing_but_a_question_about_reading_is_answered() -> None:
     """The library asks its streams for what ours does not tell."""
-    async with raw_server(Visit.until_gone) as server, OneConnection() as connection:
+    async with (
+        raw_server(Visit.until_gone) as server,
+        OneConnection(httpx.Timeout(5.0)) as connection,
+    ):
         stream = connection.take(await anyio.connect_tcp("127.0.0.1", server.port))
         assert isinstance(stream, httpcore.AsyncNetworkStream)
 
@@ -932,7 +935,9 @@ async def test_nothing_but_a_question_about_reading_is_answered() -> None:
 
 async def test_it_is_a_transport_for_any_httpx_client(sandbox: Sandbox) -> None:
     """So it can be tried on its own."""
-    async with httpx.AsyncClient(transport=OneConnection(), trust_env=False) as client:
+    async with httpx.AsyncClient(
+        transport=OneConnection(httpx.Timeout(5.0)), trust_env=False
+    ) as client:
         seen = await client.get(url_of(sandbox))
 
     assert seen.json()["success"] is True
