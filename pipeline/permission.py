@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from time import monotonic
 
 import anyio
 
@@ -20,11 +21,32 @@ from pipeline.store import permissions
 from pipeline.store.db import Store
 
 LOOK_AGAIN_SECONDS = 0.02  # how often a taken place is tried again: flock cannot be awaited
+GIVE_UP_SECONDS = 0.2  # before the deadline: who still has no place then says so, and is not cut
+HEARSAY_SECONDS = 1.0  # how long what other processes were told may be news to this one
 FAR = timedelta(days=365_000)  # datetime ends in the year 9999; a hint may reach further
 
 
 def _now() -> datetime:
     return datetime.now(UTC)
+
+
+def _latest(give_up_at: float) -> datetime:
+    return _now() + timedelta(seconds=_seconds_until(give_up_at))
+
+
+def _seconds_until(moment: float) -> float:
+    """Count the seconds until *moment* on the event loop's clock."""
+    return moment - anyio.current_time()
+
+
+def _engaged(give_up_at: float) -> Moment:
+    why = "one request in flight: another process is asking"
+    return Moment(at=_latest(give_up_at), why=why)
+
+
+def _is_failure(error: ErrorName) -> bool:
+    # The limit of an attempt is ours, but it was the upstream that did not keep to it.
+    return error is ErrorName.DEADLINE or ERRORS[error].whose in (Whose.PATH, Whose.UPSTREAM)
 
 
 class Breaker:
@@ -57,10 +79,10 @@ class Breaker:
 
     def note(self, error: ErrorName | None) -> bool:
         """Take in how an attempt ended, and tell whether that changed what is to be remembered."""
-        if error in (ErrorName.CANCELLED, ErrorName.DEADLINE, ErrorName.INTERNAL):
+        if error in (ErrorName.CANCELLED, ErrorName.INTERNAL):
             return False
         was_broken = self.is_open or self._must_probe
-        if error is not None and ERRORS[error].whose in (Whose.PATH, Whose.UPSTREAM):
+        if error is not None and _is_failure(error):
             self.failures += 1
             self.last_error = error
         else:
@@ -91,6 +113,7 @@ class Gate:
         self._pace = pace
         self._store = store
         self._place_path = place_path if rules.is_exclusive else None
+        self._heard_at = monotonic()
 
     @asynccontextmanager
     async def permission(self, bits: int, give_up_at: float) -> AsyncIterator[Moment | None]:
@@ -98,72 +121,93 @@ class Gate:
 
         If it may only go after *give_up_at* (on the event loop's clock), give the moment at once.
         """
-        async with self._place():
-            yield await self._wait(bits, give_up_at)
+        async with self._place(give_up_at) as is_ours:
+            yield await self._wait(bits, give_up_at) if is_ours else _engaged(give_up_at)
 
     @asynccontextmanager
-    async def _place(self) -> AsyncIterator[None]:
+    async def _place(self, give_up_at: float) -> AsyncIterator[bool]:
+        """Take the only place, and tell whether it could be had in time."""
         if self._place_path is None:
-            yield
+            yield True
             return
         with place(self._place_path) as is_taken:
-            while not is_taken():  # noqa: ASYNC110 - the kernel tells nobody when a lock gets free
-                await anyio.sleep(LOOK_AGAIN_SECONDS)
-            yield
+            is_ours = is_taken()
+            while not is_ours and _seconds_until(give_up_at) > GIVE_UP_SECONDS:
+                await anyio.sleep(LOOK_AGAIN_SECONDS)  # the kernel tells nobody of a free lock
+                is_ours = is_taken()
+            yield is_ours
 
     async def _wait(self, bits: int, give_up_at: float) -> Moment | None:
+        rules, ahead = self.rules, timedelta(0)
         while True:
-            latest = _now() + timedelta(seconds=give_up_at - anyio.current_time())
-            moment = await self._take(bits, latest)
+            latest = _latest(give_up_at)
+            moment = await self._take(rules, bits, latest, ahead)
             if moment.at > latest:
                 return moment
             await anyio.sleep(max(0.0, (moment.at - _now()).total_seconds()))
-            if self._is_still_good(moment):
+            is_forbidden = await self._is_forbidden()
+            late = _now() - moment.at
+            if not is_forbidden and not self._is_too_late(late):
                 return None
+            # Once more, and what is counted is not counted again. Where it takes long to come back
+            # with a moment (a slow disk), ask for one that is far enough ahead, or all would pass.
+            rules, ahead = replace(rules, quotas=()), max(2 * late, timedelta(0))
 
-    def _is_still_good(self, moment: Moment) -> bool:
-        """Look again after the wait: an embargo may have come, or a busy machine woke us too late.
+    def _is_too_late(self, late: timedelta) -> bool:
+        """Tell whether a request would crowd the window of those that go in time."""
+        return self.rules.rate is not None and late > self.rules.rate.tolerance
 
-        A request that goes late would crowd the window of those that go in time.
-        """
-        now = _now()
-        embargo, rate = self._pace.embargo, self.rules.rate
-        if embargo is not None and embargo.until > now:
-            return False
-        return rate is None or now - moment.at <= rate.tolerance
+    async def _is_forbidden(self) -> bool:
+        """Look whether an embargo came during the wait, here or in another process."""
+        if self._store is not None and monotonic() - self._heard_at > HEARSAY_SECONDS:
+            self._heard_at = monotonic()
+            self._learn(await self._store.in_thread(self._find_embargo, self._store))
+        return self._pace.embargo is not None and self._pace.embargo.until > _now()
 
-    async def _take(self, bits: int, latest: datetime) -> Moment:
+    def _find_embargo(self, store: Store) -> Embargo | None:
+        with store.read() as session:
+            found = permissions.embargoes_of(session, upstreams=[self.upstream])
+        return found.get(self.upstream)
+
+    def _learn(self, embargo: Embargo | None) -> None:
+        known = self._pace.embargo
+        if embargo is not None and (known is None or known.until < embargo.until):
+            self._pace = replace(self._pace, embargo=embargo)
+
+    async def _take(self, rules: Rules, bits: int, latest: datetime, ahead: timedelta) -> Moment:
+        def clock() -> datetime:
+            return _now() + ahead
+
         is_kept = self.rules.rate is not None or self.rules.quotas
         if self._store is not None and is_kept:
             return await self._store.commit(
                 permissions.take_permission,
                 upstream=self.upstream,
-                rules=self.rules,
-                clock=_now,
+                rules=rules,
+                clock=clock,
                 latest=latest,
                 bits=bits,
             )
-        moment = next_moment(self._pace, self.rules, now=_now(), bits=bits)
+        moment = next_moment(self._pace, rules, now=clock(), bits=bits)
         if moment.at <= latest:
-            self._pace = take(self._pace, self.rules, at=moment.at, bits=bits)
+            self._pace = take(self._pace, rules, at=moment.at, bits=bits)
         return moment
 
     async def heed(self, hint: Hint, source: str) -> None:
-        """Remember what an answer said, for this run and all that follow."""
+        """Remember what an answer said, for this run and all that follow, even if it is stopped."""
         said_at = _now()
-        until = said_at + min(timedelta(seconds=min(hint.wait_seconds, FAR.total_seconds())), FAR)
-        embargo = Embargo(until=until, why=hint.why)
-        known = self._pace.embargo
-        if known is None or known.until < until:
-            self._pace = replace(self._pace, embargo=embargo)
+        wait_seconds = min(hint.wait_seconds, FAR.total_seconds())
+        embargo = Embargo(until=said_at + timedelta(seconds=wait_seconds), why=hint.why)
+        self._learn(embargo)
         if self._store is not None:
-            await self._store.commit(
-                permissions.lay_embargo,
-                upstream=self.upstream,
-                source=source,
-                embargo=embargo,
-                said_at=said_at,
-            )
+            with anyio.CancelScope(shield=True):
+                await self._store.commit(
+                    permissions.lay_embargo,
+                    upstream=self.upstream,
+                    source=source,
+                    embargo=embargo,
+                    said_at=said_at,
+                )
 
     async def note(self, error: ErrorName | None) -> None:
         """Take in how an attempt ended; the upstream's health outlives the run."""
