@@ -27,6 +27,7 @@ def make_app() -> "Typer":
     import pipeline
     from pipeline.cli.audit import audit_app
     from pipeline.cli.collect import collect
+    from pipeline.cli.db import db_app
     from pipeline.cli.plan import plan
     from pipeline.cli.report import report
     from pipeline.cli.sandbox import sandbox
@@ -60,6 +61,7 @@ def make_app() -> "Typer":
     app.command()(report)
     app.add_typer(audit_app, name="audit")
     app.add_typer(sources_app, name="sources")
+    app.add_typer(db_app, name="db")
     app.command(short_help="Serve imitations of the upstreams on this machine.")(sandbox)
     return app
 
@@ -97,7 +99,6 @@ def main() -> NoReturn:
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr] # a TextIOWrapper unless replaced by a test
 
     from pipeline.cli.boundary import output_failed
-    from pipeline.cli.render import OutputError, flush
 
     code: object = None
     try:
@@ -106,15 +107,11 @@ def main() -> NoReturn:
         code = leaving.code
     except OSError as exc:  # help and usage are written outside of the commands
         code = output_failed(exc)
-    try:
-        flush()
-    except OutputError as exc:
-        code = output_failed(exc.reason)
     _leave(code)
 
 
 def _leave(code: object) -> NoReturn:
-    """End the process here and now.
+    """End the process here and now; what it had to say has been flushed.
 
     Python would first wait for threads, so that a hung name resolution outlasts every deadline,
     and then take a thousand modules apart for a tenth of a second.

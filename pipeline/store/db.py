@@ -238,6 +238,18 @@ def connect_to_migrate(url: str) -> Iterator[Connection]:
         yield connection
 
 
+def back_up(url: str, target: Path, *, busy_seconds: float) -> None:
+    """Copy the SQLite database at *url* to *target*, even while a run writes to it.
+
+    Raises:
+        StoreError: it is not there, damaged or not ours, or *target* cannot be written.
+    """
+    place = _Place.of(url, busy_seconds)
+    with open_store(url, busy_seconds=busy_seconds, for_writing=False), place.errors():
+        if place.path is not None:
+            sqlite.back_up(place.path, target)
+
+
 def _find_state(place: _Place) -> SchemaState:
     if place.path:
         sqlite.check_file(place.path)
