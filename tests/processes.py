@@ -72,20 +72,27 @@ def _text(data: bytes | None) -> str:
 
 
 class Home:
-    """A user's home folder: its own configuration, database and environment."""
+    """A user's home folder: its own configuration, database and environment.
 
-    def __init__(self, folder: Path) -> None:
+    *is_measured*: whether coverage looks into its processes, which makes them slow.
+    """
+
+    def __init__(self, folder: Path, *, is_measured: bool) -> None:
         self.folder = folder
         self.config = folder / "config.toml"
         self.database = folder / "data" / "pipeline" / "pipeline.db"
+        self._measuring = {
+            key: value
+            for key, value in os.environ.items()
+            if is_measured and key.startswith("COVERAGE_")
+        }
         self._started: list[subprocess.Popen[bytes]] = []
         folder.mkdir(parents=True, exist_ok=True)
 
     @property
     def environment(self) -> dict[str, str]:
-        """Give an environment that leads nowhere else; coverage measures the process as well."""
-        measured = {key: value for key, value in os.environ.items() if key.startswith("COVERAGE_")}
-        return measured | {
+        """Give an environment that leads nowhere else."""
+        return self._measuring | {
             "PATH": "/usr/bin:/bin",
             "HOME": str(self.folder),
             "XDG_DATA_HOME": str(self.folder / "data"),
@@ -144,9 +151,11 @@ class Home:
 
 
 @contextmanager
-def homes(folder: Path, names: Sequence[str]) -> Iterator[dict[str, Home]]:
+def homes(
+    folder: Path, names: Sequence[str], *, is_measured: bool = False
+) -> Iterator[dict[str, Home]]:
     """Give a home for each of *names*, so that their commands can run at the same time."""
-    made = {name: Home(folder / name) for name in names}
+    made = {name: Home(folder / name, is_measured=is_measured) for name in names}
     try:
         yield made
     finally:

@@ -22,6 +22,7 @@ from pipeline.models import RunStatus
 if TYPE_CHECKING:
     from pipeline import collect as core
     from pipeline.recorder import Progress as SoFar
+    from pipeline.settings import StoreSettings
 
 
 class OverlapChoice(StrEnum):
@@ -116,6 +117,23 @@ def _verdict_line(collected: "core.Collected") -> str:
     return "; ".join(parts)
 
 
+def _tell(collected: "core.Collected", store: "StoreSettings", shown: Format | None) -> int:
+    """Show the run on stdout, say on stderr what went wrong, and give the exit code."""
+    from pipeline.cli.report import show_run
+
+    code = _exit_code(collected)
+    try:
+        if shown is not None:
+            show_run(store, str(collected.summary.id), shown)
+            flush()
+    except (OutputError, StoreError):
+        complain(_verdict_line(collected))  # for whoever sees the other line: all is on disk
+        raise
+    if code != ExitCode.OK:
+        complain(_verdict_line(collected))
+    return code
+
+
 def collect(
     config: ConfigOption = None,
     source: SourcesOption = None,
@@ -150,7 +168,6 @@ def collect(
     """
     with error_boundary():
         from pipeline import collect as core
-        from pipeline.cli.report import show_run
         from pipeline.settings import load_settings, with_overrides
 
         settings = with_overrides(
@@ -167,14 +184,5 @@ def collect(
                 on_progress=on_progress,
                 overlap=core.Overlap(overlap),
             )
-        code = _exit_code(collected)
-        try:
-            if shown is not None:
-                show_run(settings.store, str(collected.summary.id), shown)
-                flush()
-        except (OutputError, StoreError):
-            complain(_verdict_line(collected))  # for whoever sees the other line: all is on disk
-            raise
-        if code != ExitCode.OK:
-            complain(_verdict_line(collected))
+        code = _tell(collected, settings.store, shown)
     raise typer.Exit(code)

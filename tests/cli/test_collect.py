@@ -2,6 +2,7 @@
 
 import json
 import os
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -206,3 +207,51 @@ def test_progress_is_for_terminals_only(capsys: pytest.CaptureFixture[str], is_s
         show(Progress(ordered=2, collected=1))
 
     assert capsys.readouterr() == ("", "")
+
+
+class _Terminal(StringIO):
+    """A stream that somebody looks at."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def look_at_stderr(monkeypatch: pytest.MonkeyPatch, term: str = "xterm") -> StringIO:
+    """Let stderr be a terminal from here on."""
+    stderr = _Terminal()
+    monkeypatch.setenv("TERM", term)
+    monkeypatch.setattr("sys.stderr", stderr)
+    return stderr
+
+
+def test_progress_counts_what_is_lost_as_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or the bar would never come to its end."""
+    terminal = look_at_stderr(monkeypatch)
+
+    with _progress_bar(is_shown=True) as show:
+        show(Progress(ordered=4, collected=1))
+        show(Progress(ordered=4, collected=1, lost=3))
+
+    assert "4/4" in terminal.getvalue()
+    assert "3 lost" in terminal.getvalue()
+    assert terminal.getvalue().endswith("\x1b[2K")
+
+
+def test_the_cursor_is_left_alone_until_a_run_has_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before that a signal kills at once, and nobody would bring the cursor back."""
+    terminal = look_at_stderr(monkeypatch)
+
+    with _progress_bar(is_shown=True):
+        pass
+
+    assert terminal.getvalue() == ""
+
+
+def test_a_dumb_terminal_gets_no_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It could not take it away again."""
+    terminal = look_at_stderr(monkeypatch, "dumb")
+
+    with _progress_bar(is_shown=True) as show:
+        show(Progress(ordered=4, collected=1))
+
+    assert terminal.getvalue() == ""
