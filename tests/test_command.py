@@ -99,6 +99,13 @@ def test_cron_hears_nothing_when_all_is_well(tmp_path: Path) -> None:
     check_invariants(tmp_path / ".local/share/pipeline/pipeline.db")
 
 
+def test_nothing_is_left_open_and_nothing_is_deprecated(home: Home) -> None:
+    """In Python's development mode every forgotten socket, task and warning would be told."""
+    ended = home.run("collect", env={"PYTHONDEVMODE": "1", "PYTHONWARNINGS": "error"})
+
+    assert (ended.code, ended.out, ended.err) == (0, "", "")
+
+
 def test_what_is_not_needed_is_not_imported(home: Home) -> None:
     """Each tick pays for every import: help needs no database, a run no migrations."""
     probe = (
@@ -745,6 +752,26 @@ def test_an_unusable_store_stops_the_run_before_anybody_is_asked(tmp_path: Path)
     for done in ended.values():
         assert done.err.count("\n") == 1
         assert "a bug of ours" not in done.err
+
+
+def test_a_read_only_store_can_be_read_and_stops_a_run(home: Home) -> None:
+    """A disk that was remounted after an error, or a backup: told before anybody is asked."""
+    if subprocess.run(["unshare", "-rm", "true"], check=False, capture_output=True).returncode:
+        pytest.skip("this machine lets nobody mount anything")
+    make_database(home)
+    folder = home.database.parent
+    mount = f"mount --bind {folder} {folder} && mount -o remount,bind,ro {folder}"
+    read_only = f"""exec unshare -rm sh -c '{mount} && exec "$@"' sh "$@\""""
+    with serving() as upstream:
+        home.ask(upstream.url)
+        collected = home.start("collect", before=read_only)
+        reported = home.run("report", before=read_only)
+        ended = collected.finish()
+
+    assert (ended.code, ended.err.count("\n")) == (74, 1)
+    assert "Read-only file system" in ended.err
+    assert upstream.requests == []
+    assert (reported.code, reported.out) == (0, "No run yet.\n")
 
 
 def content_of(path: Path) -> bytes | None:

@@ -200,6 +200,42 @@ def test_without_an_enabled_source_there_is_nothing_to_do(invoke: Invoke, home: 
     assert "no source is enabled" in result.stderr
 
 
+@pytest.mark.parametrize(
+    "document",
+    [
+        b"",
+        b"\xff\xfe",
+        b"[sources",
+        b"a = [" * 5000,
+        b"[sources.a]\nkind = 'sandbox.anu_legacy'\n",
+        b"[sources.a]\nkind = 'nonsense'\nbatches = [1]\n",
+        b"[colect]\n[sources.a]\nkind = 'sandbox.anu_legacy'\nbatches = [1]\n",
+        b"[sources.a]\nkind = 'anu_aqn'\nbatches = [1]\napi_key = 'x'\n",
+    ],
+)
+def test_a_wrong_configuration_is_told_before_anything_is_done(
+    invoke: Invoke, home: Path, document: bytes
+) -> None:
+    """Each complaint is a line that names the file; there is no database yet, and none after."""
+    (home / "config.toml").write_bytes(document)
+
+    result = invoke("collect", "--config", "config.toml")
+
+    assert (result.exit_code, result.stdout) == (ExitCode.CONFIGURATION, "")
+    for line in result.stderr.splitlines():
+        assert line.startswith("pipeline: config.toml: ")
+        assert line.isprintable()
+    assert not (home / "data").exists()
+
+
+def test_a_configuration_that_is_a_folder_is_told(invoke: Invoke, home: Path) -> None:
+    """As every other file that cannot be read."""
+    result = invoke("collect", "--config", str(home))
+
+    assert result.exit_code == ExitCode.CONFIGURATION
+    assert result.stderr == f"pipeline: {home}: cannot be read: Is a directory\n"
+
+
 @pytest.mark.parametrize("is_shown", [True, False])
 def test_progress_is_for_terminals_only(capsys: pytest.CaptureFixture[str], is_shown: bool) -> None:
     """A log file full of bars helps nobody."""
