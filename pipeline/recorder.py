@@ -93,9 +93,10 @@ class Recorder:
         try:
             await self._store.in_thread(self._save, group)
         except StoreError as exc:
-            unsaved = sum(len(result.outcomes) for result in group + self._waiting)
+            outcomes = [each for result in group + self._waiting for each in result.outcomes]
+            unsaved = sum(outcome.verdict is Verdict.COLLECTED for outcome in outcomes)
             raise type(exc)(
-                f"{exc}; {unsaved} batches had been fetched and are NOT stored"
+                f"{exc}; NOT stored, though collected: {unsaved} batches"
             ) from exc
         outcomes = [outcome for result in group for outcome in result.outcomes]
         collected = sum(outcome.verdict is Verdict.COLLECTED for outcome in outcomes)

@@ -330,7 +330,7 @@ def test_a_signal_that_was_switched_off_stays_off(run: Collect) -> None:
 
 def test_a_store_that_is_replaced_in_mid_run_is_noticed(run: Collect, database: Path) -> None:
     """SQLite would go on writing into a file without a name, and say that all is well."""
-    with pytest.raises(StoreError, match="3 batches had been fetched and are NOT stored"):
+    with pytest.raises(StoreError, match="NOT stored, though collected: 3 batches"):
         run(SANDBOX + DICE, lambda _: database.unlink())
 
 

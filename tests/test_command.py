@@ -681,7 +681,7 @@ def test_a_full_disk_in_mid_run_says_what_is_not_stored(home: Home) -> None:
     assert ended.code == 74
     assert ended.err.count("\n") == 1
     assert "the disk failed or has no space" in ended.err
-    assert "6 batches had been fetched and are NOT stored" in ended.err
+    assert "NOT stored, though collected: 6 batches" in ended.err
     check_invariants(home.database, running=1)
 
 
@@ -709,7 +709,7 @@ def test_a_store_locked_in_mid_run_says_what_is_not_stored(home: Home) -> None:
             ended = running.finish()
 
     assert ended.code == 75
-    assert "1 batches had been fetched and are NOT stored" in ended.err
+    assert "NOT stored, though collected: 1 batches" in ended.err
     check_invariants(home.database, running=1)
 
 

@@ -738,10 +738,22 @@ class TestKeys:
         assert source.api_key.get_secret_value() == CANARY
         assert source.api_key_file == str(folder / "aqn.key")
 
+    def test_unset_variable(self) -> None:
+        """Cron knows nothing of what the shell exports: the usual first mistake."""
+        assert refusal(AQN + 'api_key_env = "AQN_KEY"') == [
+            "config.toml: sources.aqn.api_key_env: the environment variable AQN_KEY is not set"
+        ]
+
+    def test_who_does_not_ask_needs_no_key(self, folder: Path) -> None:
+        """A report on a machine without the key must not fail for it."""
+        path = folder / "config.toml"
+        path.write_text(AQN + 'api_key_env = "AQN_KEY"\nca_file = "gone.pem"', "utf-8")
+
+        assert load_settings(path, {"HOME": "/"}, will_ask=False).sources["aqn"].api_key is None
+
     @pytest.mark.parametrize(
         ("value", "problem"),
         [
-            (None, "the key is empty"),
             ("", "the key is empty"),
             ("\n", "the key is empty"),
             (f"{CANARY}\r\nX: y", "the key holds blanks, control or non-ASCII characters"),
@@ -750,11 +762,9 @@ class TestKeys:
             (f"{CANARY}\udcff", "the key holds blanks, control or non-ASCII characters"),
         ],
     )
-    def test_bad_variable(self, value: str | None, problem: str) -> None:
+    def test_bad_variable(self, value: str, problem: str) -> None:
         """The variable is named, the value never."""
-        environ = {} if value is None else {"AQN_KEY": value}
-
-        [complaint] = refusal(AQN + 'api_key_env = "AQN_KEY"', **environ)
+        [complaint] = refusal(AQN + 'api_key_env = "AQN_KEY"', AQN_KEY=value)
 
         assert complaint.startswith(
             f"config.toml: sources.aqn.api_key_env: the environment variable AQN_KEY: {problem}"

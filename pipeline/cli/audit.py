@@ -58,7 +58,7 @@ def audit(
         from pipeline import audit as core
         from pipeline.settings import load_settings
 
-        store = load_settings(config, os.environ).store
+        store = load_settings(config, os.environ, will_ask=False).store
         with reading(store) as session:
             groups = core.failures(session, since=since, source=source)
         if format_ is Format.JSON:
@@ -104,7 +104,7 @@ def show(
         from pipeline import audit as core
         from pipeline.settings import load_settings
 
-        store = load_settings(config or config_before(context), os.environ).store
+        store = load_settings(config or config_before(context), os.environ, will_ask=False).store
         with reading(store) as session:
             case = core.find_case(session, attempt)
         lines = _json_of_case(case) if format_ is Format.JSON else _text_of_case(case)

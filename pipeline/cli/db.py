@@ -24,7 +24,7 @@ db_app = typer.Typer(
 def _settings(config: Path | None) -> "StoreSettings":
     from pipeline.settings import load_settings
 
-    return load_settings(config, os.environ).store
+    return load_settings(config, os.environ, will_ask=False).store
 
 
 def _database(settings: "StoreSettings") -> Path:

@@ -64,7 +64,7 @@ def report(
     with error_boundary():
         from pipeline.settings import load_settings
 
-        store = load_settings(config, os.environ).store
+        store = load_settings(config, os.environ, will_ask=False).store
         if run is not None:
             show_run(store, run, format_, source=source, with_phases=True)
         else:
@@ -185,7 +185,7 @@ def _text_of_run(
 
 def _table_of_batches(lines: list["BatchLine"]) -> str:
     return render_table(
-        ("batch", "source", "n", "sum", "time", "outcome"),
+        ("worker", "source", "n", "sum", "time", "outcome"),
         (
             (
                 line.batch.name,

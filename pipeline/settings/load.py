@@ -138,11 +138,14 @@ def _check_sources(document: Document, complaints: Complaints) -> dict[str, Sour
     return {name: source for name, source in checked if source is not None}
 
 
-def load_settings(path: Path | None, environ: Mapping[str, str]) -> Settings:
+def load_settings(
+    path: Path | None, environ: Mapping[str, str], *, will_ask: bool = True
+) -> Settings:
     """Read the settings: *path*, else the first of these that there is.
 
     ``$PIPELINE_CONFIG``, ``./config.toml``, ``$XDG_CONFIG_HOME/pipeline/config.toml``, the file
-    that comes with the program. ``PIPELINE_<TABLE>_<KEY>`` in *environ* wins over the file.
+    that comes with the program. ``PIPELINE_<TABLE>_<KEY>`` in *environ* wins over the file. Unless
+    this process *will_ask* upstreams, the keys and certificates for that may be missing.
 
     Raises:
         ConfigError: one line for everything that is wrong.
@@ -169,7 +172,10 @@ def load_settings(path: Path | None, environ: Mapping[str, str]) -> Settings:
         collect=collect,
         store=resolver.resolve_store(store),
         sandbox=sandbox,
-        sources={name: resolver.resolve_source(name, s) for name, s in sources.items()},
+        sources={
+            name: resolver.resolve_source(name, s, is_asked=will_ask and s.enabled)
+            for name, s in sources.items()
+        },
     )
     complaints.raise_any()
     return settings

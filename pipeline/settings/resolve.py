@@ -68,8 +68,10 @@ class Resolver:
             self.complaints.add(("store", "url"), "must not contain control characters")
         return store.model_copy(update={"url": url})
 
-    def resolve_source(self, name: str, source: SourceSettings) -> SourceSettings:
-        """Make files absolute; if *source* is enabled, read its key and see that they are there."""
+    def resolve_source(
+        self, name: str, source: SourceSettings, *, is_asked: bool
+    ) -> SourceSettings:
+        """Make files absolute; if *source* is asked, read its key and see that they are there."""
         update: dict[str, object] = {
             key: str(self._absolute(("sources", name, key), file))
             for key, file in (("api_key_file", source.api_key_file), ("ca_file", source.ca_file))
@@ -78,7 +80,7 @@ class Resolver:
         if source.attempt_seconds is not None:
             update["connect_seconds"] = min(source.connect_seconds, source.attempt_seconds)
         source = source.model_copy(update=update)
-        if not source.enabled:
+        if not is_asked:
             return source
         try:
             if source.ca_file:
@@ -115,6 +117,9 @@ class Resolver:
 
     def _key_from_variable(self, location: Location, variable: str) -> SecretStr | None:
         value = self.environ.get(variable, "").encode("utf-8", "surrogateescape")
+        if variable not in self.environ:
+            self.complaints.add(location, f"the environment variable {variable} is not set")
+            return None
         try:
             return SecretStr(_check_key(value))
         except ValueError as error:
