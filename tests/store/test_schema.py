@@ -2,10 +2,11 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine
+from sqlalchemy import Engine, create_engine
 
 from pipeline.store.schema import (
     NEWEST,
@@ -18,6 +19,14 @@ from pipeline.store.schema import (
 )
 
 STAMPED = "CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL)"
+
+
+@pytest.fixture
+def engine() -> Iterator[Engine]:
+    """Open a database in memory, and close it: Python 3.13 warns of what is left open."""
+    engine = create_engine("sqlite://")
+    yield engine
+    engine.dispose()
 
 
 @pytest.mark.parametrize(
@@ -41,10 +50,10 @@ STAMPED = "CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL)"
         ),
     ],
 )
-def test_the_state_follows_from_the_tables(statements: list[str], state: SchemaState) -> None:
+def test_the_state_follows_from_the_tables(
+    engine: Engine, statements: list[str], state: SchemaState
+) -> None:
     """Only a database that is surely ours and older may be changed."""
-    engine = create_engine("sqlite://")
-
     with engine.connect() as connection:
         for statement in statements:
             connection.exec_driver_sql(statement)
@@ -53,10 +62,8 @@ def test_the_state_follows_from_the_tables(statements: list[str], state: SchemaS
     assert found is state
 
 
-def test_a_new_schema_is_the_newest() -> None:
+def test_a_new_schema_is_the_newest(engine: Engine) -> None:
     """A fresh database must not be migrated the moment it is opened again."""
-    engine = create_engine("sqlite://")
-
     with engine.connect() as connection:
         create_schema(connection)
 
