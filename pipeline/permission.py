@@ -113,7 +113,10 @@ class Gate:
         self._pace = pace
         self._store = store
         self._place_path = place_path if rules.is_exclusive else None
+        self._is_free = rules == Rules()
         self._heard_at = monotonic()
+        # One waits for its moment, the others for it: so a process that dies takes one along.
+        self._queue = anyio.Lock(fast_acquire=True)
 
     @asynccontextmanager
     async def permission(self, bits: int, give_up_at: float) -> AsyncIterator[Moment | None]:
@@ -121,8 +124,16 @@ class Gate:
 
         If it may only go after *give_up_at* (on the event loop's clock), give the moment at once.
         """
+        if self._is_free and not await self._is_forbidden():
+            yield None
+            return
         async with self._place(give_up_at) as is_ours:
-            yield await self._wait(bits, give_up_at) if is_ours else _engaged(give_up_at)
+            if is_ours:
+                async with self._queue:
+                    moment = await self._wait(bits, give_up_at)
+            else:
+                moment = _engaged(give_up_at)
+            yield moment
 
     @asynccontextmanager
     async def _place(self, give_up_at: float) -> AsyncIterator[bool]:

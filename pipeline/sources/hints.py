@@ -59,7 +59,7 @@ def read_headers(answer: Answer, now: datetime) -> Hint | None:
     clock = _read_clock(fields, now)
     asked = retry_after_seconds(fields.get("retry-after"), clock)
     return longest_hint(
-        None if asked is None else Hint(wait_seconds=asked, why=f"Retry-After: {asked:.10g}"),
+        None if asked is None else Hint(wait_seconds=asked, why=f"Retry-After: {asked:.15g}"),
         *(_hint_of_limit(*limit, clock=clock) for limit in _read_limits(fields)),
     )
 
