@@ -7,14 +7,13 @@ from math import ceil
 
 from sqlmodel import Session
 
-from pipeline.models import Fetch
 from pipeline.pacing import Embargo, Pace, Quota, Rules, left, next_moment, take
 from pipeline.settings import Settings
 from pipeline.store import permissions
 from pipeline.upstreams import Upstream, make_upstreams
 
 DAY = timedelta(days=1)
-DAYS_PER_MONTH = 31  # the longest, so that no month is promised too much
+MONTH = timedelta(days=31)  # the longest, so that no month is promised too much
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,19 +125,19 @@ class _Demand:
 
     requests: int
     bits: int
-    largest_bits: int
 
     def of(self, quota: Quota) -> int:
         return self.requests if quota.unit == "requests" else self.bits
 
-    def largest_of(self, quota: Quota) -> int:
-        return 1 if quota.unit == "requests" else self.largest_bits
 
-
-def _demand(upstream: Upstream) -> _Demand:
-    fetches: list[Fetch] | Iterator[Fetch] = upstream.order.fetches()
-    bits = [upstream.source.cost_bits(fetch) for fetch in fetches]
-    return _Demand(requests=len(bits), bits=sum(bits), largest_bits=max(bits))
+def _demand(upstreams: Sequence[Upstream]) -> _Demand:
+    """Add up what one run asks of one upstream through all its sources."""
+    requests = bits = largest = 0
+    for upstream in upstreams:
+        for fetch in upstream.order.fetches():
+            cost = upstream.source.cost_bits(fetch)
+            requests, bits, largest = requests + 1, bits + cost, max(largest, cost)
+    return _Demand(requests=requests, bits=bits, largest_bits=largest)
 
 
 def find_impossible(
@@ -146,33 +145,35 @@ def find_impossible(
 ) -> list[str]:
     """Find what the rules will never allow, however long one waits; one line each.
 
-    With *every*, a day of runs at that distance is held against them as well.
+    With *every*, the runs of a day or month at that distance are held against them as well.
     """
     complaints: list[str] = []
-    for upstream in upstreams:
-        demand, rules = _demand(upstream), upstream.rules
+    for key in dict.fromkeys(upstream.key for upstream in upstreams):
+        same = [upstream for upstream in upstreams if upstream.key == key]
+        demand, rules = _demand(same), same[0].rules
         found = [*_too_slow(demand, rules, deadline_seconds), *_too_much(demand, rules)]
         if not found and every is not None:
             found = list(_too_often(demand, rules, every))
-        complaints += [f"sources.{upstream.order.source}: {each}" for each in found]
+        names = ", ".join(f"sources.{upstream.order.source}" for upstream in same)
+        complaints += [f"{names}: {each}" for each in found]
     return complaints
 
 
 def _too_slow(demand: _Demand, rules: Rules, deadline_seconds: float) -> Iterator[str]:
     if rules.rate is None:
         return
-    needed = rules.rate.interval * (demand.requests - 1)
-    if needed > timedelta(seconds=deadline_seconds):
+    needed_seconds = rules.rate.interval.total_seconds() * (demand.requests - 1)
+    if needed_seconds > deadline_seconds:
         yield (
             f"{demand.requests} requests at {rules.rate.requests} per"
-            f" {rules.rate.period_seconds:g} s take {needed.total_seconds():.0f} s, the deadline is"
+            f" {rules.rate.period_seconds:g} s take {needed_seconds:.0f} s, the deadline is"
             f" {deadline_seconds:g} s; set merge = true, order less or raise deadline_seconds"
         )
 
 
 def _too_much(demand: _Demand, rules: Rules) -> Iterator[str]:
     for quota in rules.quotas:
-        if demand.largest_of(quota) > quota.amount or demand.of(quota) > quota.amount:
+        if demand.of(quota) > quota.amount:
             yield (
                 f"one run costs {demand.of(quota)} {quota.unit}, the quota is {quota.amount} per"
                 f" {quota.period}; order less"
@@ -180,15 +181,15 @@ def _too_much(demand: _Demand, rules: Rules) -> Iterator[str]:
 
 
 def _too_often(demand: _Demand, rules: Rules, every: timedelta) -> Iterator[str]:
-    runs = ceil(DAY / every)
-    if rules.rate is not None and demand.requests * rules.rate.interval > every:
+    rate = rules.rate
+    if rate is not None and demand.requests * rate.interval.total_seconds() > every.total_seconds():
         yield f"{demand.requests} requests per run take longer than the {every} between two runs"
     for quota in rules.quotas:
-        days = 1 if quota.period == "day" else DAYS_PER_MONTH
-        wanted = demand.of(quota) * runs * days
+        period = DAY if quota.period == "day" else MONTH
+        wanted = demand.of(quota) * ceil(period / every)
         if wanted > quota.amount:
-            fitting = max(1, quota.amount // demand.of(quota))
+            fitting = quota.amount // demand.of(quota)
             yield (
                 f"runs every {every} cost {wanted} {quota.unit} per {quota.period}, the quota is"
-                f" {quota.amount}: enough for {fitting} runs per {quota.period}"
+                f" {quota.amount}: enough for {fitting} per {quota.period}"
             )
