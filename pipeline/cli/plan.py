@@ -137,4 +137,4 @@ def _moment(fetch: "PlannedFetch", now: datetime) -> str:
     if fetch.is_deferred:
         return f"deferred: {show_time(fetch.at)}"
     seconds = (fetch.at - now).total_seconds()
-    return "now" if seconds <= 0 else f"in {seconds:.3g} s"
+    return "now" if seconds <= 0 else f"in {seconds:.1f} s"
