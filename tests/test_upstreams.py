@@ -1,0 +1,204 @@
+"""From settings to sources that are ready to be asked: whose rules, whose account, how large."""
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import ConfigError
+from pipeline.pacing import Quota, Rate, Rules
+from pipeline.settings import load_settings
+from pipeline.sources.registry import KINDS
+from pipeline.upstreams import Upstream, make_upstreams
+
+TABLE = "[sources.{name}]\nkind = '{kind}'\nbatches = {batches}\n{more}\n"
+KEYED = "api_key_env = 'KEY'\n"
+EMAIL = "email = 'me@example.org'\n"
+NEEDS = {"anu_aqn": KEYED, "random_org_jsonrpc": KEYED, "random_org": EMAIL}
+
+
+class Make:
+    """Makes upstreams ready as a run would."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __call__(self, *texts: str, **environ: str) -> list[Upstream]:
+        """Configure them by their tables; *environ* adds to what is set."""
+        config = self.folder / "config.toml"
+        config.write_text("".join(texts))
+        environ = {"HOME": str(self.folder), "KEY": "key", "OTHER": "other"} | environ
+        return make_upstreams(load_settings(config, environ), "http://127.0.0.1:1/{}".format)
+
+    def one(self, more: str = "", *, kind: str = "anu_legacy", batches: str = "[2]") -> Upstream:
+        """Configure a single source."""
+        (upstream,) = self(source(more, kind=kind, batches=batches))
+        return upstream
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Make:
+    """Work in a folder of one's own."""
+    return Make(tmp_path)
+
+
+def source(
+    more: str = "", *, kind: str = "anu_legacy", name: str = "anu", batches: str = "[2]"
+) -> str:
+    """Write one table."""
+    return TABLE.format(name=name, kind=kind, batches=batches, more=more)
+
+
+# ---- Rules ----
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_kind_brings_its_rules(make: Make, kind: str) -> None:
+    """Nobody has to know them to be a good guest."""
+    rules = make.one(NEEDS.get(kind, ""), kind=kind).rules
+
+    assert (rules.rate, rules.quotas) == (KINDS[kind].rules.rate, KINDS[kind].rules.quotas)
+    assert rules.is_exclusive is (KINDS[kind].in_flight == 1)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_sandbox_of_our_own_has_no_rules(make: Make, kind: str) -> None:
+    """It lives for one run, so there is nothing to keep beyond it."""
+    upstream = make.one(kind=f"sandbox.{kind}")
+
+    assert upstream.rules == Rules()
+    assert not upstream.is_remembered
+
+
+def test_the_file_wins_over_the_kind(make: Make) -> None:
+    """Each of the two by itself: a paid key has another quota and the same rate."""
+    quotas = "quotas = ['5 requests/day', '9 bits/month']\n"
+    five_a_day = Quota(unit="requests", amount=5, period="day")
+    nine_bits = Quota(unit="bits", amount=9, period="month")
+
+    assert make.one("rate = '3/m'\n").rules.rate == Rate(requests=3, period_seconds=60)
+    assert make.one("rate = 'none'\n").rules.rate is None
+    assert make.one(quotas).rules.rate == KINDS["anu_legacy"].rules.rate
+    assert make.one(quotas).rules.quotas == (five_a_day, nine_bits)
+    assert make.one(KEYED + "quotas = []\n", kind="anu_aqn").rules.quotas == ()
+
+
+def test_a_sandbox_may_be_given_rules(make: Make) -> None:
+    """To see what they do."""
+    rules = make.one("rate = '3/m'\n", kind="sandbox.anu_legacy").rules
+
+    assert rules == Rules(rate=Rate(requests=3, period_seconds=60))
+
+
+def test_several_in_flight_are_wanted_by_whoever_says_so(make: Make) -> None:
+    """The place is for one; who configures more has leave to."""
+    assert not make.one("in_flight = 2\n").rules.is_exclusive
+
+
+# ---- Whom the rules count ----
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("", "url = 'https://qrng.anu.edu.au'\n"),
+        ("url = 'https://h.example'\n", "url = 'https://h.example/below/'\n"),
+        ("url = 'https://h.example'\n", "url = 'HTTPS://H.Example'\n"),
+    ],
+)
+def test_one_address_is_one_upstream(make: Make, one: str, other: str) -> None:
+    """However it is written; the limits are those of the machine that answers."""
+    assert make.one(one).key == make.one(other).key
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        source("url = 'https://other.example'\n"),
+        source("url = 'https://h.example:8443'\n"),
+        source("url = 'https://h.example'\n", kind="randomnumberapi"),
+    ],
+)
+def test_other_addresses_are_other_upstreams(make: Make, other: str) -> None:
+    """Another host, another port, another service behind the same one."""
+    (upstream,) = make(other)
+
+    assert upstream.key != make.one("url = 'https://h.example'\n").key
+
+
+def test_each_account_is_counted_by_itself(make: Make) -> None:
+    """A quota belongs to a key; and the key is not in the name under which it is remembered."""
+    mine = make.one(KEYED, kind="anu_aqn").key
+    theirs = make.one("api_key_env = 'OTHER'\n", kind="anu_aqn").key
+
+    assert mine != theirs
+    assert "other" not in theirs
+
+
+def test_sources_of_one_upstream_must_agree_on_its_rules(make: Make) -> None:
+    """Or it would depend on their order which of them holds."""
+    with pytest.raises(ConfigError) as caught:
+        make(source(), source("rate = '1/s'\n", name="b"))
+
+    (complaint,) = caught.value.complaints
+    assert complaint.startswith("sources.b: asks the same upstream as sources.anu; give both")
+    assert len(make(source(), source(name="b"))) == 2
+
+
+# ---- Sizes ----
+
+
+def test_a_request_costs_no_more_than_the_whole_quota(make: Make) -> None:
+    """30 bits a number: ten batches in one request would never be allowed, two at a time are."""
+    more = EMAIL + "min = 1\nmax = 1_000_000_000\n"
+    upstream = make.one(more, kind="random_org", batches="{count = 10, size = 3_000}")
+
+    fetches = list(upstream.order.fetches())
+
+    assert [fetch.n for fetch in fetches] == [6_000] * 5
+    assert all(upstream.source.cost_bits(fetch) <= 200_000 for fetch in fetches)
+
+
+def test_a_batch_that_costs_more_than_the_quota_is_refused(make: Make) -> None:
+    """It would be put off day after day, and every run would say that all is well."""
+    more = EMAIL + "min = 0\nmax = 1\nquotas = ['10 bits/day']\n"
+
+    assert make.one(more, kind="random_org", batches="[10]").order.max_numbers == 10
+    with pytest.raises(ConfigError, match=r"sources\.anu: a batch of 11 is more than the 10 num"):
+        make.one(more, kind="random_org", batches="[11]")
+
+
+def test_a_quota_in_requests_does_not_limit_their_size(make: Make) -> None:
+    """On the contrary: the larger they are the longer it lasts."""
+    assert make.one("quotas = ['1 requests/day']\n").order.max_numbers == 1024
+
+
+def test_batches_are_numbered_through_all_sources(make: Make) -> None:
+    """Disabled ones are left out."""
+    upstreams = make(
+        source(batches="[2, 3]"),
+        source("enabled = false\n", name="b"),
+        source(kind="randomnumberapi", name="c", batches="[4]"),
+    )
+
+    assert [upstream.order.first for upstream in upstreams] == [0, 2]
+
+
+def test_manners_come_from_the_source(make: Make) -> None:
+    """The budget and the breaker are its own."""
+    upstream = make.one("breaker = 0\nretry_budget = 7\nin_flight = 3\n")
+
+    assert (upstream.breaker, upstream.retry_budget, upstream.in_flight) == (0, 7, 3)
+
+
+def test_every_complaint_is_made_at_once(make: Make) -> None:
+    """Whoever corrects a file wants to do it once."""
+    with pytest.raises(ConfigError) as caught:
+        make(
+            source(batches="[1025]"),
+            source("min = 5\nmax = 5\n" + EMAIL, kind="random_org", name="b"),
+        )
+
+    assert [complaint.partition(":")[0] for complaint in caught.value.complaints] == [
+        "sources.anu",
+        "sources.b",
+    ]
