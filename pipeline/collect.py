@@ -139,7 +139,8 @@ class _Run:
                     losses = await self._ask(run_id, upstreams, scope)
                 summary = await self._store.in_thread(self._finish, run_id)
                 tasks.cancel_scope.cancel()
-        stopped_by = self._caught[0] if self._caught else None
+        is_cut = summary.status is RunStatus.INTERRUPTED  # else the signal came after the end
+        stopped_by = self._caught[0] if is_cut else None
         return Collected(summary=summary, stopped_by=stopped_by, losses=losses)
 
     async def _ask(
@@ -158,18 +159,20 @@ class _Run:
         of_run = RetryBudget(self._settings.collect.retry_budget)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(recorder.run)
-            with scope:
-                async with anyio.create_task_group() as workers:
-                    for upstream in upstreams:
-                        way = Way(
-                            gate=gates[upstream.key],
-                            budget=RetryBudget(upstream.retry_budget, of_run),
-                            give_up_at=give_up_at,
-                        )
-                        fetches = upstream.order.fetches()
-                        for _ in range(min(upstream.in_flight, len(upstream.order.sizes))):
-                            workers.start_soon(_work, upstream, fetches, way, recorder)
-            recorder.close()
+            try:
+                with scope:
+                    async with anyio.create_task_group() as workers:
+                        for upstream in upstreams:
+                            way = Way(
+                                gate=gates[upstream.key],
+                                budget=RetryBudget(upstream.retry_budget, of_run),
+                                give_up_at=give_up_at,
+                            )
+                            fetches = upstream.order.fetches()
+                            for _ in range(min(upstream.in_flight, len(upstream.order.sizes))):
+                                workers.start_soon(_work, upstream, fetches, way, recorder)
+            finally:
+                recorder.close()
         return tuple((*cause, n) for cause, n in recorder.losses.most_common())
 
     def _open_gates(self, upstreams: Sequence[Upstream]) -> dict[str, Gate]:

@@ -1,7 +1,7 @@
 """One fetch to its end: its attempts, the pauses between them, and what became of its batches.
 
-A failure is a value here. Only cancellation leaves, and even then the attempt that it cut short is
-on the books.
+A failure is a value here. Only cancellation and a broken store leave, and even then the attempt
+that was cut short is on the books.
 """
 
 import random
@@ -17,7 +17,7 @@ from pipeline.models import Attempt, Fetch, Outcome, Verdict
 from pipeline.pacing import Moment
 from pipeline.permission import Breaker, Way
 from pipeline.sanitize import one_line, redact_text
-from pipeline.sources.base import Hint, Source
+from pipeline.sources.base import Answer, Hint, Source
 from pipeline.sources.http import Client, Exchange, Limits
 
 MICROSECONDS = 1_000_000
@@ -74,7 +74,7 @@ class Fetcher:
             exchange = Exchange()  # its clock starts now: the pause is the attempt's wait
             began_at = datetime.now(UTC)
             if pause_seconds:
-                await anyio.sleep(pause_seconds)
+                await self._wait(pause_seconds, result)
             async with self._gate.breaker.turn() as is_admitted:
                 if is_admitted:
                     pause_seconds = await self._ask(result, exchange, began_at)
@@ -82,6 +82,14 @@ class Fetcher:
                     result.outcomes = _left_alone(result, self._gate.breaker)
         if not result.outcomes:
             result.outcomes = lost(result.fetch, result.attempts[-1])
+
+    async def _wait(self, pause_seconds: float, result: FetchResult) -> None:
+        """Wait before a retry; stopped meanwhile, the batches were lost by the attempt before."""
+        try:
+            await anyio.sleep(pause_seconds)
+        except anyio.get_cancelled_exc_class():
+            result.outcomes = lost(result.fetch, result.attempts[-1], why=self._cut_short())
+            raise
 
     async def _ask(
         self, result: FetchResult, exchange: Exchange, began_at: datetime
@@ -93,9 +101,12 @@ class Fetcher:
                 if not result.attempts:
                     result.outcomes = _deferred(result.fetch, too_late)
                 return None
+            if self._gate.breaker.is_open:  # it opened while we waited
+                result.outcomes = _left_alone(result, self._gate.breaker)
+                return None
             may_retry = await self._attempt(result, exchange, began_at)
-        attempt = result.attempts[-1]
-        await self._gate.note(attempt.error)
+            attempt = result.attempts[-1]
+            await self._gate.note(attempt)
         return self._pause(attempt, may_retry=may_retry)
 
     def _pause(self, attempt: Attempt, *, may_retry: bool) -> float | None:
@@ -122,15 +133,19 @@ class Fetcher:
         hint: Hint | None = None
         try:
             request = self._source.build_request(fetch)
-            answer = await self._client.fetch_answer(request, exchange)
+            try:
+                answer = await self._client.fetch_answer(request, exchange)
+            finally:
+                hint = self._find_hint(exchange)
             exchange.clock.enter(Phase.CHECK)
-            hint = self._source.find_hint(answer, datetime.now(UTC))
             numbers = self._source.parse_answer(fetch, answer)
         except SourceError as exc:
             failure = exc
         except anyio.get_cancelled_exc_class():
             result.attempts.append(self._record(result, exchange, began_at, self._cut_short()))
             result.outcomes = lost(fetch, result.attempts[-1])
+            if hint is not None:
+                await self._gate.heed(hint, fetch.source)
             raise
         except Exception as exc:  # noqa: BLE001 - a bug in one adapter must not cost the others' numbers
             failure = _bug(exc)
@@ -141,6 +156,13 @@ class Fetcher:
         if hint is not None:
             await self._gate.heed(hint, fetch.source)
         return failure is not None and failure.may_retry
+
+    def _find_hint(self, exchange: Exchange) -> Hint | None:
+        """Read when to ask again, also from an answer whose body did not come whole."""
+        if exchange.status is None or exchange.headers is None:
+            return None
+        known = Answer(status=exchange.status, headers=exchange.headers, body=bytes(exchange.body))
+        return self._source.find_hint(known, datetime.now(UTC))
 
     def _cut_short(self) -> SourceError:
         if anyio.current_time() >= self._give_up_at:
@@ -211,17 +233,18 @@ def _collected(fetch: Fetch, attempt: Attempt, numbers: tuple[int, ...]) -> list
     return outcomes
 
 
-def lost(fetch: Fetch, attempt: Attempt) -> list[Outcome]:
-    """Give all batches of *fetch* the failure of *attempt* as their outcome."""
-    is_cancelled = attempt.error is ErrorName.CANCELLED
+def lost(fetch: Fetch, attempt: Attempt, why: SourceError | None = None) -> list[Outcome]:
+    """Give all batches of *fetch* the failure of *attempt* as their outcome, or *why* instead."""
+    error = attempt.error if why is None else why.error
+    is_cancelled = error is ErrorName.CANCELLED
     return [
         Outcome(
             batch=batch,
             verdict=Verdict.CANCELLED if is_cancelled else Verdict.FAILED,
             fetch=fetch.number,
             attempt=attempt.number,
-            error=attempt.error,
-            detail=attempt.detail,
+            error=error,
+            detail=attempt.detail if why is None else why.detail,
         )
         for batch in fetch.batches
     ]

@@ -132,12 +132,11 @@ class _Demand:
 
 def _demand(upstreams: Sequence[Upstream]) -> _Demand:
     """Add up what one run asks of one upstream through all its sources."""
-    requests = bits = largest = 0
+    requests = bits = 0
     for upstream in upstreams:
         for fetch in upstream.order.fetches():
-            cost = upstream.source.cost_bits(fetch)
-            requests, bits, largest = requests + 1, bits + cost, max(largest, cost)
-    return _Demand(requests=requests, bits=bits, largest_bits=largest)
+            requests, bits = requests + 1, bits + upstream.source.cost_bits(fetch)
+    return _Demand(requests=requests, bits=bits)
 
 
 def find_impossible(

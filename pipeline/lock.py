@@ -1,6 +1,6 @@
 """One run at a time, and who is still alive: locks that the kernel frees when a process dies.
 
-Two files lie beside the database (``lock_path``), and only ``flock`` says what they mean; nothing
+Some files lie beside the database (``lock_path``), and only ``flock`` says what they mean; nothing
 ever deletes them, or two processes could hold a lock on two files of the same name. Not the
 database file itself and not POSIX record locks: those are dropped, without a word, as soon as any
 code of the process closes any descriptor of the file. Not a PID file: it outlives its process.
@@ -151,6 +151,8 @@ def _lock(descriptor: int, operation: int) -> bool:
         fcntl.flock(descriptor, operation)
     except BlockingIOError:
         return False
+    except OSError as exc:
+        raise StoreError(f"a lock beside the store cannot be taken: {exc.strerror}") from exc
     return True
 
 

@@ -15,7 +15,8 @@ import anyio
 
 from pipeline.errors import ERRORS, ErrorName, Whose
 from pipeline.lock import place
-from pipeline.pacing import Embargo, Moment, Pace, Rules, next_moment, take
+from pipeline.models import Attempt, Timings
+from pipeline.pacing import Embargo, Moment, Pace, Rules, next_moment, period_name, take
 from pipeline.sources.base import Hint
 from pipeline.store import permissions
 from pipeline.store.db import Store
@@ -40,8 +41,14 @@ def _seconds_until(moment: float) -> float:
 
 
 def _engaged(give_up_at: float) -> Moment:
-    why = "one request in flight: another process is asking"
+    why = "one request in flight: it is another process's turn"
     return Moment(at=_latest(give_up_at), why=why)
+
+
+def _connecting(timings: Timings) -> timedelta:
+    """Add up what came between the permission and the request's first byte."""
+    phases = (timings.dns_us, timings.connect_us, timings.tls_us)
+    return timedelta(microseconds=sum(us for us in phases if us is not None))
 
 
 def _is_failure(error: ErrorName) -> bool:
@@ -162,7 +169,19 @@ class Gate:
                 return None
             # Once more, and what is counted is not counted again. Where it takes long to come back
             # with a moment (a slow disk), ask for one that is far enough ahead, or all would pass.
-            rules, ahead = replace(rules, quotas=()), max(2 * late, timedelta(0))
+            rules = self._unpaid(moment.at)
+            ahead = max(2 * late, timedelta(0))
+
+    def _unpaid(self, paid_at: datetime) -> Rules:
+        """Give the rules without the quotas that a moment has been counted in already."""
+        embargo = self._pace.embargo
+        goes_at = _now() if embargo is None else max(_now(), embargo.until)
+        unpaid = tuple(
+            quota
+            for quota in self.rules.quotas
+            if period_name(goes_at, quota.period) != period_name(paid_at, quota.period)
+        )
+        return replace(self.rules, quotas=unpaid)
 
     def _is_too_late(self, late: timedelta) -> bool:
         """Tell whether a request would crowd the window of those that go in time."""
@@ -220,14 +239,22 @@ class Gate:
                     said_at=said_at,
                 )
 
-    async def note(self, error: ErrorName | None) -> None:
-        """Take in how an attempt ended; the upstream's health outlives the run."""
-        if self.breaker.note(error) and self._store is not None:
-            await self._store.commit(
-                permissions.save_failures,
-                upstream=self.upstream,
-                failures=self.breaker.failures,
-            )
+    async def note(self, attempt: Attempt) -> None:
+        """Take in how an attempt went; the upstream's health and pace outlive the run."""
+        is_news = self.breaker.note(attempt.error)
+        late = _connecting(attempt.timings)
+        if self._store is None:
+            return
+        with anyio.CancelScope(shield=True):
+            if is_news:
+                await self._store.commit(
+                    permissions.save_failures,
+                    upstream=self.upstream,
+                    failures=self.breaker.failures,
+                )
+            # Its moment was that of the permission; it went out when the connection stood.
+            if self._is_too_late(late):
+                await self._store.commit(permissions.put_off, upstream=self.upstream, by=late)
 
 
 class RetryBudget:

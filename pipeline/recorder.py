@@ -77,17 +77,18 @@ class Recorder:
         Raises:
             StoreError: a group could not be saved; the text says how many batches that cost.
         """
-        self._on_progress(self._progress)
-        while self._waiting or not self._is_closed:
-            await self._arrived.wait()
-            with anyio.move_on_after(LINGER_SECONDS):
-                await self._hurry.wait()
-            group, self._waiting = self._waiting, []
-            self._saved, saved = anyio.Event(), self._saved
-            if not self._is_closed:
-                self._arrived, self._hurry = anyio.Event(), anyio.Event()
-            await self._put_on_disk(group)
-            saved.set()
+        with anyio.CancelScope(shield=True):  # what came is written down, whoever failed
+            self._on_progress(self._progress)
+            while self._waiting or not self._is_closed:
+                await self._arrived.wait()
+                with anyio.move_on_after(LINGER_SECONDS):
+                    await self._hurry.wait()
+                group, self._waiting = self._waiting, []
+                self._saved, saved = anyio.Event(), self._saved
+                if not self._is_closed:
+                    self._arrived, self._hurry = anyio.Event(), anyio.Event()
+                await self._put_on_disk(group)
+                saved.set()
 
     async def _put_on_disk(self, group: list[FetchResult]) -> None:
         try:
@@ -95,9 +96,7 @@ class Recorder:
         except StoreError as exc:
             outcomes = [each for result in group + self._waiting for each in result.outcomes]
             unsaved = sum(outcome.verdict is Verdict.COLLECTED for outcome in outcomes)
-            raise type(exc)(
-                f"{exc}; NOT stored, though collected: {unsaved} batches"
-            ) from exc
+            raise type(exc)(f"{exc}; NOT stored, though collected: {unsaved} batches") from exc
         outcomes = [outcome for result in group for outcome in result.outcomes]
         collected = sum(outcome.verdict is Verdict.COLLECTED for outcome in outcomes)
         self.losses.update(

@@ -19,6 +19,7 @@ from pipeline.sources.registry import KINDS, NO_RULES, Kind, make_source
 
 # What the sandbox takes for a key and an address: a demo must not need either.
 DEMO_KEY = "00000000-0000-4000-8000-000000000000"
+PORTS = {"http": 80, "https": 443}
 DEMO_EMAIL = "demo@example.org"
 
 
@@ -48,8 +49,8 @@ class Upstream:
 def _rules(settings: SourceSettings, kind: Kind) -> Rules:
     """Give the kind's rules where the file says nothing; a sandbox of our own has none to keep."""
     rules = NO_RULES if settings.is_sandbox else kind.rules
-    if (settings.in_flight or kind.in_flight) > 1:
-        rules = replace(rules, is_exclusive=False)
+    is_one = (settings.in_flight or kind.in_flight) == 1
+    rules = replace(rules, is_exclusive=is_one and not settings.is_sandbox)
     if "rate" in settings.model_fields_set:
         rules = replace(rules, rate=settings.rate)
     if settings.quotas is not None:
@@ -58,7 +59,9 @@ def _rules(settings: SourceSettings, kind: Kind) -> Rules:
 
 
 def _key(settings: SourceSettings, url: str, secret: str | None) -> str:
-    address = f"{settings.upstream}@{urlsplit(url).netloc.lower()}"
+    parts = urlsplit(url)
+    port = parts.port or PORTS[parts.scheme]
+    address = f"{settings.upstream}@{(parts.hostname or '').rstrip('.')}:{port}"
     account = hashlib.sha256((secret or "").encode()).hexdigest()[:8]
     return f"{address}#{account}" if secret else address
 
@@ -134,8 +137,8 @@ def _conflicts(upstreams: Sequence[Upstream]) -> list[str]:
     for upstream in upstreams:
         first.setdefault(upstream.key, upstream)
     return [
-        f"sources.{upstream.order.source}: asks the same upstream as"
-        f" sources.{first[upstream.key].order.source}; give both the same rate and quotas"
+        f"sources.{upstream.order.source}: asks the same upstream as sources."
+        f"{first[upstream.key].order.source}; give both the same in_flight, rate and quotas"
         for upstream in upstreams
         if upstream.rules != first[upstream.key].rules
     ]

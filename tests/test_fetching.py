@@ -15,7 +15,7 @@ import pytest
 from pipeline.errors import ErrorName, Phase, SourceError
 from pipeline.fetching import Fetcher, FetchResult, Manners
 from pipeline.models import Attempt, Batch, Fetch, Outcome, Verdict
-from pipeline.pacing import Embargo, Pace, Rules
+from pipeline.pacing import Embargo, Pace, Rate, Rules
 from pipeline.permission import Breaker, Gate, RetryBudget, Way
 from pipeline.sandbox.server import Sandbox
 from pipeline.sources.anu_aqn import AnuAqn
@@ -64,11 +64,12 @@ def way_to(
     breaker: Breaker | None = None,
     budget: int = 1000,
     pace: Pace | None = None,
+    rules: Rules | None = None,
 ) -> Way:
     """Make a way that is free for *seconds*, with a breaker that never opens."""
     gate = Gate(
         "rna",
-        Rules(),
+        rules or Rules(),
         breaker or Breaker(0, 0),
         pace=pace or Pace(),
         store=None,
@@ -505,7 +506,7 @@ async def test_the_runs_deadline_is_told_from_being_stopped(sandbox: Sandbox) ->
 
 
 async def test_what_came_before_a_stop_stays_known(sandbox: Sandbox) -> None:
-    """Between two attempts there is none to record, and no outcome yet."""
+    """Between two attempts there is none to record; the batch keeps the one before."""
     result = FetchResult(fetch_of(3))
 
     async with (
@@ -517,7 +518,49 @@ async def test_what_came_before_a_stop_stays_known(sandbox: Sandbox) -> None:
         tasks.cancel_scope.cancel()
 
     assert errors(result) == ["rate_limited"]
-    assert result.outcomes == []
+    (outcome,) = result.outcomes
+    assert (outcome.verdict, outcome.attempt, outcome.error) == ("cancelled", 1, "cancelled")
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        b"Content-Length: 400\r\n\r\n{",
+        b"Content-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{}",
+        b"Content-Length: 99999999\r\n\r\n",
+    ],
+    ids=["cut", "encoded", "too large"],
+)
+async def test_not_before_counts_even_if_the_rest_is_broken(rest: bytes) -> None:
+    """The head had said it; asking again within the hour would break the upstream's rule."""
+    head = b"HTTP/1.1 429 No\r\nRetry-After: 3600\r\n"
+    way = way_to(5)
+    async with raw_server(replying(head + rest, hold=False)) as server:
+        result = await carry_out(RandomNumberApi(base_url=server.url), STUBBORN, way)
+
+    assert len(result.attempts) == 1
+    async with way.gate.permission(0, way.give_up_at) as too_late:
+        assert too_late is not None
+        assert too_late.why == "Retry-After: 3600"
+
+
+async def test_a_breaker_that_opens_stops_those_who_wait(sandbox: Sandbox) -> None:
+    """They were let in before it opened; what they wait for is a moment, not their turn."""
+    rules = Rules(rate=Rate(requests=20, period_seconds=1))
+    way = way_to(breaker=Breaker(1, 0), rules=rules)
+    results = [FetchResult(fetch_of(3)) for _ in range(6)]
+
+    async with anyio.create_task_group() as tasks:
+        for result in results:
+
+            async def ask(result: FetchResult = result) -> None:
+                async with fetching(api(sandbox, "unavailable"), MANNERS, way) as fetcher:
+                    await fetcher.carry_out(result)
+
+            tasks.start_soon(ask)
+
+    assert sum(len(result.attempts) for result in results) == 1
+    assert {outcome.error for result in results for outcome in result.outcomes} == {"http_5xx"}
 
 
 async def test_a_surplus_answer_never_becomes_a_batch() -> None:

@@ -13,11 +13,13 @@ from sqlalchemy import event
 
 from pipeline import permission
 from pipeline.errors import ErrorName
+from pipeline.models import Attempt, Timings
 from pipeline.pacing import Embargo, Moment, Pace, Quota, Rate, Rules
 from pipeline.permission import Breaker, Gate, RetryBudget
 from pipeline.sources.base import Hint
 from pipeline.store.db import Store, open_store
 from pipeline.store.permissions import failures_of, find_pace
+from tests.store.makers import NOON
 
 pytestmark = pytest.mark.anyio
 
@@ -147,6 +149,11 @@ async def test_a_probe_that_came_to_nothing_leaves_it_to_the_next() -> None:
     assert not await turn_of(breaker)
 
 
+def ended(error: ErrorName | None) -> Attempt:
+    """Make an attempt that ended so; it took no time to connect."""
+    return Attempt(fetch=0, number=1, source="dice", began_at=NOON, timings=Timings(), error=error)
+
+
 async def test_only_what_the_next_run_must_know_is_saved(store: Store) -> None:
     """A failure here and there costs no transaction; an upstream given up does, and its return."""
 
@@ -157,7 +164,7 @@ async def test_only_what_the_next_run_must_know_is_saved(store: Store) -> None:
     gate = make_gate(breaker=Breaker(2, 0), store=store)
     seen = []
     for error in (DOWN, DOWN, ErrorName.CANCELLED, DOWN, None):
-        await gate.note(error)
+        await gate.note(ended(error))
         seen.append(saved())
 
     assert seen == [{}, {UPSTREAM: 2}, {UPSTREAM: 2}, {UPSTREAM: 3}, {}]
@@ -165,10 +172,10 @@ async def test_only_what_the_next_run_must_know_is_saved(store: Store) -> None:
 
 async def test_a_probe_that_finds_it_well_is_saved(store: Store) -> None:
     """Or each run would begin with a probe for ever."""
-    await make_gate(breaker=Breaker(2, 0), store=store).note(DOWN)
+    await make_gate(breaker=Breaker(2, 0), store=store).note(ended(DOWN))
     gate = make_gate(breaker=Breaker(2, 7), store=store)
 
-    await gate.note(ErrorName.RATE_LIMITED)
+    await gate.note(ended(ErrorName.RATE_LIMITED))
 
     with store.read() as session:
         assert failures_of(session, upstreams=[UPSTREAM]) == {}
@@ -429,7 +436,7 @@ async def test_a_place_taken_until_the_deadline_puts_off(tmp_path: Path) -> None
         moment = await ask(make_gate(ALONE, place_path=tmp_path / "place"), seconds=0.25)
 
     assert moment is not None
-    assert moment.why == "one request in flight: another process is asking"
+    assert moment.why == "one request in flight: it is another process's turn"
     assert moment.at - datetime.now(UTC) <= timedelta(seconds=0.25)
 
 

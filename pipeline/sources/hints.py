@@ -57,7 +57,11 @@ def read_headers(answer: Answer, now: datetime) -> Hint | None:
     """
     fields = dict(answer.headers.items())
     clock = _read_clock(fields, now)
-    asked = retry_after_seconds(fields.get("retry-after"), clock)
+    fields_of_it = answer.headers.get_list("retry-after")
+    asked = max(
+        (each for field in fields_of_it if (each := retry_after_seconds(field, clock)) is not None),
+        default=None,
+    )
     return longest_hint(
         None if asked is None else Hint(wait_seconds=asked, why=f"Retry-After: {asked:.15g}"),
         *(_hint_of_limit(*limit, clock=clock) for limit in _read_limits(fields)),

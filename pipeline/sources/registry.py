@@ -64,7 +64,7 @@ KINDS: dict[str, Kind] = {
         default_url="https://qrng.anu.edu.au",
         default_min=0,
         default_max=255,
-        rules=Rules(rate=Rate(requests=1, period_seconds=60), is_exclusive=True),
+        rules=Rules(rate=Rate(requests=1, period_seconds=60)),
     ),
     "anu_aqn": Kind(
         make=AnuAqn,
@@ -72,7 +72,7 @@ KINDS: dict[str, Kind] = {
         default_min=0,
         default_max=255,
         needs_key=True,
-        rules=Rules(quotas=(_per("requests", 100, "month"),), is_exclusive=True),  # the free key's
+        rules=Rules(quotas=(_per("requests", 100, "month"),)),  # the free key's
     ),
     "random_org": Kind(
         make=RandomOrg,
@@ -83,7 +83,7 @@ KINDS: dict[str, Kind] = {
         needs_email=True,
         formats=("plain", "html"),
         # Besides what one begins with; and who has two requests in flight is banned.
-        rules=Rules(quotas=(_per("bits", 200_000, "day"),), is_exclusive=True),
+        rules=Rules(quotas=(_per("bits", 200_000, "day"),)),
     ),
     "random_org_jsonrpc": Kind(
         make=RandomOrgJsonrpc,
@@ -94,7 +94,6 @@ KINDS: dict[str, Kind] = {
         needs_key=True,
         rules=Rules(
             quotas=(_per("requests", 1_000, "day"), _per("bits", 250_000, "day")),
-            is_exclusive=True,
         ),
     ),
     "randomnumberapi": Kind(

@@ -37,6 +37,7 @@ MAX_HEAD_BYTES = 64 * 1024  # h11's own limit depends on how the bytes happen to
 CONNECT_ERRORS = {
     errno.ECONNREFUSED: ErrorName.CONNECT_REFUSED,
     errno.ECONNRESET: ErrorName.RESET,
+    errno.ETIMEDOUT: ErrorName.CONNECT_TIMEOUT,
     errno.EMFILE: ErrorName.INTERNAL,
     errno.ENFILE: ErrorName.INTERNAL,
     errno.ENOMEM: ErrorName.INTERNAL,
@@ -215,7 +216,8 @@ class TimedStream(httpcore.AsyncNetworkStream):
             return
         self._head += data
         if not PROTOCOL.startswith(self._head[: len(PROTOCOL)]):
-            raise SourceError(ErrorName.PROTOCOL, f"this is not HTTP/1: {self._head[:40]!r}")
+            # Not quoted: cut short, a key that is repeated there could not be recognised.
+            raise SourceError(ErrorName.PROTOCOL, "this is not HTTP/1")
         end = HEAD_END.search(self._head)
         if (end.end() if end else self._received) > MAX_HEAD_BYTES:
             raise SourceError(ErrorName.PROTOCOL, f"the head is over {MAX_HEAD_BYTES} bytes long")

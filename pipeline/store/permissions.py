@@ -5,7 +5,7 @@ ask at once get one after the other, each a moment of its own.
 """
 
 from collections.abc import Callable, Collection
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from sqlalchemy import Table, delete, select, update
 from sqlmodel import Session
@@ -53,6 +53,13 @@ def take_permission(
             key = {"upstream": upstream, "unit": unit}
             _save(session, QUOTAS, key, period=spent.period, spent=spent.amount)
     return moment
+
+
+def put_off(session: Session, *, upstream: str, by: timedelta) -> None:
+    """Move the next moment of *upstream* on: a request went out later than it was to."""
+    pace = find_pace(session, upstream=upstream)
+    if pace.next_at is not None:
+        _save(session, UPSTREAMS, {"name": upstream}, next_at=pace.next_at + by)
 
 
 def lay_embargo(
