@@ -51,8 +51,8 @@ def _rules(settings: SourceSettings, kind: Kind) -> Rules:
     rules = NO_RULES if settings.is_sandbox else kind.rules
     is_one = (settings.in_flight or kind.in_flight) == 1
     rules = replace(rules, is_exclusive=is_one and not settings.is_sandbox)
-    if "rate" in settings.model_fields_set:
-        rules = replace(rules, rate=settings.rate)
+    if settings.rate is not None:
+        rules = replace(rules, rate=None if settings.rate == "none" else settings.rate)
     if settings.quotas is not None:
         rules = replace(rules, quotas=settings.quotas)
     return rules

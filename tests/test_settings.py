@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 import pipeline.settings
 from pipeline.errors import ConfigError
+from pipeline.pacing import Rate
 from pipeline.settings import (
     KINDS,
     Settings,
@@ -597,6 +598,163 @@ class TestTimes:
         assert load(text, PIPELINE_COLLECT_DEADLINE_SECONDS="20").collect.deadline_seconds == 20.0
 
 
+class TestPoliteness:
+    """How often an upstream may be asked, and when it is left alone."""
+
+    @pytest.mark.parametrize(
+        ("text", "rate"),
+        [
+            ("50/s", (50, 1.0)),
+            ("1/60s", (1, 60.0)),
+            ("3/m", (3, 60.0)),
+            ("999999/999999.999h", (999_999, 3_599_999_996.4)),
+            ("2/0.5s", (2, 0.5)),
+        ],
+    )
+    def test_rates(self, text: str, rate: tuple[int, float]) -> None:
+        """As upstreams write them: so many in a second, a minute, or in so many of them."""
+        found = source_of(f'rate = "{text}"').rate
+
+        assert isinstance(found, Rate)
+        assert (found.requests, found.period_seconds) == pytest.approx(rate)
+
+    def test_no_rate_is_not_the_default(self) -> None:
+        """Without a word the kind decides; "none" is a word."""
+        assert source_of("").rate is None
+        assert source_of('rate = "none"').rate == "none"
+
+    @pytest.mark.parametrize(
+        "value",
+        [
+            '""',
+            '"0/s"',
+            '"1/0s"',
+            '"-1/s"',
+            '"1/60"',
+            '"1 / s"',
+            '"1/d"',
+            '"1.5/s"',
+            '"1000000/s"',
+            '"1/1000000s"',
+            '"None"',
+            '"1/s\\n"',
+            "50",
+            "true",
+            "[]",
+        ],
+    )
+    def test_rates_refused(self, value: str) -> None:
+        """What is no rate, or one that nothing could keep."""
+        (complaint,) = refusal(f"{SOURCE}rate = {value}")
+
+        assert 'anu.rate: must be such as "50/s", "1/60s", "3/m", or "none", not ' in complaint
+
+    @pytest.mark.parametrize(
+        ("value", "quotas"),
+        [
+            ("[]", []),
+            ('["100 requests/month"]', [("requests", 100, "month")]),
+            ('"200000 bits/day"', [("bits", 200_000, "day")]),
+            (
+                '["1 requests/day", "999999999999 bits/month"]',
+                [("requests", 1, "day"), ("bits", 999_999_999_999, "month")],
+            ),
+        ],
+    )
+    def test_quotas(self, value: str, quotas: list[tuple[str, int, str]]) -> None:
+        """None, one in each unit, or both."""
+        found = source_of(f"quotas = {value}").quotas
+
+        assert found is not None
+        assert [(quota.unit, quota.amount, quota.period) for quota in found] == quotas
+
+    @pytest.mark.parametrize(
+        "value",
+        [
+            '["0 requests/day"]',
+            '["1 request/day"]',
+            '["1 requests/hour"]',
+            '["1  bits/day"]',
+            '["1000000000000 bits/day"]',
+            '["1 bits/day", 1]',
+            "[[]]",
+            '""',
+            "1",
+        ],
+    )
+    def test_quotas_refused(self, value: str) -> None:
+        """An allowance of nothing, or in a unit or period that nobody counts."""
+        (complaint,) = refusal(f"{SOURCE}quotas = {value}")
+
+        assert 'anu.quotas: must be such as ["100 requests/month", "200000 bits/day"]' in complaint
+
+    def test_two_quotas_of_one_unit(self) -> None:
+        """Which of them would be the one to keep?"""
+        (complaint,) = refusal(f'{SOURCE}quotas = ["1 bits/day", "2 bits/month"]')
+
+        assert complaint == (
+            "config.toml: sources.anu.quotas: one quota in requests and one in bits, not several of"
+            " the same unit"
+        )
+
+    def test_limits_of_failure(self) -> None:
+        """0 switches off: no retries at all, and a breaker that never opens."""
+        source = source_of("retry_budget = 0\nbreaker = 0")
+
+        assert (source.retry_budget, source.breaker) == (0, 0)
+        assert (source_of("").retry_budget, source_of("").breaker) == (20, 5)
+        assert load("[collect]\nretry_budget = 0\n" + SOURCE).collect.retry_budget == 0
+
+    @pytest.mark.parametrize(
+        ("text", "complaint"),
+        [
+            (SOURCE + "breaker = -1", "sources.anu.breaker: must be at least 0, not -1"),
+            (SOURCE + "breaker = 1001", "sources.anu.breaker: must be at most 1000, not 1001"),
+            (SOURCE + "retry_budget = -1", "sources.anu.retry_budget: must be at least 0, not -1"),
+            (
+                "[collect]\nretry_budget = -1\n" + SOURCE,
+                "collect.retry_budget: must be at least 0, not -1",
+            ),
+        ],
+    )
+    def test_limits_of_failure_refused(self, text: str, complaint: str) -> None:
+        """Fewer than none."""
+        assert refusal(text) == [f"config.toml: {complaint}"]
+
+    def test_from_the_environment(self) -> None:
+        """For one machine that is to ask less."""
+        source = source_of(
+            "",
+            PIPELINE_SOURCES_ANU_RATE="1/h",
+            PIPELINE_SOURCES_ANU_QUOTAS='["5 requests/day"]',
+            PIPELINE_SOURCES_ANU_BREAKER="2",
+        )
+
+        assert isinstance(source.rate, Rate)
+        assert source.rate.period_seconds == 3600
+        assert source.quotas is not None
+        assert source.quotas[0].amount == 5
+        assert source.breaker == 2
+
+    def test_a_rule_is_a_decision(self) -> None:
+        """A run that asked by other rules must be recognisable as another one."""
+        digests = [
+            load(SOURCE + extra).digest
+            for extra in (
+                "",
+                'rate = "none"',
+                'rate = "1/s"',
+                'rate = "2/s"',
+                "quotas = []",
+                'quotas = ["1 bits/day"]',
+                "breaker = 1",
+                "retry_budget = 1",
+            )
+        ]
+
+        assert len(set(digests)) == len(digests)
+
+
 class TestUrl:
     """Addresses of upstreams, checked before anything is sent."""
 
@@ -667,13 +825,6 @@ class TestUrl:
         text = SOURCE + SOURCE.replace("anu]", "b]")
 
         assert list(load(text).enabled_sources) == ["anu", "b"]
-
-    def test_loopback_twice_is_fine(self) -> None:
-        """Nobody else's rules are broken on this machine."""
-        extra = 'url = "http://127.0.0.1:80"\n'
-        text = SOURCE + extra + SOURCE.replace("anu]", "b]") + extra
-
-        assert len(load(text).enabled_sources) == 2
 
 
 class TestEmail:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from ipaddress import ip_address
+from typing import Literal
 from urllib.parse import SplitResult, urlsplit
 
 from pipeline.pacing import Quota, Rate
@@ -57,10 +58,10 @@ def check_batches(value: object) -> Sequence[int]:
     return sizes
 
 
-def check_rate(value: object) -> Rate | None:
-    """Read how often an upstream may be asked; None for "none"."""
+def check_rate(value: object) -> Rate | Literal["none"]:
+    """Read how often an upstream may be asked."""
     if value == "none":
-        return None
+        return "none"
     found = re.fullmatch(_RATE, value) if isinstance(value, str) else None
     if found is None or int(found[1]) < 1 or float(found[2] or 1) <= 0:
         raise ValueError(f'must be such as "50/s", "1/60s", "3/m", or "none", not {shown(value)}')

@@ -155,7 +155,9 @@ class SourceSettings(_Table):
     backoff_seconds: Pause = 0.5
     retry_budget: int = Field(default=20, ge=0, le=1_000_000)
     breaker: int = Field(default=5, ge=0, le=1000)
-    rate: Annotated[Rate | None, PlainValidator(check_rate), PlainSerializer(str)] = None
+    rate: Annotated[
+        Rate | Literal["none"] | None, PlainValidator(check_rate), PlainSerializer(str)
+    ] = None
     quotas: Annotated[
         tuple[Quota, ...] | None, PlainValidator(check_quotas), PlainSerializer(str)
     ] = None
