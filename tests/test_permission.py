@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TypedDict, Unpack
@@ -271,6 +272,36 @@ async def test_what_goes_late_is_counted_once(store: Store) -> None:
 
     with store.read() as session:
         assert find_pace(session, upstream=UPSTREAM).spent["requests"].amount == 2
+
+
+async def test_a_connection_that_takes_long_puts_the_others_off(store: Store) -> None:
+    """The request went out later than its moment, and those that follow would crowd it."""
+
+    async def next_after(**phases: int) -> datetime:
+        gate = make_gate(store=store)
+        slow = replace(ended(None), timings=Timings(**phases))
+        await gate.note(slow)
+        moment = await ask(gate)
+        assert moment is not None
+        return moment.at
+
+    assert PER_HOUR.rate is not None
+    tolerance = int(PER_HOUR.rate.tolerance / timedelta(microseconds=1))
+    await ask(make_gate(store=store))
+    before = await next_after()
+
+    assert await next_after(wait_us=10**12, connect_us=tolerance, first_byte_us=10**12) == before
+    after = await next_after(dns_us=1, connect_us=tolerance, tls_us=1)
+    assert after - before == timedelta(microseconds=tolerance + 2)
+
+
+async def test_without_a_store_an_attempt_is_noted_all_the_same() -> None:
+    """A sandbox of our own can be down, too."""
+    gate = make_gate(breaker=Breaker(1, 0))
+
+    await gate.note(ended(DOWN))
+
+    assert gate.breaker.is_open
 
 
 async def test_a_slow_disk_delays_and_does_not_starve(store: Store) -> None:

@@ -390,7 +390,7 @@ def _another_configuration(home: Home) -> list[str]:
 def test_runs_that_may_overlap_do(home: Home, options: Callable[[Home], list[str]]) -> None:
     """Told so, or with another configuration on one store; and no report is kept waiting."""
     with serving("hold", "hold") as upstream:
-        home.ask(upstream.url, batches="[2]")
+        configure(home, "randomnumberapi", upstream.url, "batches = [2]\nin_flight = 2")
         first = home.start("collect")
         upstream.wait_until_held()
         second = home.start("collect", *options(home))

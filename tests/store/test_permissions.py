@@ -14,6 +14,7 @@ from pipeline.store.permissions import (
     failures_of,
     find_pace,
     lay_embargo,
+    put_off,
     release,
     save_failures,
     take_permission,
@@ -101,6 +102,18 @@ def test_a_moment_that_is_too_late_is_told_and_not_taken(store: Store) -> None:
 
     assert (told.at, told.why) == (NOON + INTERVAL, "rate: 1 per 1 s")
     assert permit(store).at == NOON + INTERVAL
+
+
+def test_the_next_moment_can_be_put_off(store: Store) -> None:
+    """By as much as a request went late; for who has no moment there is none to move."""
+    with store.write() as session:
+        put_off(session, upstream=DICE, by=INTERVAL)
+        assert find_pace(session, upstream=DICE) == Pace()
+    permit(store)
+    with store.write() as session:
+        put_off(session, upstream=DICE, by=INTERVAL)
+
+    assert pace_of(store).next_at == NOON + 2 * INTERVAL
 
 
 def test_the_clock_is_read_when_it_is_our_turn(store: Store, url: str) -> None:
