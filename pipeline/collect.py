@@ -285,13 +285,13 @@ def collect(
             presence(presence_path, if_alone=partial(_bury_dead_runs, store)),
         ):
             return anyio.run(_Run(settings, store, state_folder, on_progress).carry_out)
-    except LockHeld:
+    except LockHeld as exc:
         with open_store(url, busy_seconds=busy_seconds, for_writing=True) as store:
-            _record_skipped(store, settings)
-        raise
+            run_id = _record_skipped(store, settings)
+        raise LockHeld(f"run {run_id} skipped: {exc}") from exc
 
 
-def _record_skipped(store: Store, settings: Settings) -> None:
+def _record_skipped(store: Store, settings: Settings) -> int:
     with store.write() as session:
         run_id = _start_run(session, settings)
         writes.finish_run(
@@ -301,3 +301,4 @@ def _record_skipped(store: Store, settings: Settings) -> None:
             ended_at=datetime.now(UTC),
             clock_us=0,
         )
+    return run_id

@@ -87,7 +87,9 @@ def turn(path: Path, *, patience_seconds: float = 0.0) -> Iterator[None]:
             if monotonic() < give_up_at:
                 sleep(LOOK_AGAIN_SECONDS)
                 continue
-            raise LockHeld(f"another run is going on ({_read_note(descriptor)}): {path}")
+            raise LockHeld(
+                f"another run of this configuration is going on ({_read_note(descriptor)})"
+            )
         with suppress(OSError):  # the note is a courtesy: on a full disk the lock still holds
             _write_note(descriptor)
         yield

@@ -172,7 +172,7 @@ class RunSummary:
         host: the machine that ran it.
         config_digest: hash of the settings it ran with.
         clock_us: how long it took by the clock; None if nobody saw its end.
-        waited_us: all phases of all attempts added up: what it would have taken one by one.
+        waited_us: all exchanges added up, without waits for permission: the time one by one.
         numbers: how many numbers were collected.
     """
 

@@ -32,11 +32,13 @@ class BatchLine:
 
     Attributes:
         took_us: all attempts of its fetch, with the waits between them; None if none was made.
+        attempt_id: the attempt that decided it, as ``audit show`` takes it.
         numbers: what was collected; None if not kept or not asked for.
     """
 
     batch: BatchRecord
     took_us: int | None
+    attempt_id: int | None
     numbers: tuple[int, ...] | None
 
 
@@ -78,7 +80,10 @@ def _as_it_stands(session: Session, run: RunSummary) -> RunSummary:
     for batch in queries.batches_of_run(session, run_id=run.id):
         verdicts[batch.verdict] += 1
         numbers += batch.n if batch.verdict is Verdict.COLLECTED else 0
-    spent = [duration_us(record.attempt.timings) for record in attempts(session, run)]
+    spent = [
+        duration_us(replace(record.attempt.timings, wait_us=None))
+        for record in attempts(session, run)
+    ]
     return replace(
         run,
         ordered=verdicts.total(),
@@ -101,12 +106,19 @@ def batch_lines(
         StoreError: the numbers of a batch are damaged.
     """
     took: defaultdict[int, int] = defaultdict(int)
+    ids: dict[tuple[int | None, int | None], int] = {}
     for record in queries.attempts_of_run(session, run_id=run.id):
         took[record.attempt.fetch] += duration_us(record.attempt.timings)
+        ids[record.attempt.fetch, record.attempt.number] = record.id
     for batch in queries.batches_of_run(session, run_id=run.id, with_numbers=with_numbers):
         if source in (None, batch.source):
             took_us = None if batch.fetch is None else took.get(batch.fetch)
-            yield BatchLine(batch=batch, took_us=took_us, numbers=_numbers(batch))
+            yield BatchLine(
+                batch=batch,
+                took_us=took_us,
+                attempt_id=ids.get((batch.fetch, batch.attempt)),
+                numbers=_numbers(batch),
+            )
 
 
 def _numbers(batch: BatchRecord) -> tuple[int, ...] | None:

@@ -5,6 +5,7 @@ import json
 import os
 import pty
 import random
+import re
 import signal
 import socket
 import sqlite3
@@ -69,7 +70,7 @@ def test_the_quick_start_ends_with_28_sums(home: Home) -> None:
 
     assert (shown.code, shown.err, told.code, told.err) == (0, "", 0, "")
     lines = shown.out.splitlines()
-    rows = [line.split() for line in lines if line.startswith("w")]
+    rows = [line.split() for line in lines if re.match(r"w\d", line)]
     document = json.loads(told.out)
     assert [row[0] for row in rows] == [f"w{number}" for number in range(28)]
     assert [int(row[3]) for row in rows] == [batch["sum"] for batch in document["batches"]]
@@ -134,8 +135,8 @@ def test_each_complaint_is_one_line_and_one_exit_code(tmp_path: Path) -> None:
     cases = {
         "usage": (2, "No such option"),
         "no such run": (2, "there is no such run"),
-        "partial": (3, "2 of 3 batches collected; lost: dice http_4xx x 1"),
-        "nothing": (4, "0 of 3 batches collected; lost: dice connect_refused x 3"),
+        "partial": (3, "2 of 3 batches collected; lost: 1 http_4xx (dice)"),
+        "nothing": (4, "0 of 3 batches collected; lost: 3 connect_refused (dice)"),
         "no store": (74, "no database yet"),
         "config": (78, "nonsense.toml"),
     }
@@ -293,7 +294,7 @@ def test_a_stopped_run_says_by_what_and_what_it_cost(tmp_path: Path) -> None:
 
     assert ended.err == (
         "pipeline: run 1 interrupted by SIGTERM: 1 of 3 batches collected; lost:"
-        " dice cancelled x 1, not asked for any more x 1; see `pipeline report --run 1`\n"
+        " 1 cancelled (dice), 1 never asked; see `pipeline report --run 1`\n"
     )
 
 
@@ -390,7 +391,10 @@ def test_two_runs_do_not_overlap(home: Home) -> None:
 
         assert second.code == 75
         assert second.out == ""
-        assert f"another run is going on (pid {first.process.pid}, since " in second.err
+        assert (
+            f"another run of this configuration is going on (pid {first.process.pid}, since "
+            in second.err
+        )
         assert second.err.count("\n") == 1
         assert home.rows("SELECT status FROM runs ORDER BY id") == [("running",), ("skipped",)]
         assert len(upstream.requests) == 1
@@ -577,7 +581,7 @@ def test_a_terminal_sees_progress_and_then_the_table(home: Home) -> None:
     assert code == 0
     assert b"collecting" in seen
     assert not any("collecting" in line for line in shown)
-    assert shown[0].startswith("batch")
+    assert shown[0].startswith("worker")
     assert [line.split()[0] for line in shown[2:30]] == [f"w{number}" for number in range(28)]
     assert not screen.cursor.hidden
     assert b"\x1b[32mcollected" in seen

@@ -54,7 +54,9 @@ def path(tmp_path: Path) -> Path:
 def test_a_turn_that_is_taken_names_its_holder(path: Path) -> None:
     """Whoever reads cron's mail wants to know which process to look for."""
     with held_elsewhere("turn", path) as other:
-        words = rf"another run is going on \(pid {other.pid}, since 20\d\d-.*Z\): .*\.lock"
+        words = (
+            rf"another run of this configuration is going on \(pid {other.pid}, since 20\d\d-.*Z\)"
+        )
         with pytest.raises(LockHeld, match=words), turn(path):
             pass
 

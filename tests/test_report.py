@@ -114,7 +114,7 @@ def test_a_running_run_is_counted_as_it_stands(session: Session) -> None:
 
     assert run.status is RunStatus.RUNNING
     assert (run.ordered, run.collected, run.failed, run.deferred, run.cancelled) == (3, 1, 1, 0, 0)
-    assert (run.numbers, run.attempts, run.waited_us) == (3, 2, 5 + 10 + 2000 + 20 + 7 + 100)
+    assert (run.numbers, run.attempts, run.waited_us) == (3, 2, 10 + 2000 + 20 + 7 + 100)
     assert recent_runs(session, since=None, source=None, limit=1) == [run]
 
 

@@ -119,13 +119,13 @@ def _json_of_case(case: "AttemptCase") -> Iterator[str]:
 
 def _text_of_case(case: "AttemptCase") -> Iterator[str]:
     record, attempt = case.record, case.record.attempt
-    decided = ", ".join(batch.name for batch in case.batches) or "none"
+    decided = ", ".join(batch.name for batch in case.batches)
     yield f"Attempt {record.id}: run {record.run_id}, fetch {attempt.fetch}, try {attempt.number}"
-    yield f"Source {attempt.source}, begun {show_time(attempt.began_at)}"
-    yield f"Decided batches: {decided}"
+    yield f"Source {attempt.source}, started {show_time(attempt.began_at)}"
+    yield f"Decided: {decided}" if decided else "Decided no batch: it was tried again."
     if attempt.error is not None:
         fact = ERRORS[attempt.error]
-        yield f"Failed in {attempt.phase}: {attempt.error} ({fact.meaning}; whose: {fact.whose})"
+        yield f"Failed in {attempt.phase}: {attempt.error} ({fact.meaning}); whose: {fact.whose}"
         yield f"  {printable(attempt.detail or '')}"
     if attempt.retry_after_us is not None:
         yield f"The upstream asked us to wait {show_duration(attempt.retry_after_us)}."
@@ -143,6 +143,7 @@ def _text_of_evidence(evidence: "Evidence") -> Iterator[str]:
     yield f"Status {evidence.status}"
     for name, value in evidence.headers:
         yield f"{printable(name)}: {printable(value)}"
-    kept = len(evidence.body)
-    yield f"\nBody, {kept} of {evidence.body_bytes} bytes kept:"
+    is_whole = len(evidence.body) >= evidence.body_bytes
+    extent = "all kept" if is_whole else f"the first {len(evidence.body)} kept"
+    yield f"\nBody, {evidence.body_bytes} bytes, {extent}, secrets replaced:"
     yield printable_lines(evidence.body.decode("utf-8", "backslashreplace"))

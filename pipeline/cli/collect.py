@@ -3,6 +3,7 @@
 import gc
 import os
 import sys
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from enum import StrEnum
@@ -32,6 +33,9 @@ class OverlapChoice(StrEnum):
     WAIT = "wait"
     ALLOW = "allow"
 
+
+MOST_CAUSES = 5  # on one line
+MOST_NAMES = 3
 
 BY_STATUS = {
     RunStatus.OK: ExitCode.OK,
@@ -100,14 +104,30 @@ def _exit_code(collected: "core.Collected") -> int:
     return BY_STATUS[collected.summary.status]
 
 
+def _causes(losses: "tuple[core.Loss, ...]") -> list[str]:
+    """Say how many batches each error cost, and whom, most first; as much as one line holds."""
+    batches: Counter[str] = Counter()
+    sources: defaultdict[str, list[str]] = defaultdict(list)
+    for source, error, n in losses:
+        batches[error] += n
+        sources[error].append(source)
+    shown = [
+        f"{n} {error} ({', '.join(sources[error][:MOST_NAMES])}"
+        f"{', …' if len(sources[error]) > MOST_NAMES else ''})"
+        for error, n in batches.most_common(MOST_CAUSES)
+    ]
+    more = len(batches) - len(shown)
+    return [*shown, f"{more} more errors"] if more else shown
+
+
 def _verdict_line(collected: "core.Collected") -> str:
     """Say in one line what a person must know who reads nothing else."""
     run = collected.summary
     by = f" by {Signals(collected.stopped_by).name}" if collected.stopped_by is not None else ""
-    causes = [f"{source} {error} x {n}" for source, error, n in collected.losses]
+    causes = _causes(collected.losses)
     known = run.collected + run.deferred + sum(n for *_, n in collected.losses)
     if unasked := run.ordered - known:
-        causes.append(f"not asked for any more x {unasked}")
+        causes.append(f"{unasked} never asked")
     parts = [
         f"run {run.id} {run.status}{by}: {run.collected} of {run.ordered} batches collected",
         *([f"{run.deferred} deferred"] if run.deferred else []),

@@ -13,7 +13,8 @@ from pipeline.models import AttemptRecord, BatchRecord
 from pipeline.sanitize import printable
 
 WIDE = 10_000  # characters: where nobody looks, no line is ever folded
-NARROWEST = 80  # below, the terminal's own folding is easier to read than ours
+GAP = 2  # characters between two columns
+NARROWEST_LAST = 30  # characters of the last column
 
 MILLISECOND = 1_000  # all in microseconds
 SECOND = 1_000 * MILLISECOND
@@ -124,15 +125,24 @@ def render_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> st
     is_watched = sys.stdout is not None and sys.stdout.isatty()
     paper = StringIO()
     console = Console(file=paper, force_terminal=is_watched, highlight=False)
-    console.width = max(console.width, NARROWEST) if is_watched else WIDE
     box = SIMPLE_HEAD if _speaks_unicode() else ASCII
-    table = Table(box=box, pad_edge=False, show_edge=False)
+    table = Table(box=box, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
     listed = list(rows)
+    drawn = [[printable("-" if cell is None else str(cell)) for cell in row] for row in listed]
+    widths = [max(map(len, column)) for column in zip(columns, *drawn, strict=True)]
     for index, column in enumerate(columns):
         is_number = all(isinstance(row[index], int | float | None) for row in listed)
-        table.add_column(column, justify="right" if is_number else "left", overflow="fold")
-    for row in listed:
-        cells = (printable("-" if cell is None else str(cell)) for cell in row)
+        table.add_column(
+            column,
+            justify="right" if is_number else "left",
+            overflow="fold",
+            min_width=widths[index] if index < len(columns) - 1 else None,
+        )
+    # Only the last column is folded, as far as there is room: a number or a date that is broken
+    # in two cannot be read. What is wider than the terminal even so, the terminal folds.
+    narrowest = sum(widths[:-1]) + GAP * len(columns) + min(widths[-1], NARROWEST_LAST)
+    console.width = max(console.width, narrowest) if is_watched else WIDE
+    for cells in drawn:
         table.add_row(*(Text(cell, STYLES.get(cell.partition(":")[0], "")) for cell in cells))
     console.print(table)
     return "\n".join(line.rstrip() for line in paper.getvalue().splitlines())

@@ -127,7 +127,17 @@ def _show_runs(
 
 
 def _table_of_runs(runs: list["RunSummary"]) -> str:
-    columns = ("run", "started", "status", "collected", "lost", "numbers", "requests", "clock")
+    columns = (
+        "run",
+        "started",
+        "status",
+        "collected",
+        "failed",
+        "deferred",
+        "numbers",
+        "requests",
+        "clock",
+    )
     return render_table(
         columns,
         (
@@ -136,7 +146,8 @@ def _table_of_runs(runs: list["RunSummary"]) -> str:
                 show_time(run.started_at),
                 run.status,
                 f"{run.collected}/{run.ordered}",
-                run.failed + run.deferred + run.cancelled,
+                run.failed + run.cancelled,
+                run.deferred,
                 run.numbers,
                 run.attempts,
                 show_duration(run.clock_us),
@@ -151,7 +162,8 @@ def _json_of_run(session: "Session", run: "RunSummary", source: str | None) -> I
 
     lines = core.batch_lines(session, run, source=source, with_numbers=True)
     batches = (
-        batch_json(line.batch) | {"took_us": line.took_us, "numbers": line.numbers}
+        batch_json(line.batch)
+        | {"took_us": line.took_us, "attempt_id": line.attempt_id, "numbers": line.numbers}
         for line in lines
     )
     attempts = map(attempt_json, core.attempts(session, run, source=source))
@@ -163,6 +175,8 @@ def _text_of_run(
 ) -> Iterator[str]:
     from pipeline import report as core
 
+    if with_phases:
+        yield f"{_headline(run)}\n"
     lines = core.batch_lines(session, run, source=source)
     if run.ordered > MOST_LINES:
         lines = (line for line in lines if line.batch.verdict is not Verdict.COLLECTED)
@@ -181,6 +195,15 @@ def _text_of_run(
         )
         yield ""
     yield total_line(run)
+
+
+def _headline(run: "RunSummary") -> str:
+    ended = f" to {show_time(run.ended_at)}" if run.ended_at is not None else ""
+    configured = f", {run.config_path}" if run.config_path else ""
+    return (
+        f"Run {run.id}, {show_time(run.started_at)}{ended}, on {run.host},"
+        f" pipeline {run.version}{configured}"
+    )
 
 
 def _table_of_batches(lines: list["BatchLine"]) -> str:
@@ -208,8 +231,11 @@ def _outcome(line: "BatchLine") -> str:
         return f"{batch.verdict} until {show_time(batch.not_before)}: {batch.detail}"
     if batch.error is None:
         return batch.verdict
+    error = batch.error.value
+    what = error if error == batch.verdict.value else f"{batch.verdict}: {error}"
     detail = f" ({batch.detail})" if batch.detail else ""
-    return f"{batch.verdict}: {batch.error}{detail}"
+    seen = f"; audit show {line.attempt_id}" if line.attempt_id is not None else ""
+    return f"{what}{detail}{seen}"
 
 
 def total_line(run: "RunSummary") -> str:
@@ -230,5 +256,6 @@ def total_line(run: "RunSummary") -> str:
         f"{came} {show_duration(run.clock_us)} by the clock, {show_duration(run.waited_us)} waited"
     )
     gain = run.waited_us / max(run.clock_us, 1)
-    worth = f": {gain:.1f} times as fast as one by one" if gain >= WORTH_SAYING else ""
+    is_worth = gain >= WORTH_SAYING and run.status in (RunStatus.OK, RunStatus.PARTIAL)
+    worth = f": {gain:.1f} times as fast as one by one" if is_worth and run.collected else ""
     return f"{times} in all{worth}."

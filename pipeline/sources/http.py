@@ -116,7 +116,8 @@ class Client:
                 return await self._exchange(request, exchange)
         except TimeoutError as exc:
             error = TOO_LATE.get(exchange.clock.phase, ErrorName.DEADLINE)
-            detail = f"no whole answer within {seconds:g} s"
+            is_coming = " while it was still coming" if exchange.body else ""
+            detail = f"no whole answer within {seconds:g} s{is_coming}"
             # Not again: it took all the time that it was given, and would starve the run.
             raise SourceError(error, detail, may_retry=False) from exc
         except httpcore.RemoteProtocolError as exc:

@@ -15,7 +15,7 @@ from operator import add
 from sqlalchemy import bindparam, func, insert, literal_column, update
 from sqlmodel import Session, select
 
-from pipeline.errors import ErrorName, StoreError
+from pipeline.errors import ErrorName, Phase, StoreError
 from pipeline.models import Attempt, Batch, Evidence, Outcome, RunStatus, Verdict
 from pipeline.store.numbers import digest_of, pack
 from pipeline.store.queries import add_up
@@ -266,9 +266,9 @@ def _totals(session: Session, run_id: int) -> dict[str, int]:
         .group_by(BATCHES.c.verdict)
     )
     batches = {verdict: (count, n) for verdict, count, n in session.exec(per_verdict)}
-    every_phase = reduce(
-        add, [func.coalesce(ATTEMPTS.c[name], 0) for name in PHASE_COLUMNS.values()]
-    )
+    # Waits for permission are left out: one by one there would be none to queue behind.
+    exchange = [name for phase, name in PHASE_COLUMNS.items() if phase is not Phase.WAIT]
+    every_phase = reduce(add, [func.coalesce(ATTEMPTS.c[name], 0) for name in exchange])
     attempts, waited_us = session.exec(
         select(func.count(), add_up(every_phase)).where(ATTEMPTS.c.run_id == run_id)
     ).one()

@@ -83,11 +83,11 @@ def test_the_evidence_is_shown_and_not_obeyed(invoke: Invoke, session: Session) 
     shown = invoke("audit", "show", "1").output
 
     assert "Attempt 1: run 1, fetch 0, try 1" in shown
-    assert "Failed in check: http_5xx (the server failed; whose: upstream)" in shown
+    assert "Failed in check: http_5xx (the server failed); whose: upstream" in shown
     assert "The upstream asked us to wait 30 s." in shown
     assert "\nStatus 503\nX-\\x1b[2J: a\\r\\nb\n" in shown
     assert (
-        f"\nBody, {len(HOSTILE)} of 5000 bytes kept:\n"
+        f"\nBody, 5000 bytes, the first {len(HOSTILE)} kept, secrets replaced:\n"
         "\\x1b]0;owned\\x07\n2026-01-01 ERROR forged\n[/x] \\u202e \\xff\n" in shown
     )
     assert all(line.isprintable() for line in shown.splitlines())
@@ -114,7 +114,7 @@ def test_an_attempt_that_went_well_has_no_evidence(invoke: Invoke, session: Sess
 
     shown = invoke("audit", "show", "3").output
 
-    assert "Decided batches: none" in shown
+    assert "Decided no batch: it was tried again." in shown
     assert "It went well, so no answer was kept." in shown
     assert "Failed" not in shown
 

@@ -81,8 +81,8 @@ def test_the_verdict_accounts_for_every_batch() -> None:
     ended = Collected(summary=summary(RunStatus.PARTIAL, 2, 2), stopped_by=None, losses=losses)
 
     assert _verdict_line(ended) == (
-        "run 7 partial: 2 of 10 batches collected; 2 deferred; lost: dice reset x 3,"
-        " coin deadline x 1, not asked for any more x 2; see `pipeline report --run 7`"
+        "run 7 partial: 2 of 10 batches collected; 2 deferred; lost: 3 reset (dice),"
+        " 1 deadline (coin), 2 never asked; see `pipeline report --run 7`"
     )
 
 
@@ -144,7 +144,7 @@ def test_a_run_that_lost_something_says_so_in_one_line(
 
     assert result.exit_code == ExitCode.NOTHING_COLLECTED
     assert result.stderr == (
-        "pipeline: run 1 failed: 0 of 2 batches collected; lost: dice http_5xx x 2;"
+        "pipeline: run 1 failed: 0 of 2 batches collected; lost: 2 http_5xx (dice);"
         " see `pipeline report --run 1`\n"
     )
     assert "failed: http_5xx (" in result.stdout
@@ -158,7 +158,7 @@ def test_a_deadline_on_the_command_line_wins(invoke: Invoke, home: Path, databas
     result = invoke("collect", "--deadline", "0.3")
 
     assert result.exit_code == ExitCode.NOTHING_COLLECTED
-    assert "dice deadline x 2" in result.stderr
+    assert "2 deadline (dice)" in result.stderr
     check_invariants(database)
 
 
@@ -180,7 +180,10 @@ def test_a_second_run_leaves_or_joins_as_it_is_told(
         joined = invoke("collect", "--overlap", "allow")
 
     assert skipped.exit_code == ExitCode.TRY_LATER
-    assert f"another run is going on (pid {os.getpid()}, since " in skipped.stderr
+    assert (
+        f"another run of this configuration is going on (pid {os.getpid()}, since "
+        in skipped.stderr
+    )
     assert joined.exit_code == 0
     assert invoke("report", "--format", "json").stdout.count('"skipped"') == 1
 

@@ -125,7 +125,7 @@ def test_an_embargo_shows_until_when_and_why(home: Path, invoke: Invoke, session
 
     lines = invoke("plan").stdout.splitlines()
 
-    assert lines[2].split(maxsplit=3)[3].split("   ") == [
+    assert lines[2].split(maxsplit=3)[3].split("  ") == [
         "deferred: 2999-01-02 03:04:05Z",
         "Retry-After: 60",
     ]

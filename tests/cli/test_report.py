@@ -67,7 +67,7 @@ def test_the_history_is_newest_first(invoke: Invoke, session: Session) -> None:
 
     assert runs_of(shown) == ["2", "1"]
     assert shown.splitlines()[-1].split() == [
-        *("1", "2026-03-01", "12:00:00Z", "ok", "1/1", "0", "3", "1", "1", "s")
+        *("1", "2026-03-01", "12:00:00Z", "ok", "1/1", "0", "0", "3", "1", "1", "s")
     ]
 
 
@@ -108,8 +108,9 @@ def test_one_run_is_shown_batch_by_batch_and_phase_by_phase(
     """What came, and where the time went."""
     record_two(session)
 
-    lines = invoke("report", "--run", "1").output.splitlines()
+    first, _, *lines = invoke("report", "--run", "1").output.splitlines()
 
+    assert first.startswith("Run 1, 2026-03-01 12:00:00Z to ")
     assert lines[0].split() == ["worker", "source", "n", "sum", "time", "outcome"]
     assert lines[2].split() == ["w0", "dice", "3", "18", "2.04", "ms", "collected"]
     assert lines[4].split()[:4] == ["mean", "per", "attempt", "wait"]
@@ -169,7 +170,7 @@ def test_each_outcome_says_why(invoke: Invoke, session: Session) -> None:
 
     for outcome in (
         "collected",
-        "failed: http_5xx (503 Service Unavailable)",
+        "failed: http_5xx (503 Service Unavailable); audit show 2",
         "deferred until 2026-03-01 12:07:00Z: one request per minute",
         "not decided yet",
     ):
@@ -181,7 +182,8 @@ def test_each_outcome_says_why(invoke: Invoke, session: Session) -> None:
     assert invoke("report").output.splitlines()[-1].split()[3:] == [
         "running",
         "1/4",
-        "2",
+        "1",
+        "1",
         "3",
         "2",
         "-",

@@ -51,7 +51,7 @@ def test_an_embargo_stands_beside_its_source(home: Path, invoke: Invoke, session
     forbid(session, key_of(home), UNTIL)
 
     (row,) = invoke("sources").stdout.splitlines()[2:]
-    assert row.endswith("2999-01-02 03:04:05Z   Retry-After: 60")
+    assert row.endswith("2999-01-02 03:04:05Z  Retry-After: 60")
 
 
 def test_listing_makes_no_database(home: Path, invoke: Invoke) -> None:

@@ -68,7 +68,7 @@ async def test_an_attempt_ends_at_its_limit(
         got = await ask_once(url_of(sandbox, fault, n=100), QUICK_IN_ALL)
 
     assert got.error == (error, phase)
-    assert got.detail == "no whole answer within 0.05 s"
+    assert got.detail.startswith("no whole answer within 0.05 s")
 
 
 async def test_the_limit_counts_from_the_first_step() -> None:
