@@ -5,11 +5,27 @@ from typing import cast
 
 from pipeline.errors import ErrorName, SourceError
 
+# What JSON calls the types that Python's reader makes of it.
+JSON_NAMES: dict[type, str] = {
+    bool: "true or false",
+    dict: "an object",
+    float: "a number with a fraction",
+    int: "a whole number",
+    list: "an array",
+    str: "a string",
+    type(None): "null",
+}
+
 _SHORT = 10**80  # past it a number is described: Python refuses to print 4300 digits
 
 
 def _show(number: int) -> str:
     return str(number) if abs(number) < _SHORT else f"an integer of {number.bit_length()} bits"
+
+
+def json_name(value: object) -> str:
+    """Say what *value* is, as JSON calls it, without showing it."""
+    return JSON_NAMES.get(type(value), f"a {type(value).__name__}")
 
 
 def check_numbers(values: Sequence[object], *, n: int, low: int, high: int) -> tuple[int, ...]:
@@ -22,8 +38,8 @@ def check_numbers(values: Sequence[object], *, n: int, low: int, high: int) -> t
     """
     # Whole passes in C (type, min, max) and no loop of ours: this runs for every batch.
     if not set(map(type, values)) <= {int}:
-        position, kind = next((i, type(v)) for i, v in enumerate(values) if type(v) is not int)
-        detail = f"value {position} is a {kind.__name__}, not an integer"
+        position, value = next((i, v) for i, v in enumerate(values, 1) if type(v) is not int)
+        detail = f"number {position} of {len(values)} is {json_name(value)}, not an integer"
         raise SourceError(ErrorName.SCHEMA, detail)
     numbers = cast("tuple[int, ...]", tuple(values))
     if len(numbers) != n:

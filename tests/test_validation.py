@@ -28,7 +28,7 @@ def test_only_integers_are_integers(value: object) -> None:
     error = _error([1, value, 6])
 
     assert error.error is ErrorName.SCHEMA
-    assert "value 1" in error.detail
+    assert "number 2 of 3" in error.detail
 
 
 @pytest.mark.parametrize("count", [0, 2, 4])

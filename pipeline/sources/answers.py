@@ -13,6 +13,7 @@ from typing import Never
 
 from pipeline.errors import ErrorName, SourceError
 from pipeline.sources.base import Answer
+from pipeline.validation import json_name
 
 _QUOTED = 80  # characters of upstream text that an error may show; the evidence keeps more
 
@@ -39,7 +40,7 @@ _ROWS = re.compile(r"(?:-?[0-9]++(?:\t-?[0-9]++)*+\r?\n)++")
 
 def name_type(value: object) -> str:
     """Say what *value* is without showing it: it may be huge, deep, or a key that is echoed."""
-    return f"a {type(value).__name__}"
+    return json_name(value)
 
 
 def quote(value: object, *, secret: str | None = None) -> str:

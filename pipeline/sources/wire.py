@@ -132,7 +132,8 @@ async def _resolve(host: str, port: int) -> list[str]:
     threading.Thread(target=look_up, name=f"resolve {host}", daemon=True).start()
     await done.wait()
     if failed:
-        raise SourceError(ErrorName.DNS, f"{host}: {failed[0]}") from failed[0]
+        reason = getattr(failed[0], "strerror", None) or failed[0]
+        raise SourceError(ErrorName.DNS, f"{host}: {reason}") from failed[0]
     return found
 
 

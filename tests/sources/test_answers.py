@@ -414,4 +414,4 @@ def test_what_is_no_text_is_named_by_its_type() -> None:
     for _ in range(10_000):
         deep = [deep]
 
-    assert quote(deep) == "a list"
+    assert quote(deep) == "an array"
