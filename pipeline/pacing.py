@@ -3,7 +3,7 @@
 The rate is kept by the generic cell rate algorithm (ITU-T I.371, "virtual scheduling") without a
 burst: of each upstream one moment is known, the earliest of its next request, and whoever takes
 that moment moves it on by one interval. A number that small can lie in the store, so any number of
-processes obey one limit, and a process that dies takes at most one interval with it.
+processes obey one limit, and a process that dies takes at most one period with it.
 """
 
 from dataclasses import dataclass, field, replace

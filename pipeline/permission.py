@@ -122,8 +122,10 @@ class Gate:
         self._place_path = place_path if rules.is_exclusive else None
         self._is_free = rules == Rules()
         self._heard_at = monotonic()
-        # One waits for its moment, the others for it: so a process that dies takes one along.
-        self._queue = anyio.Lock(fast_acquire=True)
+        # Whoever waits has taken a moment already. No more of them than fit into one period: so
+        # much is lost with a process that dies.
+        most_waiting = 1 if rules.rate is None else rules.rate.requests
+        self._waiting = anyio.Semaphore(most_waiting, fast_acquire=True)
 
     @asynccontextmanager
     async def permission(self, bits: int, give_up_at: float) -> AsyncIterator[Moment | None]:
@@ -136,7 +138,7 @@ class Gate:
             return
         async with self._place(give_up_at) as is_ours:
             if is_ours:
-                async with self._queue:
+                async with self._waiting:
                     moment = await self._wait(bits, give_up_at)
             else:
                 moment = _engaged(give_up_at)

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TypedDict, Unpack
 
@@ -237,6 +238,22 @@ async def test_two_runs_share_one_rate(store: Store) -> None:
     assert moment is not None
     assert moment.why == "rate: 1 per 3600 s"
     assert timedelta(hours=1) < moment.at - datetime.now(UTC) <= timedelta(seconds=3816)
+
+
+async def test_no_more_wait_than_fit_into_a_period(store: Store) -> None:
+    """Each has taken its moment already, and is lost with its process: ten would cost hours."""
+    gate, rate = make_gate(Rules(rate=Rate(requests=2, period_seconds=1000)), store=store), 530
+    async with anyio.create_task_group() as tasks:
+        for _ in range(9):
+            tasks.start_soon(partial(ask, gate, seconds=9999))
+        await anyio.sleep(0.1)
+        tasks.cancel_scope.cancel()
+
+    with store.read() as session:
+        next_at = find_pace(session, upstream=UPSTREAM).next_at
+    assert next_at is not None
+    # One has gone and two wait.
+    assert (next_at - datetime.now(UTC)).total_seconds() == pytest.approx(3 * rate, abs=5)
 
 
 async def test_a_moment_that_was_slept_through_is_not_used() -> None:

@@ -81,8 +81,8 @@ def test_four_processes_keep_one_rate_and_use_it(tmp_path: Path) -> None:
     pytest.fail(f"only {shared.used:.0%} of the rate were used")
 
 
-def test_who_is_killed_takes_one_moment_along(home: Home) -> None:
-    """Four workers wait, but only one of them has its moment already: the next run waits for it."""
+def test_who_is_killed_takes_one_period_along(home: Home) -> None:
+    """Four workers, but only one at a time has its moment ahead: the next run waits for that."""
     with playing(home) as played:
         configure(
             home,
