@@ -7,7 +7,7 @@ from math import ceil
 
 from sqlmodel import Session
 
-from pipeline.pacing import Embargo, Pace, Quota, Rules, left, next_moment, take
+from pipeline.pacing import Moment, Pace, Quota, Rules, left, next_moment, take
 from pipeline.settings import Settings
 from pipeline.store import permissions
 from pipeline.upstreams import Upstream, make_upstreams
@@ -86,7 +86,7 @@ def plan_fetches(
                 batches=tuple(batch.name for batch in fetch.batches),
                 n=fetch.n,
                 at=moment.at,
-                why=moment.why,
+                why=moment.why or _breaker(upstream, paces[upstream.key]),
                 is_deferred=is_deferred,
             )
 
@@ -108,15 +108,26 @@ def quotas_left(
     ]
 
 
-def embargoes(
+def _breaker(upstream: Upstream, pace: Pace) -> str:
+    """Say that a run would ask once and see, if the upstream has failed too often in a row."""
+    if not 0 < upstream.breaker <= pace.failures:
+        return ""
+    return f"a probe goes first: {pace.failures} failures in a row"
+
+
+def obstacles(
     upstreams: Sequence[Upstream], paces: Mapping[str, Pace], *, now: datetime
-) -> dict[str, Embargo]:
-    """Tell which sources must not be asked now."""
-    return {
-        upstream.order.source: embargo
-        for upstream in upstreams
-        if (embargo := paces[upstream.key].embargo) is not None and embargo.until > now
-    }
+) -> dict[str, Moment]:
+    """Tell which sources cannot simply be asked now: until when not, or what stands in the way."""
+    found: dict[str, Moment] = {}
+    for upstream in upstreams:
+        pace = paces[upstream.key]
+        bits = upstream.source.cost_bits(next(upstream.order.fetches()))
+        moment = next_moment(pace, upstream.rules, now=now, bits=bits)
+        why = moment.why or _breaker(upstream, pace)
+        if why:
+            found[upstream.order.source] = Moment(at=moment.at, why=why)
+    return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

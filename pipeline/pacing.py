@@ -85,11 +85,13 @@ class Pace:
     Attributes:
         next_at: the earliest moment by its rate, None if it was never asked.
         spent: of its quotas, by unit.
+        failures: attempts in a row that failed for reasons of the path or the upstream.
     """
 
     next_at: datetime | None = None
     embargo: Embargo | None = None
     spent: dict[Unit, Spent] = field(default_factory=dict)
+    failures: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,14 +9,14 @@ import pytest
 from pipeline.errors import ConfigError
 from pipeline.forecast import (
     QuotaLeft,
-    embargoes,
     find_impossible,
     find_paces,
+    obstacles,
     plan_fetches,
     plan_upstreams,
     quotas_left,
 )
-from pipeline.pacing import Embargo, Pace, Spent
+from pipeline.pacing import Embargo, Moment, Pace, Spent
 from pipeline.settings import load_settings
 from pipeline.store.db import open_store
 from pipeline.store.permissions import lay_embargo
@@ -138,8 +138,10 @@ def test_an_embargo_and_a_quota_are_told(make: Make) -> None:
         ("rate: 1 per 60 s", False),
         ("quota: 2 requests per day", True),
     ]
-    assert embargoes(upstreams, paces, now=NOON) == {"anu": embargo}
-    assert embargoes(upstreams, paces, now=embargo.until) == {}
+    assert obstacles(upstreams, paces, now=NOON) == {
+        "anu": Moment(at=embargo.until, why=embargo.why)
+    }
+    assert obstacles(upstreams, paces, now=embargo.until) == {}
 
 
 def test_what_is_left_of_a_quota_is_told_per_source(make: Make) -> None:
@@ -278,3 +280,15 @@ def test_what_cannot_be_ordered_at_all_is_a_complaint(make: Make) -> None:
     """The same one that the run would begin and end with."""
     with pytest.raises(ConfigError, match=r"sources\.anu: a batch of 1025 is more than the 1024"):
         make(source(batches="[1025]"))
+
+
+def test_an_upstream_that_keeps_failing_is_probed_first(make: Make) -> None:
+    """The run would ask once and see; whoever plans must not count on the rest."""
+    upstreams = make(source("merge = false\nrate = 'none'\n"))
+    paces = {upstreams[0].key: Pace(failures=5)}
+
+    planned = plan_fetches(upstreams, paces, now=NOON, deadline=NOON + LATER)
+
+    why = "a probe goes first: 5 failures in a row"
+    assert {fetch.why for fetch in planned} == {why}
+    assert obstacles(upstreams, paces, now=NOON) == {"anu": Moment(at=NOON, why=why)}

@@ -22,9 +22,9 @@ def sources(
     config: ConfigOption = None,
     format_: FormatOption = Format.TEXT,
 ) -> None:
-    """List the configured sources and their embargoes.
+    """List the configured sources, and what keeps them from being asked.
 
-    What each is, what is ordered from it, and until when it must not be asked.
+    What each is, what is ordered from it, and until when its rules or its upstream forbid to ask.
 
     \b
     pipeline sources                    what is configured
@@ -40,7 +40,9 @@ def sources(
         upstreams = forecast.plan_upstreams(settings)
         with reading_if_there(settings.store) as session:
             paces = forecast.find_paces(session, upstreams)
-        embargoes = forecast.embargoes(upstreams, paces, now=datetime.now(UTC))
+        now = datetime.now(UTC)
+        obstacles = forecast.obstacles(upstreams, paces, now=now)
+        until = {name: moment.at for name, moment in obstacles.items() if moment.at > now}
         listed = [
             {
                 "name": name,
@@ -48,8 +50,8 @@ def sources(
                 "enabled": source.enabled,
                 "batches": len(source.batch_sizes),
                 "numbers": sum(source.batch_sizes),
-                "not_before": embargoes[name].until if name in embargoes else None,
-                "why": embargoes[name].why if name in embargoes else None,
+                "not_before": until.get(name),
+                "why": obstacles[name].why if name in obstacles else None,
             }
             for name, source in settings.sources.items()
         ]
@@ -66,7 +68,7 @@ def sources(
                         "yes" if row["enabled"] else "no",
                         row["batches"],
                         row["numbers"],
-                        show_time(embargoes[name].until) if name in embargoes else None,
+                        show_time(until[name]) if name in until else None,
                         row["why"],
                     )
                     for name, row in zip(settings.sources, listed, strict=True)
@@ -104,7 +106,8 @@ def release(
         ):
             embargo = permissions.release(session, upstream=keys[name], now=datetime.now(UTC))
         if embargo is None:
-            write(f"{name} was under no embargo; its pace and its failures are forgotten.")
+            write(f"{name} was under no embargo; its pace and its failures are forgotten,")
+            write("what is spent of its quotas is not.")
         else:
             write(f"{name} may be asked again; it was not to be before {show_time(embargo.until)}:")
             write(f"  {printable(embargo.why)}")

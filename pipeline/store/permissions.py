@@ -17,13 +17,16 @@ from pipeline.store.tables import EMBARGOES, QUOTAS, UPSTREAMS
 def find_pace(session: Session, *, upstream: str) -> Pace:
     """Look up what is known of *upstream*; an unknown one was never asked."""
     connection = session.connection()
-    next_at = connection.scalar(
-        select(UPSTREAMS.c.next_at).where(UPSTREAMS.c.name == upstream).with_for_update()
-    )
+    known = connection.execute(
+        select(UPSTREAMS.c.next_at, UPSTREAMS.c.failures)
+        .where(UPSTREAMS.c.name == upstream)
+        .with_for_update()
+    ).first()
     said = connection.execute(select(EMBARGOES).where(EMBARGOES.c.upstream == upstream)).first()
     spent = connection.execute(select(QUOTAS).where(QUOTAS.c.upstream == upstream))
     return Pace(
-        next_at=next_at,
+        next_at=None if known is None else known.next_at,
+        failures=0 if known is None else known.failures,
         embargo=None if said is None else Embargo(until=said.until, why=said.why),
         spent={row.unit: Spent(period=row.period, amount=row.spent) for row in spent},
     )
