@@ -289,6 +289,19 @@ def test_a_dead_source_is_left_alone_until_a_probe_finds_it_well(
     check_invariants(home.database)
 
 
+def test_a_source_that_hangs_is_left_alone_too(home: Home) -> None:
+    """It is our own limit that ends the attempts, but fifty of them would outlast any deadline."""
+    with playing(home) as played:
+        configure(
+            home,
+            "randomnumberapi",
+            played.url("randomnumberapi", "stall"),
+            "batches = {count = 50, size = 3}\nin_flight = 1\nattempt_seconds = 0.1\nbreaker = 3",
+        )
+        assert home.run("collect").code == 4
+        assert len(played.log()) == 3
+
+
 def test_retries_end_with_their_budget(home: Home) -> None:
     """A source that fails all the time may not multiply its requests by the number of retries."""
     with playing(home) as played:
