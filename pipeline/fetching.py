@@ -69,12 +69,20 @@ class Fetcher:
 
     async def carry_out(self, result: FetchResult) -> None:
         """Ask until the batches of ``result.fetch`` have their outcome, and write it there."""
+        try:
+            await self._ask_until_decided(result)
+        except anyio.get_cancelled_exc_class():
+            if result.attempts and not result.outcomes:  # stopped between two attempts
+                result.outcomes = lost(result.fetch, result.attempts[-1], why=self._cut_short())
+            raise
+
+    async def _ask_until_decided(self, result: FetchResult) -> None:
         pause_seconds: float | None = 0.0
         while pause_seconds is not None and not result.outcomes:
             exchange = Exchange()  # its clock starts now: the pause is the attempt's wait
             began_at = datetime.now(UTC)
             if pause_seconds:
-                await self._wait(pause_seconds, result)
+                await anyio.sleep(pause_seconds)
             async with self._gate.breaker.turn() as is_admitted:
                 if is_admitted:
                     pause_seconds = await self._ask(result, exchange, began_at)
@@ -82,14 +90,6 @@ class Fetcher:
                     result.outcomes = _left_alone(result, self._gate.breaker)
         if not result.outcomes:
             result.outcomes = lost(result.fetch, result.attempts[-1])
-
-    async def _wait(self, pause_seconds: float, result: FetchResult) -> None:
-        """Wait before a retry; stopped meanwhile, the batches were lost by the attempt before."""
-        try:
-            await anyio.sleep(pause_seconds)
-        except anyio.get_cancelled_exc_class():
-            result.outcomes = lost(result.fetch, result.attempts[-1], why=self._cut_short())
-            raise
 
     async def _ask(
         self, result: FetchResult, exchange: Exchange, began_at: datetime
