@@ -82,8 +82,10 @@ def test_release_lifts_the_embargo_and_forgets_the_failures(
     )
     assert (again.exit_code, again.stdout) == (
         0,
-        "anu was under no embargo; its pace and its failures are forgotten,\n"
-        "what is spent of its quotas is not.\n",
+        (
+            "anu was under no embargo; its pace and its failures are forgotten,\n"
+            "what is spent of its quotas is not.\n"
+        ),
     )
     assert find_pace(session, upstream=key) == Pace()
 
