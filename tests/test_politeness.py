@@ -66,7 +66,8 @@ def moment(text: str) -> datetime:
 def test_four_processes_keep_one_rate_and_use_it(tmp_path: Path) -> None:
     """No second sees more than the rule allows, though none of them knows of the others.
 
-    That holds in every try. How much of the rate is used depends on who else uses this machine.
+    That holds in every try. How much of the rate is used depends on who else uses this machine: a
+    benchmark tells (``tests.benchmarks.politeness``); here it is only not to be wasted.
     """
     for nth in range(3):
         with homes(tmp_path, [str(nth)]) as at:
@@ -76,7 +77,7 @@ def test_four_processes_keep_one_rate_and_use_it(tmp_path: Path) -> None:
         assert codes(shared.ended) == {0}
         assert shared.requests == 240
         assert shared.most <= RATE
-        if shared.used >= 0.9:
+        if shared.used >= 0.6:
             return
     pytest.fail(f"only {shared.used:.0%} of the rate were used")
 
