@@ -24,7 +24,9 @@ test:
 	$(PYTHON) -m pytest --cov --cov-report=term
 
 bench:
-	$(PYTHON) -m tests.benchmarks
+	$(PYTHON) -m tests.benchmarks.speed
+	$(PYTHON) -m tests.benchmarks.asking
+	$(PYTHON) -m tests.benchmarks.politeness
 
 # Hashes and no index addresses: an installation is the same everywhere, wherever it comes from.
 lock:
