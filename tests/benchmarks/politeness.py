@@ -28,6 +28,7 @@ def main() -> None:
             say(f"{RUNS} runs at random moments, {AT_ONCE} at a time, all kinds and their rules:\n")
             say(f"  {len(played.log())} requests, {played.violations()['total']} violations,")
         say(f" exit codes {sorted(codes(ended))}\n")
+        say("".join(each.err for each in ended))
 
 
 if __name__ == "__main__":
