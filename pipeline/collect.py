@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from enum import StrEnum
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -22,7 +21,7 @@ import pipeline
 from pipeline.errors import ConfigError, ErrorName, LockHeld, ungrouped
 from pipeline.fetching import Fetcher, FetchResult
 from pipeline.lock import lock_path, presence, turn
-from pipeline.models import Fetch, RunStatus, RunSummary
+from pipeline.models import Fetch, Overlap, RunStatus, RunSummary
 from pipeline.pacing import Embargo, Pace
 from pipeline.permission import Breaker, Gate, RetryBudget, Way
 from pipeline.recorder import Progress, Recorder
@@ -34,14 +33,6 @@ from pipeline.store.queries import get_run
 from pipeline.upstreams import Upstream, make_upstreams
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
-class Overlap(StrEnum):
-    """What to do while another run of the same configuration is going on."""
-
-    SKIP = "skip"
-    WAIT = "wait"
-    ALLOW = "allow"
 
 
 Loss = tuple[str, ErrorName, int]  # source, error, how many batches

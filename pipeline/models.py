@@ -27,6 +27,14 @@ class RunStatus(StrEnum):
     INTERRUPTED = "interrupted"
 
 
+class Overlap(StrEnum):
+    """What to do while another run of the same configuration is going on."""
+
+    SKIP = "skip"
+    WAIT = "wait"
+    ALLOW = "allow"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
     """``n`` integers in [``min``, ``max``] wanted from one source in one run.
@@ -52,7 +60,7 @@ class Fetch:
     """One logical HTTP request that serves batches of one source and one range.
 
     Attributes:
-        number: position within the run, from 0.
+        number: that of its first batch, so it is unique within the run.
         batches: whom it serves, in the order in which the answer is cut; never empty.
     """
 
@@ -101,7 +109,7 @@ class Evidence:
     Attributes:
         headers: names and values in the order received.
         body: the first bytes of the body, secrets replaced.
-        body_bytes: how many bytes were received in all.
+        body_bytes: how many bytes were read; no more than ``max_bytes`` ever are.
     """
 
     status: int

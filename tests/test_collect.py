@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.collect import Collected, Overlap, collect, host_identity
+from pipeline.collect import Collected, collect, host_identity
 from pipeline.errors import ConfigError, ErrorName, LockHeld, StoreError
 from pipeline.lock import turn
-from pipeline.models import RunStatus
+from pipeline.models import Overlap, RunStatus
 from pipeline.recorder import Progress
 from pipeline.settings import Settings, load_settings
 from pipeline.store.db import open_store

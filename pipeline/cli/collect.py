@@ -6,7 +6,6 @@ import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from enum import StrEnum
 from pathlib import Path
 from signal import Signals
 from typing import TYPE_CHECKING, Annotated
@@ -18,20 +17,12 @@ from pipeline.cli.boundary import ExitCode, complain, error_boundary
 from pipeline.cli.options import ConfigOption, DeadlineOption, Format, SourcesOption
 from pipeline.cli.render import OutputError, flush
 from pipeline.errors import StoreError
-from pipeline.models import RunStatus
+from pipeline.models import Overlap, RunStatus
 
 if TYPE_CHECKING:
     from pipeline import collect as core
     from pipeline.recorder import Progress as SoFar
     from pipeline.settings import StoreSettings
-
-
-class OverlapChoice(StrEnum):
-    """The words of ``collect.Overlap``, without its imports."""
-
-    SKIP = "skip"
-    WAIT = "wait"
-    ALLOW = "allow"
 
 
 MOST_CAUSES = 5  # on one line
@@ -168,9 +159,9 @@ def collect(
         ),
     ] = None,
     overlap: Annotated[
-        OverlapChoice,
+        Overlap,
         Option(help="While another run of this configuration is going on: leave, wait, or join."),
-    ] = OverlapChoice.SKIP,
+    ] = Overlap.SKIP,
     quiet: Annotated[
         bool, Option("--quiet", "-q", help="Say nothing unless something went wrong.")
     ] = False,
@@ -202,7 +193,7 @@ def collect(
                 settings,
                 state_folder=_state_folder(),
                 on_progress=on_progress,
-                overlap=core.Overlap(overlap),
+                overlap=overlap,
             )
         code = _tell(collected, settings.store, shown)
     raise typer.Exit(code)

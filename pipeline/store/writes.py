@@ -1,4 +1,4 @@
-"""Every change to the store, one function each; the caller owns the transaction and commits.
+"""Every change to the books, one function each; the caller owns the transaction and commits.
 
 The statements are Core statements built once, and each executes for many rows at a time: a run
 saves a hundred thousand outcomes, and an ORM object for each would cost more than SQLite does.

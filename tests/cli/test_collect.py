@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.cli.boundary import ExitCode
-from pipeline.cli.collect import OverlapChoice, _exit_code, _progress_bar, _verdict_line
-from pipeline.collect import Collected, Overlap
+from pipeline.cli.collect import _exit_code, _progress_bar, _verdict_line
+from pipeline.collect import Collected
 from pipeline.errors import ErrorName
 from pipeline.lock import turn
 from pipeline.models import RunStatus, RunSummary
@@ -186,11 +186,6 @@ def test_a_second_run_leaves_or_joins_as_it_is_told(
     )
     assert joined.exit_code == 0
     assert invoke("report", "--format", "json").stdout.count('"skipped"') == 1
-
-
-def test_the_choices_of_overlap_are_the_cores() -> None:
-    """They are written down twice, so that help needs no database."""
-    assert [choice.value for choice in OverlapChoice] == [choice.value for choice in Overlap]
 
 
 def test_without_an_enabled_source_there_is_nothing_to_do(invoke: Invoke, home: Path) -> None:
