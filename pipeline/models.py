@@ -35,6 +35,32 @@ class Overlap(StrEnum):
     ALLOW = "allow"
 
 
+class Aspect(StrEnum):
+    """What of an answer is agreed upon, so that a change of it is worth a word."""
+
+    CONTENT_TYPE = "content_type"
+    KEYS = "keys"
+    REFUSAL = "refusal"
+    TLS_ISSUER = "tls_issuer"
+
+
+class Step(StrEnum):
+    """How wide the columns of a history are."""
+
+    HOUR = "hour"
+    DAY = "day"
+
+
+class Fate(StrEnum):
+    """What became of a slot."""
+
+    RAN = "ran"
+    LATE = "late"
+    SKIPPED = "skipped"
+    MISSED = "missed"
+    INTERRUPTED = "interrupted"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
     """``n`` integers in [``min``, ``max``] wanted from one source in one run.
@@ -119,6 +145,22 @@ class Evidence:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What was sent, fit to be kept: each secret is replaced by the name of its variable.
+
+    Attributes:
+        url: whole, as ``https://api.example.org/v1?n=5``.
+        headers: names and values in the order sent; a secret reads ``${ANU_AQN_KEY}``.
+        body: empty for a GET.
+    """
+
+    method: str
+    url: str
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
     """One HTTP exchange of a fetch.
 
@@ -131,6 +173,9 @@ class Attempt:
         phase: where it failed, None if it did not.
         detail: one line, redacted and free of control characters.
         retry_after_us: how long the upstream asked us to wait.
+        request: what was sent; None if nothing was.
+        contract: what the answer looked like, by aspect; only what it showed.
+        evidence: the answer, if it failed or is the first of its kind in this run.
     """
 
     fetch: int
@@ -145,6 +190,8 @@ class Attempt:
     phase: Phase | None = None
     detail: str | None = None
     retry_after_us: int | None = None
+    request: Request | None = None
+    contract: tuple[tuple[Aspect, str], ...] = ()
     evidence: Evidence | None = None
 
 
@@ -278,6 +325,93 @@ class PhaseTotals:
     total_us: int
     min_us: int
     max_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tally:
+    """What one run got from one source: written when the run ended, kept when it is pruned.
+
+    Attributes:
+        started_at: when the run did, UTC.
+        sum: of all numbers collected, exact.
+        retries: attempts after the first of a fetch.
+        retries_helped: those of them that brought the numbers.
+        wait_us: waits for permission and pauses before retries, all attempts added up.
+        exchange_us: all else of the attempts, added up.
+        fastest_us: the shortest exchange that brought numbers, ``fastest_attempt`` its id.
+        first_sent_at: when the first request was allowed to go; None if none was sent.
+        rule: the rate in force, as ``1/60s``; None if there was none or nobody knows.
+        violations: requests that broke it, or that went before a time the upstream had named;
+            None if nobody knows.
+    """
+
+    started_at: datetime
+    run_id: int
+    source: str
+    min: int
+    max: int
+    collected: int
+    failed: int
+    deferred: int
+    cancelled: int
+    numbers: int
+    sum: int
+    attempts: int
+    failed_attempts: int
+    retries: int
+    retries_helped: int
+    wait_us: int
+    exchange_us: int
+    fastest_us: int | None
+    fastest_attempt: int | None
+    first_sent_at: datetime | None
+    last_sent_at: datetime | None
+    rule: str | None
+    violations: int | None
+    violating_attempt: int | None
+
+    @property
+    def ordered(self) -> int:
+        """Count the batches that were wanted."""
+        return self.collected + self.failed + self.deferred + self.cancelled
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loss:
+    """What one run lost at one source to one error in one phase; kept when the run is pruned.
+
+    Attributes:
+        phase: None if the batches were lost without asking anybody.
+        attempts: that failed so.
+        batches: whose outcome it is.
+        first_at: when the first of these attempts began (the run, if there was none), UTC.
+        first_attempt: its id, ``last_attempt`` that of the last one; None if there was none.
+    """
+
+    started_at: datetime
+    run_id: int
+    source: str
+    error: ErrorName
+    phase: Phase | None
+    attempts: int
+    batches: int
+    first_at: datetime
+    last_at: datetime
+    first_attempt: int | None
+    last_attempt: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContractSpan:
+    """One value of one aspect of a source's answers, from when to when it was seen."""
+
+    source: str
+    aspect: Aspect
+    value: str
+    first_at: datetime
+    last_at: datetime
+    first_attempt: int
+    last_attempt: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,7 +22,7 @@ from sqlalchemy import (
 import pipeline
 from pipeline.store.tables import Row
 
-REVISIONS = ("0001",)  # oldest first; each is a file in migrations/versions
+REVISIONS = ("0001", "0002")  # oldest first; each is a file in migrations/versions
 NEWEST = REVISIONS[-1]
 
 VERSION = Table(  # as Alembic makes it, down to the constraint's name

@@ -18,6 +18,7 @@ from sqlalchemy import (
     ForeignKeyConstraint,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Table,
@@ -29,7 +30,7 @@ from sqlalchemy.types import TypeEngine
 from sqlmodel import Field, SQLModel
 
 from pipeline.errors import Phase
-from pipeline.models import RunStatus, Verdict
+from pipeline.models import Aspect, Fate, RunStatus, Step, Verdict
 
 PHASE_COLUMNS = {phase: f"{phase}_us" for phase in Phase}
 
@@ -124,6 +125,7 @@ class RunRow(Row, table=True):
             "host",
             sqlite_where=text("status = 'running'"),
         ),
+        Index(None, "started_at"),
         # A run id is for ever: somebody may have written it down before the run was pruned.
         {"sqlite_autoincrement": True},
     )
@@ -216,6 +218,7 @@ class AttemptRow(Row, table=True):
         UniqueConstraint("run_id", "fetch", "number"),
         ForeignKeyConstraint(["run_id"], ["runs.id"]),
         ForeignKeyConstraint(["evidence"], ["evidence.digest"]),
+        ForeignKeyConstraint(["request"], ["requests.id"]),
         _check("number", "number > 0"),
         _check("failed", "(error IS NULL) = (phase IS NULL)"),
         _one_of("phase", Phase),
@@ -254,9 +257,139 @@ class AttemptRow(Row, table=True):
     detail: str | None = None
     retry_after_us: int | None = Field(default=None, sa_type=BigInteger)
     evidence: str | None = None
+    request: int | None = None
 
 
-# The three below are never made one row at a time, and a class costs every start 5 ms.
+# The tables below are never made one row at a time, and a class costs every start 5 ms.
+
+# What was sent: each different request once, secrets replaced by the names of their variables.
+REQUESTS = Table(
+    "requests",
+    Row.metadata,
+    Column("id", Integer, primary_key=True),
+    Column("digest", String, nullable=False),
+    Column("method", String, nullable=False),
+    Column("url", String, nullable=False),
+    Column("headers", String, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    UniqueConstraint("digest"),
+)
+
+# What a source's answers look like, from when to when: a row for each change of an aspect.
+CONTRACTS = Table(
+    "contracts",
+    Row.metadata,
+    Column("id", Integer, primary_key=True),
+    Column("source", String, nullable=False),
+    Column("aspect", String, nullable=False),
+    Column("value", String, nullable=False),
+    Column("first_at", UtcText, nullable=False),
+    Column("last_at", UtcText, nullable=False),
+    Column("first_attempt", Integer, nullable=False),
+    Column("last_attempt", Integer, nullable=False),
+    _one_of("aspect", Aspect),
+    Index(None, "source", "aspect", "id"),
+)
+
+# What one run got from one source: written when the run ends, kept when its batches are pruned.
+# The rows lie in the order of time, so that a window of a long history is read in one go.
+TALLIES = Table(
+    "tallies",
+    Row.metadata,
+    Column("started_at", UtcText, primary_key=True),
+    Column("run_id", Integer, primary_key=True),
+    Column("source", String, primary_key=True),
+    Column("min", BigInteger, nullable=False),
+    Column("max", BigInteger, nullable=False),
+    Column("collected", Integer, nullable=False),
+    Column("failed", Integer, nullable=False),
+    Column("deferred", Integer, nullable=False),
+    Column("cancelled", Integer, nullable=False),
+    Column("numbers", BigInteger, nullable=False),
+    Column("sum", String, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("failed_attempts", Integer, nullable=False),
+    Column("retries", Integer, nullable=False),
+    Column("retries_helped", Integer, nullable=False),
+    Column("wait_us", BigInteger, nullable=False),
+    Column("exchange_us", BigInteger, nullable=False),
+    Column("fastest_us", BigInteger),
+    Column("fastest_attempt", Integer),
+    Column("first_sent_at", UtcText),
+    Column("last_sent_at", UtcText),
+    Column("rule", String),
+    Column("violations", Integer),
+    Column("violating_attempt", Integer),
+    ForeignKeyConstraint(["run_id"], ["runs.id"]),
+    sqlite_with_rowid=False,
+)
+
+# What one run lost at one source, by error and phase; phase is empty where nobody was asked.
+LOSSES = Table(
+    "losses",
+    Row.metadata,
+    Column("started_at", UtcText, primary_key=True),
+    Column("run_id", Integer, primary_key=True),
+    Column("source", String, primary_key=True),
+    Column("error", String, primary_key=True),
+    Column("phase", String, primary_key=True),
+    Column("attempts", Integer, nullable=False),
+    Column("batches", Integer, nullable=False),
+    Column("first_at", UtcText, nullable=False),
+    Column("last_at", UtcText, nullable=False),
+    Column("first_attempt", Integer),
+    Column("last_attempt", Integer),
+    ForeignKeyConstraint(["run_id"], ["runs.id"]),
+    sqlite_with_rowid=False,
+)
+
+# How long the phases took, an hour and a day to a row, so that years of percentiles are quick.
+TIMINGS = Table(
+    "timings",
+    Row.metadata,
+    Column("step", String, primary_key=True),
+    Column("began_at", UtcText, primary_key=True),
+    Column("source", String, primary_key=True),
+    Column("phases", String, nullable=False),
+    _one_of("step", Step),
+)
+
+# The hash chain: each run that ended, and each pruning, adds one link.
+SEALS = Table(
+    "seals",
+    Row.metadata,
+    Column("position", Integer, primary_key=True),
+    Column("kind", String, nullable=False),
+    Column("run_id", Integer),
+    Column("sealed_at", UtcText, nullable=False),
+    Column("record", String, nullable=False),
+    Column("contents", String, nullable=False),
+    Column("chain", String, nullable=False),
+    Column("pruned_by", Integer),
+    _check("kind", "kind IN ('run', 'pruning')"),
+    _check("run", "(kind = 'run') = (run_id IS NOT NULL)"),
+    ForeignKeyConstraint(["run_id"], ["runs.id"]),
+    ForeignKeyConstraint(["pruned_by"], ["seals.position"]),
+    UniqueConstraint("run_id"),
+    sqlite_autoincrement=True,
+)
+
+# What the schedule promised, and what became of it; no fate yet: claimed, and its run goes on.
+SLOTS = Table(
+    "slots",
+    Row.metadata,
+    Column("schedule", String, primary_key=True),
+    Column("due_at", UtcText, primary_key=True),
+    Column("fate", String),
+    Column("run_id", Integer),
+    Column("host", String),
+    Column("claimed_at", UtcText, nullable=False),
+    Column("late_us", BigInteger),
+    _one_of("fate", Fate),
+    *_none_below_zero("late_us"),
+    ForeignKeyConstraint(["run_id"], ["runs.id"]),
+    Index("ix_slots_claimed", "schedule", sqlite_where=text("fate IS NULL")),
+)
 
 # What outlives a process about one upstream: when it may be asked next, and how many attempts in a
 # row failed there for reasons of the path or the upstream.
