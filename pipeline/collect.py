@@ -3,7 +3,7 @@
 import hashlib
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,7 +22,7 @@ from pipeline.errors import ConfigError, ErrorName, LockHeld, ungrouped
 from pipeline.fetching import Fetcher, FetchResult
 from pipeline.lock import lock_path, presence, turn
 from pipeline.models import Fetch, Overlap, RunStatus, RunSummary
-from pipeline.pacing import Embargo, Pace
+from pipeline.pacing import Embargo, Pace, Rules
 from pipeline.permission import Breaker, Gate, RetryBudget, Way
 from pipeline.recorder import Progress, Recorder
 from pipeline.settings import Settings
@@ -128,7 +128,8 @@ class _Run:
                     upstreams = make_upstreams(self._settings, sandbox_url)
                     run_id = await self._store.in_thread(self._start, upstreams)
                     losses = await self._ask(run_id, upstreams, scope)
-                summary = await self._store.in_thread(self._finish, run_id)
+                rules = {upstream.order.source: upstream.rules for upstream in upstreams}
+                summary = await self._store.in_thread(self._finish, run_id, rules)
                 tasks.cancel_scope.cancel()
         is_cut = summary.status is RunStatus.INTERRUPTED  # else the signal came after the end
         stopped_by = self._caught[0] if is_cut else None
@@ -199,7 +200,7 @@ class _Run:
             writes.order_batches(session, run_id=run_id, batches=batches)
         return run_id
 
-    def _finish(self, run_id: int) -> RunSummary:
+    def _finish(self, run_id: int, rules: Mapping[str, Rules]) -> RunSummary:
         is_stopped = bool(self._caught)
         with self._store.write() as session:
             writes.finish_run(
@@ -209,6 +210,7 @@ class _Run:
                 clock_us=int((monotonic() - self._began) * 1_000_000),
                 status=RunStatus.INTERRUPTED if is_stopped else None,
                 rest=ErrorName.CANCELLED if is_stopped else ErrorName.DEADLINE,
+                rules=rules,
             )
             return get_run(session, run_id=run_id)
 

@@ -6,20 +6,19 @@ saves a hundred thousand outcomes, and an ORM object for each would cost more th
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from functools import reduce
 from itertools import islice, repeat
-from operator import add
 
-from sqlalchemy import bindparam, func, insert, literal_column, update
+from sqlalchemy import bindparam, insert, literal_column, update
 from sqlmodel import Session, select
 
-from pipeline.errors import ErrorName, Phase, StoreError
-from pipeline.models import Attempt, Batch, Evidence, Outcome, RunStatus, Verdict
+from pipeline.errors import ErrorName, StoreError
+from pipeline.models import Attempt, Batch, Evidence, Outcome, RunStatus, Tally, Verdict
+from pipeline.pacing import Rules
+from pipeline.store import summaries
 from pipeline.store.numbers import digest_of, pack
-from pipeline.store.queries import add_up
-from pipeline.store.tables import ATTEMPTS, BATCHES, EVIDENCE, PHASE_COLUMNS, RUNS
+from pipeline.store.tables import ATTEMPTS, BATCHES, EVIDENCE, RUNS
 
 CHUNK = 1_000  # rows per statement: enough to make the statement free, small enough for memory
 
@@ -218,19 +217,22 @@ def finish_run(
     clock_us: int | None,
     status: RunStatus | None = None,
     rest: ErrorName = ErrorName.CANCELLED,
+    rules: Mapping[str, Rules] = summaries.NOT_KNOWN,
 ) -> None:
-    """End a run: give the batches still open *rest* as their error, and add up its totals.
+    """End a run: give the batches still open *rest* as their error, add it all up, and seal it.
 
-    Without a *status* the totals decide between ok, partial and failed.
+    Without a *status* the totals decide between ok, partial and failed. *rules* are those that
+    were in force, by source, as far as anybody knows.
 
     Raises:
         StoreError: there is no such run, or it has ended already.
     """
+    _check_running(session, run_id)
     _decide_open_batches(session, run_id, rest)
-    totals = _totals(session, run_id)
-    ending = (
+    totals = _totals(summaries.summarise_run(session, run_id=run_id, rules=rules))
+    session.exec(
         update(RUNS)
-        .where(RUNS.c.id == run_id, RUNS.c.status == RunStatus.RUNNING.value)
+        .where(RUNS.c.id == run_id)
         .values(
             status=(status or _verdict_on(totals)).value,
             ended_at=ended_at,
@@ -238,7 +240,11 @@ def finish_run(
             **totals,
         )
     )
-    if session.exec(ending).rowcount != 1:
+
+
+def _check_running(session: Session, run_id: int) -> None:
+    query = select(RUNS.c.status).where(RUNS.c.id == run_id).with_for_update()
+    if session.connection().scalar(query) != RunStatus.RUNNING.value:
         raise StoreError(f"run {run_id} is not running: it was never started or has ended already")
 
 
@@ -259,26 +265,15 @@ def _decide_open_batches(session: Session, run_id: int, error: ErrorName) -> Non
     )
 
 
-def _totals(session: Session, run_id: int) -> dict[str, int]:
-    per_verdict = (
-        select(BATCHES.c.verdict, func.count(), add_up(BATCHES.c.n))
-        .where(BATCHES.c.run_id == run_id)
-        .group_by(BATCHES.c.verdict)
-    )
-    batches = {verdict: (count, n) for verdict, count, n in session.exec(per_verdict)}
-    # Waits for permission are left out: one by one there would be none to queue behind.
-    exchange = [name for phase, name in PHASE_COLUMNS.items() if phase is not Phase.WAIT]
-    every_phase = reduce(add, [func.coalesce(ATTEMPTS.c[name], 0) for name in exchange])
-    attempts, waited_us = session.exec(
-        select(func.count(), add_up(every_phase)).where(ATTEMPTS.c.run_id == run_id)
-    ).one()
-    counts = {verdict.value: batches.get(verdict, (0, 0))[0] for verdict in Verdict}
+def _totals(tallies: Sequence[Tally]) -> dict[str, int]:
+    counts = {verdict.value: sum(getattr(t, verdict) for t in tallies) for verdict in Verdict}
     return {
         **counts,
         "ordered": sum(counts.values()),
-        "numbers": int(batches.get(Verdict.COLLECTED, (0, 0))[1]),
-        "attempts": attempts,
-        "waited_us": int(waited_us or 0),
+        "numbers": sum(tally.numbers for tally in tallies),
+        "attempts": sum(tally.attempts for tally in tallies),
+        # Waits for permission are left out: one by one there would be none to queue behind.
+        "waited_us": sum(tally.exchange_us for tally in tallies),
     }
 
 
