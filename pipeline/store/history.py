@@ -1,0 +1,385 @@
+"""Questions about a stretch of time, answered from the summaries that each run left behind.
+
+A run counts where it started: in a window if ``since <= started_at < until``. Nothing here reads
+the batches or attempts of a whole history, so the answers come as quickly after years.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement, Select, String, Table, func, select, type_coerce
+from sqlalchemy.engine.row import Row
+from sqlmodel import Session
+
+from pipeline.errors import ErrorName, Phase
+from pipeline.histogram import Histogram
+from pipeline.models import Aspect, ContractSpan, Loss, Step, Tally
+from pipeline.store.queries import add_up
+from pipeline.store.summaries import EXCHANGE, period_begin
+from pipeline.store.tables import (
+    ATTEMPTS,
+    CONTRACTS,
+    LOSSES,
+    PHASE_COLUMNS,
+    RUNS,
+    SEALS,
+    TALLIES,
+    TIMINGS,
+)
+
+FEW_ATTEMPTS = 20_000  # in a window: their percentiles are read from the attempts themselves
+FEW_HOURS = 14 * 24  # a longer window is read by days
+
+Distribution = dict[str, dict[str, Histogram]]  # by source, then by phase or ``exchange``
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    """A stretch of time in UTC, from ``since`` up to but without ``until``; None: without end."""
+
+    since: datetime | None = None
+    until: datetime | None = None
+
+    @property
+    def step(self) -> Step:
+        """Say how wide the columns of a chart over this window are."""
+        if self.since is None:
+            return Step.DAY
+        end = self.until or datetime.now(UTC)
+        is_short = end - self.since <= timedelta(hours=FEW_HOURS)
+        return Step.HOUR if is_short else Step.DAY
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceTotals:
+    """All tallies of one source (and of one hour or day, if ``began_at`` is set), added up.
+
+    Attributes:
+        runs: in which it was wanted.
+        answered: those of them that brought at least one batch.
+    """
+
+    source: str
+    began_at: datetime | None
+    runs: int
+    answered: int
+    collected: int
+    failed: int
+    deferred: int
+    cancelled: int
+    numbers: int
+    attempts: int
+    failed_attempts: int
+    retries: int
+    retries_helped: int
+    wait_us: int
+    exchange_us: int
+
+    @property
+    def ordered(self) -> int:
+        """Count the batches that were wanted."""
+        return self.collected + self.failed + self.deferred + self.cancelled
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LossTotals:
+    """All losses of one source, error and phase (and hour or day), added up.
+
+    Attributes:
+        phase: None where nobody was asked; of all phases together if grouped by time.
+    """
+
+    source: str
+    error: ErrorName
+    phase: Phase | None
+    began_at: datetime | None
+    attempts: int
+    batches: int
+    first_at: datetime
+    last_at: datetime
+    last_attempt: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RangeTotals:
+    """All numbers of one source in one range, added up exactly."""
+
+    source: str
+    min: int
+    max: int
+    batches: int
+    numbers: int
+    sum: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Percentiles:
+    """How the durations of a window are distributed.
+
+    Attributes:
+        is_exact: whether every attempt was looked at; else they are those of buckets.
+        window: what was read: widened to whole hours or days if it is not exact.
+    """
+
+    of: Distribution
+    is_exact: bool
+    window: Window
+
+
+def _within(column: ColumnElement[Any], window: Window) -> list[ColumnElement[bool]]:
+    limits = []
+    if window.since is not None:
+        limits.append(column >= window.since)
+    if window.until is not None:
+        limits.append(column < window.until)
+    return limits
+
+
+def _select(table: Table, window: Window, source: str | None) -> Select[Any]:
+    query = select(table).where(*_within(table.c.started_at, window))
+    return query if source is None else query.where(table.c.source == source)
+
+
+def tallies(session: Session, window: Window, *, source: str | None = None) -> Iterator[Tally]:
+    """Walk over what each run got from each source, in the order of time."""
+    query = _select(TALLIES, window, source).order_by(*TALLIES.primary_key)
+    for row in session.connection().execute(query, execution_options={"yield_per": 1000}):
+        yield Tally(**(row._asdict() | {"sum": int(row.sum)}))
+
+
+def losses(session: Session, window: Window, *, source: str | None = None) -> Iterator[Loss]:
+    """Walk over what each run lost at each source, in the order of time."""
+    query = _select(LOSSES, window, source).order_by(*LOSSES.primary_key)
+    for row in session.connection().execute(query, execution_options={"yield_per": 1000}):
+        words = {"error": ErrorName(row.error), "phase": Phase(row.phase) if row.phase else None}
+        yield Loss(**(row._asdict() | words))
+
+
+def contract_spans(session: Session, *, source: str | None = None) -> list[ContractSpan]:
+    """List what answers looked like from when to when, by source and aspect, oldest first."""
+    query = select(CONTRACTS).order_by(CONTRACTS.c.source, CONTRACTS.c.aspect, CONTRACTS.c.id)
+    if source is not None:
+        query = query.where(CONTRACTS.c.source == source)
+    return [
+        ContractSpan(
+            source=row.source,
+            aspect=Aspect(row.aspect),
+            value=row.value,
+            first_at=row.first_at,
+            last_at=row.last_at,
+            first_attempt=row.first_attempt,
+            last_attempt=row.last_attempt,
+        )
+        for row in session.connection().execute(query)
+    ]
+
+
+def _period(session: Session, column: ColumnElement[Any], step: Step) -> ColumnElement[Any]:
+    """Name the hour or day of a moment, so that rows can be grouped by it."""
+    if session.connection().dialect.name == "sqlite":
+        length = len("2026-11-22T06") if step is Step.HOUR else len("2026-11-22")
+        return func.substr(type_coerce(column, String), 1, length)
+    return func.date_trunc(step.value, column)
+
+
+def _began_at(period: str | datetime) -> datetime:
+    if isinstance(period, datetime):
+        return period.astimezone(UTC)
+    return datetime.fromisoformat(f"{period}:00" if "T" in period else period).replace(tzinfo=UTC)
+
+
+_COUNTS = ("collected", "failed", "deferred", "cancelled", "numbers", "attempts")
+_MORE_COUNTS = ("failed_attempts", "retries", "retries_helped", "wait_us", "exchange_us")
+
+
+def source_totals(
+    session: Session, window: Window, *, source: str | None = None, step: Step | None = None
+) -> list[SourceTotals]:
+    """Add up the tallies by source, and by hour or day if there is a *step*; in that order."""
+    names = (*_COUNTS, *_MORE_COUNTS)
+    columns: list[ColumnElement[Any]] = [
+        TALLIES.c.source,
+        func.count().label("runs"),
+        func.count().filter(TALLIES.c.collected > 0).label("answered"),
+        *(add_up(TALLIES.c[name]).label(name) for name in names),
+    ]
+    groups: list[ColumnElement[Any]] = [TALLIES.c.source]
+    if step is not None:
+        groups.append(_period(session, TALLIES.c.started_at, step).label("period"))
+    query = (
+        select(*columns, *groups[1:])
+        .where(*_within(TALLIES.c.started_at, window))
+        .group_by(*groups)
+        .order_by(*groups)
+    )
+    if source is not None:
+        query = query.where(TALLIES.c.source == source)
+    return [
+        SourceTotals(
+            source=row.source,
+            began_at=None if step is None else _began_at(row.period),
+            runs=row.runs,
+            answered=row.answered,
+            **{name: int(getattr(row, name)) for name in names},
+        )
+        for row in session.connection().execute(query)
+    ]
+
+
+def loss_totals(
+    session: Session, window: Window, *, source: str | None = None, step: Step | None = None
+) -> list[LossTotals]:
+    """Add up the losses by source, error and phase, most attempts first.
+
+    With a *step* they are added up by source, error and hour or day, in the order of time.
+    """
+    attempts, batches = func.sum(LOSSES.c.attempts), func.sum(LOSSES.c.batches)
+    groups: list[ColumnElement[Any]] = [LOSSES.c.source, LOSSES.c.error]
+    if step is None:
+        groups.append(LOSSES.c.phase)
+        order: list[ColumnElement[Any]] = [attempts.desc(), batches.desc(), *groups]
+    else:
+        groups.append(_period(session, LOSSES.c.started_at, step).label("period"))
+        order = [groups[-1], *groups[:-1]]
+    query = (
+        select(
+            *groups,
+            attempts.label("attempts"),
+            batches.label("batches"),
+            func.min(LOSSES.c.first_at).label("first_at"),
+            func.max(LOSSES.c.last_at).label("last_at"),
+            func.max(LOSSES.c.last_attempt).label("last_attempt"),
+        )
+        .where(*_within(LOSSES.c.started_at, window))
+        .group_by(*groups)
+        .order_by(*order)
+    )
+    if source is not None:
+        query = query.where(LOSSES.c.source == source)
+    return [_loss_totals(row, step) for row in session.connection().execute(query)]
+
+
+def _loss_totals(row: Row[*tuple[Any, ...]], step: Step | None) -> LossTotals:
+    return LossTotals(
+        source=row.source,
+        error=ErrorName(row.error),
+        phase=Phase(row.phase) if step is None and row.phase else None,
+        began_at=None if step is None else _began_at(row.period),
+        attempts=int(row.attempts),
+        batches=int(row.batches),
+        first_at=row.first_at,
+        last_at=row.last_at,
+        last_attempt=row.last_attempt,
+    )
+
+
+def range_totals(
+    session: Session, window: Window, *, source: str | None = None
+) -> list[RangeTotals]:
+    """Add up the numbers by source and range; the sums are exact however large."""
+    columns = [TALLIES.c[name] for name in ("source", "min", "max", "collected", "numbers", "sum")]
+    query = select(*columns).where(*_within(TALLIES.c.started_at, window), TALLIES.c.collected > 0)
+    if source is not None:
+        query = query.where(TALLIES.c.source == source)
+    found: defaultdict[tuple[str, int, int], list[int]] = defaultdict(lambda: [0, 0, 0])
+    for name, low, high, batches, numbers, total in session.connection().execute(query):
+        of = found[name, low, high]
+        of[0] += batches
+        of[1] += numbers
+        of[2] += int(total)  # not added up by the database: it would overflow, or round
+    return [
+        RangeTotals(source=name, min=low, max=high, batches=batches, numbers=numbers, sum=total)
+        for (name, low, high), (batches, numbers, total) in sorted(found.items())
+    ]
+
+
+def percentiles(
+    session: Session, window: Window, *, source: str | None = None, run_id: int | None = None
+) -> Percentiles:
+    """Distribute the durations of a window, or of one run, by source and phase.
+
+    Few attempts are looked at one by one. Many come from the summaries, by whole hours or days,
+    and so do those of runs that were pruned.
+    """
+    if run_id is not None or _is_small(session, window):
+        runs = select(RUNS.c.id).where(*_within(RUNS.c.started_at, window))
+        if run_id is not None:
+            runs = runs.where(RUNS.c.id == run_id)
+        of = _distribute_attempts(session, runs, source)
+        return Percentiles(of=of, is_exact=True, window=window)
+    wide = _widened(window)
+    of = defaultdict(lambda: defaultdict(Histogram))
+    for _, name, histograms in _stored_timings(session, wide, source=source, step=wide.step):
+        for phase, histogram in histograms.items():
+            of[name][phase].merge(histogram)
+    return Percentiles(of=of, is_exact=False, window=wide)
+
+
+def timings_by_step(
+    session: Session, window: Window, *, source: str | None = None
+) -> Iterator[tuple[datetime, str, dict[str, Histogram]]]:
+    """Walk over the durations of each hour or day and source, in the order of time."""
+    return _stored_timings(session, _widened(window), source=source, step=window.step)
+
+
+def _widened(window: Window) -> Window:
+    """Widen a window to whole hours or days, as the summaries have them."""
+    since = window.since and period_begin(window.since, window.step)
+    return Window(since=since, until=window.until)
+
+
+def _is_small(session: Session, window: Window) -> bool:
+    """Tell whether the attempts of a window are few, and all still there."""
+    is_within = _within(RUNS.c.started_at, window)
+    attempts = select(func.sum(RUNS.c.attempts)).where(*is_within)
+    if (session.connection().scalar(attempts) or 0) > FEW_ATTEMPTS:
+        return False
+    pruned = (
+        select(SEALS.c.position)
+        .join(RUNS, RUNS.c.id == SEALS.c.run_id)
+        .where(*is_within, SEALS.c.pruned_by.is_not(None))
+        .limit(1)
+    )
+    return session.connection().scalar(pruned) is None
+
+
+def _distribute_attempts(session: Session, runs: Select[Any], source: str | None) -> Distribution:
+    query = select(ATTEMPTS.c.source, *(ATTEMPTS.c[name] for name in PHASE_COLUMNS.values())).where(
+        ATTEMPTS.c.run_id.in_(runs)
+    )
+    if source is not None:
+        query = query.where(ATTEMPTS.c.source == source)
+    of: Distribution = defaultdict(lambda: defaultdict(Histogram))
+    for name, *durations in session.connection().execute(query):
+        reached = [us for us in durations if us is not None]
+        of[name][EXCHANGE].add(sum(reached) - (durations[0] or 0))
+        for phase, us in zip(PHASE_COLUMNS, durations, strict=True):
+            if us is not None:
+                of[name][phase].add(us)
+    return of
+
+
+def _stored_timings(
+    session: Session, window: Window, *, source: str | None, step: Step
+) -> Iterator[tuple[datetime, str, dict[str, Histogram]]]:
+    query = (
+        select(TIMINGS.c.began_at, TIMINGS.c.source, TIMINGS.c.phases)
+        .where(TIMINGS.c.step == step.value, *_within(TIMINGS.c.began_at, window))
+        .order_by(TIMINGS.c.began_at, TIMINGS.c.source)
+    )
+    if source is not None:
+        query = query.where(TIMINGS.c.source == source)
+    for began_at, name, stored in session.connection().execute(query):
+        phases = json.loads(stored).items()
+        yield began_at, name, {phase: Histogram.from_json(facts) for phase, facts in phases}
+
+
+def known_sources(session: Session) -> list[str]:
+    """List the sources that were ever asked, by name."""
+    # The days alone: their index answers, and years of them are a few thousand entries.
+    query = select(TIMINGS.c.source).where(TIMINGS.c.step == Step.DAY.value).distinct()
+    return sorted(session.connection().scalars(query))
