@@ -1,0 +1,284 @@
+"""The hash chain over the runs that ended, so that nobody changes history without a trace.
+
+Each run that ends adds a seal. Its ``record`` is a hash over the run's row, its tallies and its
+losses, which stay; its ``contents`` one over its batches and attempts, which may be pruned; its
+``chain`` one over both and the chain of the seal before. What is hashed is always SHA-256 over
+rows, each of them written as a JSON array in ASCII without spaces, and a comma: times as the text
+``2026-01-31T23:59:59.000000Z``, bytes in hex, true as 1. Whoever mistrusts this program can do it
+all again with sqlite3 and json.
+
+- ``record``: the row of ``runs``; then those of ``tallies`` and of ``losses``, each table's sorted
+  by their JSON.
+- ``contents``: the rows of ``batches`` by number, with the length of ``numbers`` for the numbers
+  themselves, as ``digest`` stands for them; then those of ``attempts`` by fetch and number,
+  followed by the status, headers, body_bytes and first_seen_at of their evidence, for whose body
+  its key stands, and by the digest of their request.
+- ``chain``: one row of the chain before (empty for the first), position, kind, run_id, sealed_at,
+  record and contents.
+
+A pruning has a seal as well: its ``record`` is over the ids of the runs pruned, one row each, its
+``contents`` over the ``contents`` of their seals, both in the order of their positions.
+
+Columns come in the order of ``tables.py``. Whoever can write the file can also write a new chain:
+only a link that was noted elsewhere proves that there was another one.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from hashlib import sha256
+from typing import Any, NamedTuple, TypeAlias
+
+from sqlalchemy import (
+    BindParameter,
+    Boolean,
+    Column,
+    ColumnElement,
+    Connection,
+    Integer,
+    Select,
+    bindparam,
+    cast,
+    func,
+    insert,
+    select,
+    type_coerce,
+    update,
+)
+from sqlalchemy.types import NullType
+from sqlmodel import Session
+
+from pipeline.store.schema import find_revision
+from pipeline.store.tables import (
+    ATTEMPTS,
+    BATCHES,
+    EVIDENCE,
+    LOSSES,
+    REQUESTS,
+    RUNS,
+    SEALS,
+    TALLIES,
+)
+
+RUN, PRUNING = "run", "pruning"
+ROWS_AT_ONCE = 1_000
+
+Rows: TypeAlias = list[tuple[Any, ...]]
+
+
+def as_stored(column: Column[Any]) -> ColumnElement[Any]:
+    """Select what lies in the database, not the value that it stands for.
+
+    So that what was damaged can be read and told from what was not: 3 is as true as 1.
+    """
+    is_flag = isinstance(column.type, Boolean)
+    return (cast(column, Integer) if is_flag else type_coerce(column, NullType())).label(
+        column.name
+    )
+
+
+_WANTED: BindParameter[int] = bindparam("wanted", type_=Integer)
+_STARTED_AT = select(RUNS.c.started_at).where(RUNS.c.id == _WANTED).scalar_subquery()
+_RUN = select(*map(as_stored, RUNS.c)).where(RUNS.c.id == _WANTED)
+_TALLIES = select(*map(as_stored, TALLIES.c)).where(
+    TALLIES.c.started_at == _STARTED_AT, TALLIES.c.run_id == _WANTED
+)
+_LOSSES = select(*map(as_stored, LOSSES.c)).where(
+    LOSSES.c.started_at == _STARTED_AT, LOSSES.c.run_id == _WANTED
+)
+_BATCHES = (
+    select(
+        *(as_stored(column) for column in BATCHES.c if column is not BATCHES.c.numbers),
+        func.length(BATCHES.c.numbers).label("length"),
+    )
+    .where(BATCHES.c.run_id == _WANTED)
+    .order_by(BATCHES.c.number)
+)
+_BATCHES_AND_NUMBERS = _BATCHES.add_columns(as_stored(BATCHES.c.numbers))
+_ATTEMPTS = (
+    select(
+        *map(as_stored, ATTEMPTS.c),
+        *(
+            as_stored(EVIDENCE.c[name])
+            for name in ("status", "headers", "body_bytes", "first_seen_at")
+        ),
+        as_stored(REQUESTS.c.digest),
+    )
+    .select_from(ATTEMPTS)
+    .outerjoin(EVIDENCE, EVIDENCE.c.digest == ATTEMPTS.c.evidence)
+    .outerjoin(REQUESTS, REQUESTS.c.id == ATTEMPTS.c.request)
+    .where(ATTEMPTS.c.run_id == _WANTED)
+    .order_by(ATTEMPTS.c.fetch, ATTEMPTS.c.number)
+)
+_SEALS = select(*map(as_stored, SEALS.c))
+_NEWEST = _SEALS.order_by(SEALS.c.position.desc()).limit(1)
+_ADD_SEAL = insert(SEALS)
+_MARK_PRUNED = update(SEALS).where(SEALS.c.position == bindparam("seal"))
+
+
+class Seal(NamedTuple):
+    """One row of the chain as it is stored, times as they lie in the database."""
+
+    position: int
+    kind: str
+    run_id: int | None
+    sealed_at: Any
+    record: str
+    contents: str
+    chain: str
+    pruned_by: int | None
+
+    def link(self, previous: str, *, record: str | None = None, contents: str | None = None) -> str:
+        """Work out what the chain should be here, if it was *previous* before."""
+        of = (record or self.record, contents or self.contents)
+        row = (previous, self.position, self.kind, self.run_id, self.sealed_at, *of)
+        return hash_rows([[row]])
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    if isinstance(value, bytes | memoryview):
+        return value.hex()
+    raise TypeError(f"no JSON for {type(value).__name__}")
+
+
+_encode = json.JSONEncoder(separators=(",", ":"), check_circular=False, default=_plain).encode
+
+
+class RowHash:
+    """A hash over rows, however few at a time they come."""
+
+    def __init__(self) -> None:
+        self._hash = sha256()
+
+    def add(self, rows: Sequence[Sequence[object]]) -> None:
+        """Go on with *rows*."""
+        if rows:
+            self._hash.update(f"{_encode(rows)[1:-1]},".encode("ascii"))
+
+    def hexdigest(self) -> str:
+        """Give what it comes to so far."""
+        return self._hash.hexdigest()
+
+
+def hash_rows(chunks: Iterable[Sequence[Sequence[object]]]) -> str:
+    """Hash rows that come in *chunks*, which may be cut anywhere."""
+    hashing = RowHash()
+    for rows in chunks:
+        hashing.add(rows)
+    return hashing.hexdigest()
+
+
+def _chunks(connection: Connection, query: Select[*tuple[Any, ...]], run_id: int) -> Iterator[Rows]:
+    options = {"yield_per": ROWS_AT_ONCE}
+    result = connection.execute(query, {"wanted": run_id}, execution_options=options)
+    for rows in result.partitions():
+        yield list(map(tuple, rows))
+
+
+def run_rows(connection: Connection, run_id: int) -> tuple[Rows, Rows, Rows]:
+    """Read the row of a run, its tallies and its losses; no row if there is no such run."""
+    run, tallies, losses = (
+        list(map(tuple, connection.execute(query, {"wanted": run_id})))
+        for query in (_RUN, _TALLIES, _LOSSES)
+    )
+    return run, tallies, losses
+
+
+def batch_rows(connection: Connection, run_id: int, *, with_numbers: bool) -> Iterator[Rows]:
+    """Read the batches of a run, some at a time; the numbers would be their last column."""
+    query = _BATCHES_AND_NUMBERS if with_numbers else _BATCHES
+    return _chunks(connection, query, run_id)
+
+
+def attempt_rows(connection: Connection, run_id: int) -> Iterator[Rows]:
+    """Read the attempts of a run with what is known of their evidence, some at a time."""
+    return _chunks(connection, _ATTEMPTS, run_id)
+
+
+def hash_record(run: Rows, tallies: Rows, losses: Rows) -> str:
+    """Hash what stays of a run when it is pruned."""
+    return hash_rows([run, sorted(tallies, key=_encode), sorted(losses, key=_encode)])
+
+
+def seal_run(session: Session, *, run_id: int, sealed_at: datetime) -> None:
+    """Add a run that has just ended, with its tallies and losses written, to the chain."""
+    connection = session.connection()
+    contents = RowHash()
+    for rows in batch_rows(connection, run_id, with_numbers=False):
+        contents.add(rows)
+    for rows in attempt_rows(connection, run_id):
+        contents.add(rows)
+    record = hash_record(*run_rows(connection, run_id))
+    _append(
+        connection,
+        kind=RUN,
+        run_id=run_id,
+        sealed_at=sealed_at,
+        record=record,
+        contents=contents.hexdigest(),
+    )
+
+
+def seal_pruning(session: Session, *, seals: Sequence[Seal], sealed_at: datetime) -> int:
+    """Add to the chain that the contents of the runs of *seals* are to be deleted.
+
+    The seals come in the order of their positions, and say so from now on; gives the position of
+    the new one.
+    """
+    connection = session.connection()
+    record, contents = hash_pruning(seals)
+    position = _append(
+        connection,
+        kind=PRUNING,
+        run_id=None,
+        sealed_at=sealed_at,
+        record=record,
+        contents=contents,
+    )
+    session.exec(
+        _MARK_PRUNED.values(pruned_by=position), params=[{"seal": seal.position} for seal in seals]
+    )
+    return position
+
+
+def hash_pruning(seals: Iterable[Seal]) -> tuple[str, str]:
+    """Give ``record`` and ``contents`` of the pruning of runs whose *seals* come in their order."""
+    ids, contents = RowHash(), RowHash()
+    for seal in seals:
+        ids.add([(seal.run_id,)])
+        contents.add([(seal.contents,)])
+    return ids.hexdigest(), contents.hexdigest()
+
+
+def read_seals(connection: Connection, *, after: int, limit: int) -> list[Seal]:
+    """Read the next *limit* seals of the chain behind the position *after*."""
+    query = _SEALS.where(SEALS.c.position > after).order_by(SEALS.c.position).limit(limit)
+    return [Seal(*row) for row in connection.execute(query)]
+
+
+def newest_seal(connection: Connection) -> Seal | None:
+    """Read the head of the chain; None if nothing was ever sealed."""
+    row = connection.execute(_NEWEST).first()
+    return None if row is None else Seal(*row)
+
+
+def _append(
+    connection: Connection,
+    *,
+    kind: str,
+    run_id: int | None,
+    sealed_at: datetime,
+    record: str,
+    contents: str,
+) -> int:
+    # Only one at a time may look for the newest seal. A lock on that seal would not do: who waits
+    # for it goes on with the seal that was the newest before. This row is always there.
+    find_revision(connection)
+    newest = newest_seal(connection)
+    position = newest.position + 1 if newest else 1
+    seal = Seal(position, kind, run_id, sealed_at, record, contents, "", None)
+    chain = seal.link(newest.chain if newest else "")
+    connection.execute(_ADD_SEAL, seal._replace(chain=chain)._asdict())
+    return position
