@@ -10,6 +10,54 @@ UTC = sa.String(27).with_variant(sa.DateTime(timezone=True), "postgresql", "mysq
 FAILED = sa.text("error IS NOT NULL")
 PHASES = ("wait", "dns", "connect", "tls", "send", "first_byte", "body", "check")
 
+# Nothing in the program reads them: they are for people with Datasette or the sqlite3 shell.
+VIEWS = {
+    "run_list": """
+CREATE VIEW run_list AS
+SELECT
+    id, started_at, status, round(clock_us / 1000000.0, 3) AS seconds,
+    ordered, collected, failed, deferred, cancelled, numbers, attempts,
+    round(waited_us / 1000000.0, 3) AS seconds_one_by_one, host, version, ended_at
+FROM runs
+""",
+    "batch_list": """
+CREATE VIEW batch_list AS
+SELECT
+    run_id, 'w' || number AS name, source, verdict AS outcome, n, sum, min, max,
+    error, detail, not_before, fetch, attempt
+FROM batches
+""",
+    "failed_attempts": """
+CREATE VIEW failed_attempts AS
+SELECT
+    id, run_id, source, began_at, error, phase,
+    CASE
+        WHEN error IN ('dns', 'connect_refused', 'connect_timeout', 'unreachable', 'write_timeout')
+        THEN 'path'
+        WHEN error IN ('rate_limited', 'quota_exhausted') THEN 'policy'
+        WHEN error IN ('content_type', 'not_json', 'schema', 'count', 'range', 'stale')
+        THEN 'contract'
+        WHEN error IN ('unauthorized', 'http_4xx', 'deadline', 'cancelled', 'internal') THEN 'ours'
+        ELSE 'upstream'
+    END AS whose,
+    status, detail, fetch, number AS try, evidence
+FROM attempts
+WHERE error IS NOT NULL
+""",
+    "source_days": """
+CREATE VIEW source_days AS
+SELECT
+    date(started_at) AS day, source, count(*) AS runs,
+    sum(collected + failed + deferred + cancelled) AS ordered, sum(collected) AS collected,
+    round(
+        100.0 * sum(collected) / nullif(sum(collected + failed + deferred + cancelled), 0), 1
+    ) AS collected_percent,
+    sum(numbers) AS numbers, sum(attempts) AS attempts, sum(failed_attempts) AS failed_attempts
+FROM tallies
+GROUP BY date(started_at), source
+""",
+}
+
 
 def _check(table: str, name: str, condition: str) -> sa.CheckConstraint:
     return sa.CheckConstraint(condition, name=op.f(f"ck_{table}_{name}"))
@@ -28,6 +76,14 @@ def upgrade() -> None:
     """Make the tables, and give the attempts a column for what was sent."""
     _create_requests()
     _remake_attempts("request")
+    # Without these, each answer and each request that is deleted costs a walk over all attempts.
+    op.create_index(
+        "ix_attempts_evidence",
+        "attempts",
+        ["evidence"],
+        sqlite_where=sa.text("evidence IS NOT NULL"),
+    )
+    op.create_index("ix_attempts_request", "attempts", ["request"])
     op.create_index("ix_runs_started_at", "runs", ["started_at"])
     _create_contracts()
     _create_tallies()
@@ -35,13 +91,19 @@ def upgrade() -> None:
     _create_timings()
     _create_seals()
     _create_slots()
+    for statement in VIEWS.values():
+        op.execute(statement)
 
 
 def downgrade() -> None:
     """Drop them."""
+    for view in VIEWS:
+        op.execute(f"DROP VIEW {view}")
     for table in ("slots", "seals", "timings", "losses", "tallies", "contracts"):
         op.drop_table(table)
     op.drop_index("ix_runs_started_at", "runs")
+    op.drop_index("ix_attempts_request", "attempts")
+    op.drop_index("ix_attempts_evidence", "attempts")
     _remake_attempts()
     op.drop_table("requests")
 

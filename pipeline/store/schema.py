@@ -21,6 +21,7 @@ from sqlalchemy import (
 
 import pipeline
 from pipeline.store.tables import Row
+from pipeline.store.views import VIEWS
 
 REVISIONS = ("0001", "0002")  # oldest first; each is a file in migrations/versions
 NEWEST = REVISIONS[-1]
@@ -68,8 +69,10 @@ def schema_state(connection: Connection) -> SchemaState:
 
 
 def create_schema(connection: Connection) -> None:
-    """Make all tables in an empty database, as the migrations would, and stamp it as newest."""
+    """Make all tables and views in an empty database, as the migrations would, and stamp it."""
     Row.metadata.create_all(connection)
+    for statement in VIEWS.values():
+        connection.exec_driver_sql(statement)
     VERSION.create(connection)
     connection.execute(insert(VERSION).values(version_num=NEWEST))
 

@@ -233,6 +233,13 @@ class AttemptRow(Row, table=True):
             "began_at",
             sqlite_where=text("error IS NOT NULL"),
         ),
+        # Without these, each row that a pruning deletes there costs a walk over all attempts.
+        Index(
+            "ix_attempts_evidence",
+            "evidence",
+            sqlite_where=text("evidence IS NOT NULL"),
+        ),
+        Index(None, "request"),
     )
 
     id: int | None = Field(default=None, primary_key=True)
