@@ -16,7 +16,7 @@ from sqlmodel import Session, select
 from pipeline.errors import ErrorName, StoreError
 from pipeline.models import Attempt, Batch, Evidence, Outcome, RunStatus, Tally, Verdict
 from pipeline.pacing import Rules
-from pipeline.store import summaries
+from pipeline.store import seals, summaries
 from pipeline.store.numbers import digest_of, pack
 from pipeline.store.tables import ATTEMPTS, BATCHES, EVIDENCE, RUNS
 
@@ -240,6 +240,7 @@ def finish_run(
             **totals,
         )
     )
+    seals.seal_run(session, run_id=run_id, sealed_at=ended_at)
 
 
 def _check_running(session: Session, run_id: int) -> None:
