@@ -18,6 +18,16 @@ class Format(StrEnum):
     JSON = "json"
 
 
+class Shape(StrEnum):
+    """How an answer that has tables and charts is written."""
+
+    TEXT = "text"
+    JSON = "json"
+    CSV = "csv"
+    MARKDOWN = "markdown"
+    HTML = "html"
+
+
 def parse_moment(text: str) -> datetime:
     """Read ``7d`` (ago; also m, h, w), a date, or an ISO 8601 time; without a zone it is UTC."""
     ago = re.fullmatch(r"([0-9]{1,5})([mhdw])", text)
@@ -59,6 +69,9 @@ SourcesOption = Annotated[
     Option("--source", "-s", metavar="NAME", help="Only this source; may be given repeatedly."),
 ]
 FormatOption = Annotated[Format, Option("--format", "-f", help="For people or for programs.")]
+ShapeOption = Annotated[
+    Shape, Option("--format", "-f", help="For people, programs, sheets, tickets or browsers.")
+]
 SourceOption = Annotated[
     str | None, Option("--source", "-s", metavar="NAME", help="Only what concerns this source.")
 ]
