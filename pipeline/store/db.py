@@ -4,6 +4,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Concatenate, NoReturn, ParamSpec, Self, TypeVar, TypeVarTuple
 
@@ -274,9 +275,21 @@ def _migrate(place: _Place, connection: Connection) -> Migration | None:
     if place.path and backup:
         sqlite.back_up(place.path, backup)
     upgrade(connection)
+    _seal_history(connection)
     if place.path and connection.exec_driver_sql("PRAGMA foreign_key_check").first():
         raise StoreError(f"{place.name}: the migration would break references; nothing was changed")
     return Migration(before=before, after=NEWEST, backup=backup)
+
+
+def _seal_history(connection: Connection) -> None:
+    """Sum up and seal the runs that ended before there were summaries and seals."""
+    # Only a migration needs them, and every start would pay.
+    from pipeline.store import seals, summaries  # noqa: PLC0415
+
+    with Session(connection) as session:
+        for run_id in seals.unsealed_runs(connection):
+            summaries.summarise_run(session, run_id=run_id)
+            seals.seal_run(session, run_id=run_id, sealed_at=datetime.now(UTC))
 
 
 def _empty_database() -> bytes:

@@ -39,6 +39,7 @@ from sqlalchemy import (
     Select,
     bindparam,
     cast,
+    exists,
     func,
     insert,
     select,
@@ -48,6 +49,7 @@ from sqlalchemy import (
 from sqlalchemy.types import NullType
 from sqlmodel import Session
 
+from pipeline.models import RunStatus
 from pipeline.store.schema import find_revision
 from pipeline.store.tables import (
     ATTEMPTS,
@@ -219,6 +221,13 @@ def seal_run(session: Session, *, run_id: int, sealed_at: datetime) -> None:
         record=record,
         contents=contents.hexdigest(),
     )
+
+
+def unsealed_runs(connection: Connection) -> list[int]:
+    """List the runs that have ended and are not in the chain, oldest first."""
+    is_sealed = exists().where(SEALS.c.run_id == RUNS.c.id)
+    query = select(RUNS.c.id).where(RUNS.c.status != RunStatus.RUNNING.value, ~is_sealed)
+    return list(connection.scalars(query.order_by(RUNS.c.id)))
 
 
 def seal_pruning(session: Session, *, seals: Sequence[Seal], sealed_at: datetime) -> int:
