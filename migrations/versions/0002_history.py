@@ -231,6 +231,7 @@ def _create_tallies() -> None:
         _reference("tallies", "run_id", "runs.id"),
         sqlite_with_rowid=False,
     )
+    op.create_index("ix_tallies_source_started_at", "tallies", ["source", "started_at"])
 
 
 def _create_losses() -> None:
