@@ -180,7 +180,10 @@ def _storable(text: str | None) -> str | None:
 
 
 def _save_evidence(session: Session, attempts: Sequence[Attempt]) -> list[str | None]:
-    digests = [_evidence_digest(attempt.evidence) for attempt in attempts]
+    digests = [
+        None if attempt.evidence is None else digest_of_evidence(attempt.evidence)
+        for attempt in attempts
+    ]
     rows: dict[str, dict[str, object]] = {}
     for attempt, digest in zip(attempts, digests, strict=True):
         if (evidence := attempt.evidence) and digest and digest not in rows:
@@ -200,9 +203,8 @@ def _save_evidence(session: Session, attempts: Sequence[Attempt]) -> list[str | 
     return digests
 
 
-def _evidence_digest(evidence: Evidence | None) -> str | None:
-    if evidence is None:
-        return None
+def digest_of_evidence(evidence: Evidence) -> str:
+    """Hash what an upstream answered; that is the key under which it is kept."""
     # Without the Date, or a server that says the same thing all night is kept once a second.
     headers = [(name, value) for name, value in evidence.headers if name.lower() != "date"]
     head = json.dumps([evidence.status, headers]).encode()
