@@ -28,6 +28,7 @@ def make_app() -> "Typer":
     from pipeline.cli.audit import audit_app
     from pipeline.cli.collect import collect
     from pipeline.cli.db import db_app
+    from pipeline.cli.export import export
     from pipeline.cli.plan import plan
     from pipeline.cli.report import report
     from pipeline.cli.sandbox import sandbox
@@ -60,6 +61,7 @@ def make_app() -> "Typer":
     app.command()(plan)
     app.command()(report)
     app.add_typer(audit_app, name="audit")
+    app.command()(export)
     app.add_typer(sources_app, name="sources")
     app.add_typer(db_app, name="db")
     app.command(short_help="Serve imitations of the upstreams on this machine.")(sandbox)

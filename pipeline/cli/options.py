@@ -83,6 +83,10 @@ SinceOption = Annotated[
         help="Not before this: 7d (also m, h, w) ago, a date, or a time (UTC).",
     ),
 ]
+UntilOption = Annotated[
+    datetime | None,
+    Option(parser=parse_moment, metavar="WHEN", help="Before this; written like --since."),
+]
 DeadlineOption = Annotated[
     float | None,
     Option(metavar="SECONDS", min=0.001, help="Stop asking after so long; wins over the file."),

@@ -1,0 +1,1 @@
+"""What is stored, as tables for other programs: which rows, and how a file spells them."""
