@@ -1,5 +1,6 @@
 """The values that the program talks about: frozen, checked before they are built, no I/O."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -59,6 +60,27 @@ class Fate(StrEnum):
     SKIPPED = "skipped"
     MISSED = "missed"
     INTERRUPTED = "interrupted"
+
+
+class FindingKind(StrEnum):
+    """What a finding is about."""
+
+    INCIDENT = "incident"
+    REFUSED = "refused"
+    CONTRACT_CHANGE = "contract_change"
+    STALE = "stale"
+    TOO_FAST = "too_fast"
+    RULE_VIOLATION = "rule_violation"
+    USELESS_RETRIES = "useless_retries"
+    SILENT = "silent"
+
+
+class Severity(StrEnum):
+    """How much a finding matters, the worst last."""
+
+    INFO = "info"
+    WARNING = "warning"
+    CRITICAL = "critical"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,7 +195,7 @@ class Attempt:
         phase: where it failed, None if it did not.
         detail: one line, redacted and free of control characters.
         retry_after_us: how long the upstream asked us to wait.
-        request: what was sent; None if nothing was.
+        request: what was sent, or would have been over a better connection.
         contract: what the answer looked like, by aspect; only what it showed.
         evidence: the answer, if it failed or is the first of its kind in this run.
     """
@@ -305,10 +327,36 @@ class AttemptRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptCase:
-    """One attempt with its evidence and the batches that it decided."""
+    """One attempt with its request, its evidence and the batches that it decided.
+
+    Attributes:
+        tries: all attempts of its fetch, itself included, in order.
+        contracts: what the source's answers looked like at the time; empty if it got none.
+    """
 
     record: AttemptRecord
     batches: tuple[BatchRecord, ...]
+    tries: tuple[AttemptRecord, ...]
+    contracts: tuple["ContractSpan", ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredAnswer:
+    """One answer that was kept, and those like it: same source, same answer, same error.
+
+    Attributes:
+        error: what became of it then, None if it was accepted.
+        attempts: how many got it.
+        newest: the id of the last of them; ``fetch`` is what that one was to bring.
+        fetch: None where the batches are not in the store any more.
+    """
+
+    source: str
+    error: ErrorName | None
+    attempts: int
+    newest: int
+    evidence: Evidence
+    fetch: Fetch | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -412,6 +460,33 @@ class ContractSpan:
     last_at: datetime
     first_attempt: int
     last_attempt: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing that an audit has to say.
+
+    Attributes:
+        sources: whom it concerns, by name; never empty.
+        since: when it began or was first seen, UTC.
+        until: when it was over; None if it still goes on.
+        reason: one line for a person; it may quote an upstream, so show it with care.
+        whose: at whose door it lies; None if nobody is to blame.
+        batches: that it cost.
+        attempts: ids of some of the attempts that show it, the first and the last among them.
+        figures: what it was judged by, fit for JSON.
+    """
+
+    kind: FindingKind
+    severity: Severity
+    sources: tuple[str, ...]
+    since: datetime
+    until: datetime | None
+    reason: str
+    whose: Whose | None
+    batches: int = 0
+    attempts: tuple[int, ...] = ()
+    figures: Mapping[str, object]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,6 @@ reads as it goes: use it up while its session lives. A reader in mid-answer keep
 under a rollback journal, so nobody should hold one open across a slow pipe.
 """
 
-import json
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
@@ -15,19 +14,31 @@ from sqlmodel import Session
 
 from pipeline.errors import ERRORS, ErrorName, Phase
 from pipeline.models import (
+    Aspect,
     Attempt,
     AttemptCase,
     AttemptRecord,
     BatchRecord,
+    ContractSpan,
     Evidence,
     FailureGroup,
     PhaseTotals,
+    Request,
     RunStatus,
     RunSummary,
     Timings,
     Verdict,
 )
-from pipeline.store.tables import ATTEMPTS, BATCHES, EVIDENCE, PHASE_COLUMNS, RUNS
+from pipeline.store.evidence import find_evidence, find_request, make_evidence, make_request
+from pipeline.store.tables import (
+    ATTEMPTS,
+    BATCHES,
+    CONTRACTS,
+    EVIDENCE,
+    PHASE_COLUMNS,
+    REQUESTS,
+    RUNS,
+)
 
 ROWS_AT_ONCE = 1_000  # held in memory while an iterator reads
 
@@ -119,7 +130,29 @@ def attempts_of_run(session: Session, *, run_id: int) -> Iterator[AttemptRecord]
     return map(_attempt_record, _stream(session, query))
 
 
-def _attempt_record(row: Row[*tuple[Any, ...]], evidence: Evidence | None = None) -> AttemptRecord:
+def exchanges_of_run(session: Session, *, run_id: int) -> Iterator[AttemptRecord]:
+    """Read the attempts of a run in the order in which they began, with what was sent and got."""
+    query = (
+        select(
+            ATTEMPTS,
+            *(column.label(f"request_{column.name}") for column in REQUESTS.c),
+            *(column.label(f"evidence_{column.name}") for column in EVIDENCE.c),
+        )
+        .outerjoin(REQUESTS, ATTEMPTS.c.request == REQUESTS.c.id)
+        .outerjoin(EVIDENCE, ATTEMPTS.c.evidence == EVIDENCE.c.digest)
+        .where(ATTEMPTS.c.run_id == run_id)
+        .order_by(ATTEMPTS.c.began_at, ATTEMPTS.c.id)
+    )
+    for row in _stream(session, query):
+        found = row._asdict()
+        request = make_request(found, prefix="request_") if row.request else None
+        evidence = make_evidence(found, prefix="evidence_") if row.evidence else None
+        yield _attempt_record(row, request=request, evidence=evidence)
+
+
+def _attempt_record(
+    row: Row[*tuple[Any, ...]], *, request: Request | None = None, evidence: Evidence | None = None
+) -> AttemptRecord:
     attempt = Attempt(
         fetch=row.fetch,
         number=row.number,
@@ -142,13 +175,14 @@ def _attempt_record(row: Row[*tuple[Any, ...]], evidence: Evidence | None = None
         phase=row.phase and Phase(row.phase),
         detail=row.detail,
         retry_after_us=row.retry_after_us,
+        request=request,
         evidence=evidence,
     )
     return AttemptRecord(id=row.id, run_id=row.run_id, attempt=attempt, evidence=row.evidence)
 
 
 def find_attempt(session: Session, *, attempt_id: int) -> AttemptCase | None:
-    """Look up one attempt with its evidence and the batches that it decided."""
+    """Look up one attempt with all that is known of it."""
     connection = session.connection()
     row = connection.execute(select(ATTEMPTS).where(ATTEMPTS.c.id == attempt_id)).first()
     if row is None:
@@ -158,21 +192,42 @@ def find_attempt(session: Session, *, attempt_id: int) -> AttemptCase | None:
         & (BATCHES.c.fetch == row.fetch)
         & (BATCHES.c.attempt == row.number)
     )
-    batches = connection.execute(_BATCHES.where(decided))
-    evidence = _find_evidence(session, row.evidence) if row.evidence else None
+    of_fetch = (ATTEMPTS.c.run_id == row.run_id) & (ATTEMPTS.c.fetch == row.fetch)
+    tries = select(ATTEMPTS).where(of_fetch).order_by(ATTEMPTS.c.number)
     return AttemptCase(
-        record=_attempt_record(row, evidence),
-        batches=tuple(map(_batch_record, batches)),
+        record=_attempt_record(
+            row,
+            request=find_request(session, request_id=row.request) if row.request else None,
+            evidence=find_evidence(session, digest=row.evidence) if row.evidence else None,
+        ),
+        batches=tuple(map(_batch_record, connection.execute(_BATCHES.where(decided)))),
+        tries=tuple(map(_attempt_record, connection.execute(tries))),
+        contracts=() if row.status is None else _contracts_at(session, row.source, row.id),
     )
 
 
-def _find_evidence(session: Session, digest: str) -> Evidence:
-    row = session.connection().execute(select(EVIDENCE).where(EVIDENCE.c.digest == digest)).one()
-    return Evidence(
-        status=row.status,
-        headers=tuple((name, value) for name, value in json.loads(row.headers)),
-        body=row.body,
-        body_bytes=row.body_bytes,
+def _contracts_at(session: Session, source: str, attempt_id: int) -> tuple[ContractSpan, ...]:
+    """Find what was agreed upon when an attempt was made; ids are given in the order of time."""
+    query = (
+        select(CONTRACTS)
+        .where(
+            CONTRACTS.c.source == source,
+            CONTRACTS.c.first_attempt <= attempt_id,
+            CONTRACTS.c.last_attempt >= attempt_id,
+        )
+        .order_by(CONTRACTS.c.aspect, CONTRACTS.c.id)
+    )
+    return tuple(
+        ContractSpan(
+            source=row.source,
+            aspect=Aspect(row.aspect),
+            value=row.value,
+            first_at=row.first_at,
+            last_at=row.last_at,
+            first_attempt=row.first_attempt,
+            last_attempt=row.last_attempt,
+        )
+        for row in session.connection().execute(query)
     )
 
 
