@@ -6,7 +6,7 @@ the batches or attempts of a whole history, so the answers come as quickly after
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -33,6 +33,7 @@ from pipeline.store.tables import (
 
 FEW_ATTEMPTS = 20_000  # in a window: their percentiles are read from the attempts themselves
 FEW_HOURS = 14 * 24  # a longer window is read by days
+LENGTHS = {Step.HOUR: timedelta(hours=1), Step.DAY: timedelta(days=1)}
 
 Distribution = dict[str, dict[str, Histogram]]  # by source, then by phase or ``exchange``
 
@@ -54,6 +55,9 @@ class Window:
         return Step.HOUR if is_short else Step.DAY
 
 
+_EVERYTHING = Window()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceTotals:
     """All tallies of one source (and of one hour or day, if ``began_at`` is set), added up.
@@ -61,6 +65,8 @@ class SourceTotals:
     Attributes:
         runs: in which it was wanted.
         answered: those of them that brought at least one batch.
+        last_good_at: when the newest of these started, UTC.
+        last_bad_at: when the newest run started that lost a batch or an attempt.
     """
 
     source: str
@@ -78,6 +84,8 @@ class SourceTotals:
     retries_helped: int
     wait_us: int
     exchange_us: int
+    last_good_at: datetime | None
+    last_bad_at: datetime | None
 
     @property
     def ordered(self) -> int:
@@ -139,24 +147,65 @@ def _within(column: ColumnElement[Any], window: Window) -> list[ColumnElement[bo
     return limits
 
 
-def _select(table: Table, window: Window, source: str | None) -> Select[Any]:
-    query = select(table).where(*_within(table.c.started_at, window))
-    return query if source is None else query.where(table.c.source == source)
+def _chosen(
+    table: Table, window: Window, source: str | None, run_id: int | None = None
+) -> list[ColumnElement[bool]]:
+    """Choose the rows of a window, of one source and of one run, each if it is given."""
+    conditions = _within(table.c.started_at, window)
+    if source is not None:
+        conditions.append(table.c.source == source)
+    if run_id is not None:
+        # Its start comes first in the key; without it, all the runs would be walked over.
+        started_at = select(RUNS.c.started_at).where(RUNS.c.id == run_id).scalar_subquery()
+        conditions += [table.c.started_at == started_at, table.c.run_id == run_id]
+    return conditions
 
 
 def tallies(session: Session, window: Window, *, source: str | None = None) -> Iterator[Tally]:
     """Walk over what each run got from each source, in the order of time."""
-    query = _select(TALLIES, window, source).order_by(*TALLIES.primary_key)
+    query = select(TALLIES).where(*_chosen(TALLIES, window, source)).order_by(*TALLIES.primary_key)
     for row in session.connection().execute(query, execution_options={"yield_per": 1000}):
-        yield Tally(**(row._asdict() | {"sum": int(row.sum)}))
+        yield _tally(row)
 
 
 def losses(session: Session, window: Window, *, source: str | None = None) -> Iterator[Loss]:
     """Walk over what each run lost at each source, in the order of time."""
-    query = _select(LOSSES, window, source).order_by(*LOSSES.primary_key)
+    query = select(LOSSES).where(*_chosen(LOSSES, window, source)).order_by(*LOSSES.primary_key)
     for row in session.connection().execute(query, execution_options={"yield_per": 1000}):
         words = {"error": ErrorName(row.error), "phase": Phase(row.phase) if row.phase else None}
         yield Loss(**(row._asdict() | words))
+
+
+def tallies_of_run(session: Session, *, run_id: int) -> list[Tally]:
+    """List what one run got from each source, by its name."""
+    query = select(TALLIES).where(*_chosen(TALLIES, _EVERYTHING, None, run_id))
+    return list(map(_tally, session.connection().execute(query.order_by(TALLIES.c.source))))
+
+
+def _tally(row: Row[*tuple[Any, ...]]) -> Tally:
+    return Tally(**(row._asdict() | {"sum": int(row.sum)}))
+
+
+def retries_by_run(session: Session, *, run_ids: Collection[int]) -> dict[int, int]:
+    """Count the attempts after the first of a fetch in each of the runs, those that ended only."""
+    query = (
+        select(TALLIES.c.run_id, func.sum(TALLIES.c.retries))
+        .join(RUNS, (TALLIES.c.started_at == RUNS.c.started_at) & (TALLIES.c.run_id == RUNS.c.id))
+        .where(RUNS.c.id.in_(run_ids))
+        .group_by(TALLIES.c.run_id)
+    )
+    return {run_id: int(retries) for run_id, retries in session.connection().execute(query)}
+
+
+def find_pruning(session: Session, *, run_id: int) -> datetime | None:
+    """Tell when the batches and attempts of a run were pruned; None if they were not."""
+    pruning = SEALS.alias()
+    query = (
+        select(pruning.c.sealed_at)
+        .join(SEALS, SEALS.c.pruned_by == pruning.c.position)
+        .where(SEALS.c.run_id == run_id)
+    )
+    return session.connection().scalar(query)
 
 
 def contract_spans(session: Session, *, source: str | None = None) -> list[ContractSpan]:
@@ -197,14 +246,23 @@ _MORE_COUNTS = ("failed_attempts", "retries", "retries_helped", "wait_us", "exch
 
 
 def source_totals(
-    session: Session, window: Window, *, source: str | None = None, step: Step | None = None
+    session: Session,
+    window: Window = _EVERYTHING,
+    *,
+    source: str | None = None,
+    run_id: int | None = None,
+    step: Step | None = None,
 ) -> list[SourceTotals]:
     """Add up the tallies by source, and by hour or day if there is a *step*; in that order."""
     names = (*_COUNTS, *_MORE_COUNTS)
+    is_good = TALLIES.c.collected > 0
+    is_bad = TALLIES.c.failed + TALLIES.c.cancelled + TALLIES.c.failed_attempts > 0
     columns: list[ColumnElement[Any]] = [
         TALLIES.c.source,
         func.count().label("runs"),
-        func.count().filter(TALLIES.c.collected > 0).label("answered"),
+        func.count().filter(is_good).label("answered"),
+        func.max(TALLIES.c.started_at).filter(is_good).label("last_good_at"),
+        func.max(TALLIES.c.started_at).filter(is_bad).label("last_bad_at"),
         *(add_up(TALLIES.c[name]).label(name) for name in names),
     ]
     groups: list[ColumnElement[Any]] = [TALLIES.c.source]
@@ -212,18 +270,18 @@ def source_totals(
         groups.append(_period(session, TALLIES.c.started_at, step).label("period"))
     query = (
         select(*columns, *groups[1:])
-        .where(*_within(TALLIES.c.started_at, window))
+        .where(*_chosen(TALLIES, window, source, run_id))
         .group_by(*groups)
         .order_by(*groups)
     )
-    if source is not None:
-        query = query.where(TALLIES.c.source == source)
     return [
         SourceTotals(
             source=row.source,
             began_at=None if step is None else _began_at(row.period),
             runs=row.runs,
             answered=row.answered,
+            last_good_at=row.last_good_at,
+            last_bad_at=row.last_bad_at,
             **{name: int(getattr(row, name)) for name in names},
         )
         for row in session.connection().execute(query)
@@ -231,7 +289,12 @@ def source_totals(
 
 
 def loss_totals(
-    session: Session, window: Window, *, source: str | None = None, step: Step | None = None
+    session: Session,
+    window: Window = _EVERYTHING,
+    *,
+    source: str | None = None,
+    run_id: int | None = None,
+    step: Step | None = None,
 ) -> list[LossTotals]:
     """Add up the losses by source, error and phase, most attempts first.
 
@@ -254,12 +317,10 @@ def loss_totals(
             func.max(LOSSES.c.last_at).label("last_at"),
             func.max(LOSSES.c.last_attempt).label("last_attempt"),
         )
-        .where(*_within(LOSSES.c.started_at, window))
+        .where(*_chosen(LOSSES, window, source, run_id))
         .group_by(*groups)
         .order_by(*order)
     )
-    if source is not None:
-        query = query.where(LOSSES.c.source == source)
     return [_loss_totals(row, step) for row in session.connection().execute(query)]
 
 
@@ -278,13 +339,16 @@ def _loss_totals(row: Row[*tuple[Any, ...]], step: Step | None) -> LossTotals:
 
 
 def range_totals(
-    session: Session, window: Window, *, source: str | None = None
+    session: Session,
+    window: Window = _EVERYTHING,
+    *,
+    source: str | None = None,
+    run_id: int | None = None,
 ) -> list[RangeTotals]:
     """Add up the numbers by source and range; the sums are exact however large."""
     columns = [TALLIES.c[name] for name in ("source", "min", "max", "collected", "numbers", "sum")]
-    query = select(*columns).where(*_within(TALLIES.c.started_at, window), TALLIES.c.collected > 0)
-    if source is not None:
-        query = query.where(TALLIES.c.source == source)
+    chosen = _chosen(TALLIES, window, source, run_id)
+    query = select(*columns).where(*chosen, TALLIES.c.collected > 0)
     found: defaultdict[tuple[str, int, int], list[int]] = defaultdict(lambda: [0, 0, 0])
     for name, low, high, batches, numbers, total in session.connection().execute(query):
         of = found[name, low, high]
@@ -298,7 +362,11 @@ def range_totals(
 
 
 def percentiles(
-    session: Session, window: Window, *, source: str | None = None, run_id: int | None = None
+    session: Session,
+    window: Window = _EVERYTHING,
+    *,
+    source: str | None = None,
+    run_id: int | None = None,
 ) -> Percentiles:
     """Distribute the durations of a window, or of one run, by source and phase.
 
@@ -313,7 +381,7 @@ def percentiles(
         return Percentiles(of=of, is_exact=True, window=window)
     wide = _widened(window)
     of = defaultdict(lambda: defaultdict(Histogram))
-    for _, name, histograms in _stored_timings(session, wide, source=source, step=wide.step):
+    for _, name, histograms in _stored_timings(session, wide, source=source, step=window.step):
         for phase, histogram in histograms.items():
             of[name][phase].merge(histogram)
     return Percentiles(of=of, is_exact=False, window=wide)
@@ -329,7 +397,10 @@ def timings_by_step(
 def _widened(window: Window) -> Window:
     """Widen a window to whole hours or days, as the summaries have them."""
     since = window.since and period_begin(window.since, window.step)
-    return Window(since=since, until=window.until)
+    until = window.until and period_begin(window.until, window.step)
+    if until is not None and until != window.until:
+        until += LENGTHS[window.step]
+    return Window(since=since, until=until)
 
 
 def _is_small(session: Session, window: Window) -> bool:

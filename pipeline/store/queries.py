@@ -9,7 +9,20 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Float, Row, Select, cast, exists, func, null, select
+from sqlalchemy import (
+    ColumnElement,
+    CompoundSelect,
+    Float,
+    Row,
+    Select,
+    cast,
+    exists,
+    func,
+    literal_column,
+    null,
+    select,
+    union_all,
+)
 from sqlmodel import Session
 
 from pipeline.errors import ERRORS, ErrorName, Phase
@@ -38,6 +51,7 @@ from pipeline.store.tables import (
     PHASE_COLUMNS,
     REQUESTS,
     RUNS,
+    TALLIES,
 )
 
 ROWS_AT_ONCE = 1_000  # held in memory while an iterator reads
@@ -60,19 +74,51 @@ def _stream(session: Session, query: Select[*tuple[Any, ...]]) -> Iterator[Row[*
 
 
 def recent_runs(
-    session: Session, *, since: datetime | None = None, source: str | None = None, limit: int
+    session: Session,
+    *,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    source: str | None = None,
+    limit: int,
 ) -> list[RunSummary]:
     """List the newest *limit* runs, newest first.
 
-    *since* leaves out runs that started before it; *source* those that wanted nothing from it.
+    Runs that started before *since*, or at *until* or later, are left out, and with *source* those
+    that wanted nothing from it.
     """
-    query = _RUNS.limit(limit)
-    if since is not None:
-        query = query.where(RUNS.c.started_at >= since)
+    query = _RUNS.limit(limit).where(*_within(RUNS.c.started_at, since, until))
     if source is not None:
-        wanted = (BATCHES.c.run_id == RUNS.c.id) & (BATCHES.c.source == source)
-        query = query.where(exists().where(wanted))
+        query = query.where(RUNS.c.id.in_(_runs_that_asked(source, since, until, limit)))
     return [_run_summary(row) for row in session.connection().execute(query)]
+
+
+def _within(
+    moment: ColumnElement[datetime], since: datetime | None, until: datetime | None
+) -> list[ColumnElement[bool]]:
+    return [
+        *([] if since is None else [moment >= since]),
+        *([] if until is None else [moment < until]),
+    ]
+
+
+def _runs_that_asked(
+    source: str, since: datetime | None, until: datetime | None, limit: int
+) -> CompoundSelect[int]:
+    """Find the newest runs that wanted something from *source*, pruned ones as well."""
+    newest = (
+        select(TALLIES.c.run_id)
+        .where(TALLIES.c.source == source, *_within(TALLIES.c.started_at, since, until))
+        .order_by(TALLIES.c.started_at.desc(), TALLIES.c.run_id.desc())
+        .limit(limit)
+        .subquery()
+    )
+    # A run that still goes on has no tally.
+    running = (
+        select(RUNS.c.id)
+        .where(RUNS.c.status == literal_column("'running'"))
+        .where(exists().where(BATCHES.c.run_id == RUNS.c.id, BATCHES.c.source == source))
+    )
+    return union_all(select(newest.c.run_id), running)
 
 
 def find_run(session: Session, *, run_id: int | None) -> RunSummary | None:
@@ -120,13 +166,46 @@ def _batch_record(row: Row[*tuple[Any, ...]]) -> BatchRecord:
     )
 
 
-def attempts_of_run(session: Session, *, run_id: int) -> Iterator[AttemptRecord]:
-    """Read the attempts of a run, fetch by fetch, each fetch's in the order of its tries."""
+def newest_batches(
+    session: Session,
+    *,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    source: str | None = None,
+    limit: int,
+    with_numbers: bool = False,
+) -> Iterator[BatchRecord]:
+    """Read the last *limit* batches of the newest runs, the last of the newest run first."""
+    columns = _BATCHES if with_numbers else _BATCHES_BARE
+    query = columns.order_by(None).order_by(BATCHES.c.run_id.desc(), BATCHES.c.number.desc())
+    within = _within(RUNS.c.started_at, since, until)
+    if source is not None:
+        asked = _runs_that_asked(source, since, until, limit)
+        query = query.where(BATCHES.c.source == source, BATCHES.c.run_id.in_(asked))
+    if within:
+        # The bounds let the walk begin and end where it should; clocks that jump need the rest.
+        ids = select(func.min(RUNS.c.id), func.max(RUNS.c.id)).where(*within)
+        first, last = session.connection().execute(ids).one()
+        query = query.join(RUNS, RUNS.c.id == BATCHES.c.run_id).where(
+            BATCHES.c.run_id.between(first, last), *within
+        )
+    return map(_batch_record, _stream(session, query.limit(limit)))
+
+
+def attempts_of_run(
+    session: Session, *, run_id: int, fetches: tuple[int, int] | None = None
+) -> Iterator[AttemptRecord]:
+    """Read the attempts of a run, fetch by fetch, each fetch's in the order of its tries.
+
+    *fetches* are the first and the last that are wanted.
+    """
     query = (
         select(ATTEMPTS)
         .where(ATTEMPTS.c.run_id == run_id)
         .order_by(ATTEMPTS.c.fetch, ATTEMPTS.c.number)
     )
+    if fetches is not None:
+        query = query.where(ATTEMPTS.c.fetch.between(*fetches))
     return map(_attempt_record, _stream(session, query))
 
 
