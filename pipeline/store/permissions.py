@@ -90,6 +90,13 @@ def embargoes_of(session: Session, *, upstreams: Collection[str]) -> dict[str, E
     return {row.upstream: Embargo(until=row.until, why=row.why) for row in rows}
 
 
+def standing_embargoes(session: Session, *, now: datetime) -> dict[str, Embargo]:
+    """Look up the embargoes that are not over, by the source that was told so."""
+    query = select(EMBARGOES).where(EMBARGOES.c.until > now).order_by(EMBARGOES.c.until)
+    rows = session.connection().execute(query)
+    return {row.source: Embargo(until=row.until, why=row.why) for row in rows}
+
+
 def failures_of(session: Session, *, upstreams: Collection[str]) -> dict[str, int]:
     """Look up how many attempts in a row failed at each of *upstreams*, those that fail only."""
     rows = session.connection().execute(

@@ -1,9 +1,10 @@
-"""What the runs add up to: the history, and one run whole."""
+"""The last runs, one run whole, and the last batches."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
+from itertools import groupby
 from operator import attrgetter
 
 from sqlmodel import Session
@@ -18,7 +19,7 @@ from pipeline.models import (
     Timings,
     Verdict,
 )
-from pipeline.store import queries
+from pipeline.store import history, queries
 from pipeline.store.numbers import unpack
 
 MOST_DIGITS = 18  # of an id: SQLite's integers have 19, but not all of those
@@ -32,12 +33,14 @@ class BatchLine:
 
     Attributes:
         took_us: all attempts of its fetch, with the waits between them; None if none was made.
+        tries: how many attempts of its fetch were made.
         attempt_id: the attempt that decided it, as ``audit show`` takes it.
         numbers: what was collected; None if not kept or not asked for.
     """
 
     batch: BatchRecord
     took_us: int | None
+    tries: int
     attempt_id: int | None
     numbers: tuple[int, ...] | None
 
@@ -64,11 +67,27 @@ def find_run(session: Session, wanted: str) -> RunSummary:
 
 
 def recent_runs(
-    session: Session, *, since: datetime | None, source: str | None, limit: int
+    session: Session,
+    *,
+    since: datetime | None,
+    until: datetime | None = None,
+    source: str | None,
+    limit: int,
 ) -> list[RunSummary]:
     """List the newest runs as they stand now, newest first."""
-    runs = queries.recent_runs(session, since=since, source=source, limit=limit)
+    runs = queries.recent_runs(session, since=since, until=until, source=source, limit=limit)
     return [_as_it_stands(session, run) for run in runs]
+
+
+def retries_by_run(session: Session, runs: Sequence[RunSummary]) -> dict[int, int]:
+    """Count the attempts of each run after the first of a fetch."""
+    counted = history.retries_by_run(session, run_ids=[run.id for run in runs])
+    going_on = [run for run in runs if run.status is RunStatus.RUNNING]
+    so_far = {
+        run.id: sum(record.attempt.number > 1 for record in attempts(session, run))
+        for run in going_on
+    }
+    return {run.id: 0 for run in runs} | counted | so_far
 
 
 def _as_it_stands(session: Session, run: RunSummary) -> RunSummary:
@@ -105,20 +124,54 @@ def batch_lines(
     Raises:
         StoreError: the numbers of a batch are damaged.
     """
-    took: defaultdict[int, int] = defaultdict(int)
+    made = queries.attempts_of_run(session, run_id=run.id)
+    batches = queries.batches_of_run(session, run_id=run.id, with_numbers=with_numbers)
+    return _lines((batch for batch in batches if source in (None, batch.source)), made)
+
+
+def newest_batch_lines(
+    session: Session,
+    *,
+    since: datetime | None,
+    until: datetime | None,
+    source: str | None,
+    limit: int,
+    with_numbers: bool = False,
+) -> Iterator[BatchLine]:
+    """Walk over the last batches of the newest runs, the last of the newest run first.
+
+    Raises:
+        StoreError: the numbers of a batch are damaged.
+    """
+    newest = queries.newest_batches(
+        session, since=since, until=until, source=source, limit=limit, with_numbers=with_numbers
+    )
+    for run_id, of_run in groupby(newest, key=attrgetter("run_id")):
+        batches = list(of_run)
+        numbers = [batch.fetch for batch in batches if batch.fetch is not None]
+        fetches = (min(numbers, default=0), max(numbers, default=0))
+        made = queries.attempts_of_run(session, run_id=run_id, fetches=fetches)
+        yield from _lines(batches, made)
+
+
+def _lines(batches: Iterable[BatchRecord], made: Iterable[AttemptRecord]) -> Iterator[BatchLine]:
+    """Put batches and attempts of one run together."""
+    took: defaultdict[int | None, int] = defaultdict(int)
+    tries: Counter[int | None] = Counter()
     ids: dict[tuple[int | None, int | None], int] = {}
-    for record in queries.attempts_of_run(session, run_id=run.id):
-        took[record.attempt.fetch] += duration_us(record.attempt.timings)
-        ids[record.attempt.fetch, record.attempt.number] = record.id
-    for batch in queries.batches_of_run(session, run_id=run.id, with_numbers=with_numbers):
-        if source in (None, batch.source):
-            took_us = None if batch.fetch is None else took.get(batch.fetch)
-            yield BatchLine(
-                batch=batch,
-                took_us=took_us,
-                attempt_id=ids.get((batch.fetch, batch.attempt)),
-                numbers=_numbers(batch),
-            )
+    for record in made:
+        attempt = record.attempt
+        took[attempt.fetch] += duration_us(attempt.timings)
+        tries[attempt.fetch] += 1
+        ids[attempt.fetch, attempt.number] = record.id
+    for batch in batches:
+        yield BatchLine(
+            batch=batch,
+            took_us=took.get(batch.fetch),
+            tries=tries[batch.fetch],
+            attempt_id=ids.get((batch.fetch, batch.attempt)),
+            numbers=_numbers(batch),
+        )
 
 
 def _numbers(batch: BatchRecord) -> tuple[int, ...] | None:

@@ -1,0 +1,51 @@
+"""What the runs add up to: the history, one run whole, and figures over a stretch of time."""
+
+from pipeline.report.figures import (
+    ErrorLine,
+    NumberLine,
+    Scope,
+    SourceLine,
+    TimingLine,
+    TimingPoint,
+    TimingReport,
+    error_lines,
+    number_lines,
+    source_lines,
+    timing_points,
+    timing_report,
+)
+from pipeline.report.runs import (
+    BatchLine,
+    attempts,
+    batch_lines,
+    duration_us,
+    find_run,
+    newest_batch_lines,
+    phases,
+    recent_runs,
+    retries_by_run,
+)
+
+__all__ = [
+    "BatchLine",
+    "ErrorLine",
+    "NumberLine",
+    "Scope",
+    "SourceLine",
+    "TimingLine",
+    "TimingPoint",
+    "TimingReport",
+    "attempts",
+    "batch_lines",
+    "duration_us",
+    "error_lines",
+    "find_run",
+    "newest_batch_lines",
+    "number_lines",
+    "phases",
+    "recent_runs",
+    "retries_by_run",
+    "source_lines",
+    "timing_points",
+    "timing_report",
+]
