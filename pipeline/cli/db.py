@@ -9,7 +9,8 @@ import typer
 from pipeline.cli.boundary import error_boundary
 from pipeline.cli.options import ConfigOption
 from pipeline.cli.render import write
-from pipeline.errors import ConfigError, StoreError, UsageError
+from pipeline.cli.verify import look, refuse, sum_up
+from pipeline.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
     from pipeline.settings import StoreSettings
@@ -57,32 +58,15 @@ def migrate(config: ConfigOption = None) -> None:
 
 @db_app.command()
 def check(config: ConfigOption = None) -> None:
-    """Check the whole database: structure, references, and every batch's sum and digest.
+    """Check the whole database: structure, references, and all that `audit verify` looks at.
 
     SQLite has no checksums: a flipped bit in a number is found here and nowhere else. Exits with
     74 if anything is wrong.
     """
     with error_boundary():
-        from pipeline.store import checks
-        from pipeline.store.db import open_store
-
-        settings = _settings(config)
-        batches = numbers = 0
-        with open_store(
-            settings.url, busy_seconds=settings.busy_seconds, for_writing=False
-        ) as store:
-            with store.read() as session:
-                problems = checks.structure_problems(session)
-                run_ids = checks.run_ids(session)
-            for run_id in run_ids:  # a transaction each: a run that collects must not wait long
-                with store.read() as session:
-                    found = checks.check_run(session, run_id=run_id)
-                batches += found.batches
-                numbers += found.numbers
-                problems += found.problems
-        if problems:
-            raise StoreError("\n".join(problems))
-        write(f"All is well: {len(run_ids)} runs, {batches} batches, {numbers} numbers verified.")
+        found, problems = look(_settings(config), with_structure=True)
+        refuse(problems)
+        write(sum_up(found))
 
 
 @db_app.command()

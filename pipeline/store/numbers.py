@@ -43,6 +43,20 @@ def digest_of(packed: bytes, n: int, low: int, high: int) -> bytes:
     return sha256(struct.pack("<3q", n, low, high) + packed).digest()
 
 
+def is_sound(packed: bytes, n: int, low: int, high: int, *, total: int, digest: bytes) -> bool:
+    """Tell whether *packed* is what was collected, and adds up to *total*.
+
+    Raises:
+        TypeError, ValueError, struct.error: not even the kinds of the values are right.
+    """
+    if digest != digest_of(packed, n, low, high):
+        return False
+    layout = _layout(n, low, high)
+    # Bytes are their own numbers, and most sources give no larger ones.
+    offsets = packed if layout.endswith("B") else struct.unpack(layout, packed)
+    return sum(offsets) + n * low == total
+
+
 def is_intact(batch: BatchRecord) -> bool:
     """Tell whether a batch read back from the store still says what was collected.
 
@@ -50,6 +64,8 @@ def is_intact(batch: BatchRecord) -> bool:
     """
     if batch.packed is None:
         return True
-    if batch.digest != digest_of(batch.packed, batch.n, batch.min, batch.max):
+    if batch.sum is None or batch.digest is None:
         return False
-    return sum(unpack(batch.packed, batch.n, batch.min, batch.max)) == batch.sum
+    return is_sound(
+        batch.packed, batch.n, batch.min, batch.max, total=batch.sum, digest=batch.digest
+    )

@@ -267,6 +267,16 @@ def read_seals(connection: Connection, *, after: int, limit: int) -> list[Seal]:
     return [Seal(*row) for row in connection.execute(query)]
 
 
+def pruned_seals(connection: Connection) -> Iterator[Seal]:
+    """Read the seals of pruned runs, those of each pruning together."""
+    query = _SEALS.where(SEALS.c.pruned_by.is_not(None))
+    rows = connection.execute(
+        query.order_by(SEALS.c.pruned_by, SEALS.c.position),
+        execution_options={"yield_per": ROWS_AT_ONCE},
+    )
+    return (Seal(*row) for row in rows)
+
+
 def newest_seal(connection: Connection) -> Seal | None:
     """Read the head of the chain; None if nothing was ever sealed."""
     row = connection.execute(_NEWEST).first()

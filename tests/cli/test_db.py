@@ -110,6 +110,6 @@ def test_an_older_database_is_migrated_and_kept(invoke: Invoke, database: Path) 
 
     result = invoke("db", "migrate")
 
-    assert "Migrated from nothing to 0001." in result.output
-    assert f"{database}.before-0001" in result.output
+    assert "Migrated from nothing to 0002." in result.output
+    assert f"{database}.before-0002" in result.output
     assert invoke("db", "check").exit_code == ExitCode.OK
