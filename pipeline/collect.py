@@ -24,13 +24,16 @@ from pipeline.lock import lock_path, presence, turn
 from pipeline.models import Fetch, Overlap, RunStatus, RunSummary
 from pipeline.pacing import Embargo, Pace, Rules
 from pipeline.permission import Breaker, Gate, RetryBudget, Way
+from pipeline.plan import Order
 from pipeline.recorder import Progress, Recorder
 from pipeline.settings import Settings
 from pipeline.sources.http import open_client
 from pipeline.store import permissions, writes
 from pipeline.store.db import Store, open_store
+from pipeline.store.freshness import recent_digests
 from pipeline.store.queries import get_run
 from pipeline.upstreams import Upstream, make_upstreams
+from pipeline.witness import MOST_KNOWN, Witness, is_telling
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -57,10 +60,13 @@ class Collected:
         return any(error == ErrorName.INTERNAL for _, error, _ in self.losses)
 
 
-async def _work(upstream: Upstream, fetches: Iterator[Fetch], way: Way, recorder: Recorder) -> None:
+async def _work(
+    upstream: Upstream, fetches: Iterator[Fetch], way: Way, witness: Witness, recorder: Recorder
+) -> None:
     """Carry out *fetches*, which other workers of the same source share, until none is left."""
-    async with open_client(upstream.manners.limits, upstream.ssl_context) as client:
-        fetcher = Fetcher(upstream.source, client, upstream.manners, way)
+    limits, is_public = upstream.manners.limits, upstream.is_public
+    async with open_client(limits, upstream.ssl_context, is_public=is_public) as client:
+        fetcher = Fetcher(upstream.source, client, upstream.manners, way, witness)
         for fetch in fetches:
             result = FetchResult(fetch)
             try:
@@ -146,6 +152,7 @@ class _Run:
             on_progress=self._on_progress,
         )
         gates = await self._store.in_thread(self._open_gates, upstreams)
+        witnesses = await self._store.in_thread(self._call_witnesses, run_id, upstreams)
         seconds_left = self._settings.collect.deadline_seconds - (monotonic() - self._began)
         scope.deadline = give_up_at = anyio.current_time() + seconds_left
         of_run = RetryBudget(self._settings.collect.retry_budget)
@@ -154,7 +161,7 @@ class _Run:
             try:
                 with scope:
                     async with anyio.create_task_group() as workers:
-                        for upstream in upstreams:
+                        for upstream, witness in zip(upstreams, witnesses, strict=True):
                             way = Way(
                                 gate=gates[upstream.key],
                                 budget=RetryBudget(upstream.retry_budget, of_run),
@@ -162,7 +169,7 @@ class _Run:
                             )
                             fetches = upstream.order.fetches()
                             for _ in range(min(upstream.in_flight, len(upstream.order.sizes))):
-                                workers.start_soon(_work, upstream, fetches, way, recorder)
+                                workers.start_soon(_work, upstream, fetches, way, witness, recorder)
             finally:
                 recorder.close()
         return tuple((*cause, n) for cause, n in recorder.losses.most_common())
@@ -187,6 +194,19 @@ class _Run:
             )
             for upstream in upstreams
         }
+
+    def _call_witnesses(self, run_id: int, upstreams: Sequence[Upstream]) -> list[Witness]:
+        """Make a witness for each upstream, who knows what it brought in earlier runs."""
+        with self._store.read() as session:
+            return [
+                Witness(
+                    run_id=run_id,
+                    secrets=upstream.manners.secrets,
+                    variable=upstream.manners.variable,
+                    earlier=_earlier_digests(session, upstream.order),
+                )
+                for upstream in upstreams
+            ]
 
     def _place_path(self, key: str) -> Path:
         name = hashlib.sha256(key.encode()).hexdigest()[:12]
@@ -213,6 +233,12 @@ class _Run:
                 rules=rules,
             )
             return get_run(session, run_id=run_id)
+
+
+def _earlier_digests(session: Session, order: Order) -> list[tuple[bytes, int, int]]:
+    if not is_telling(max(order.sizes), order.min, order.max):
+        return []
+    return recent_digests(session, source=order.source, limit=MOST_KNOWN)
 
 
 def _start_run(session: Session, settings: Settings) -> int:

@@ -13,12 +13,13 @@ from pathlib import Path
 import anyio
 
 from pipeline.errors import ErrorName, Phase, SourceError
-from pipeline.models import Attempt, Fetch, Outcome, Verdict
+from pipeline.models import Attempt, Evidence, Fetch, Outcome, Verdict
 from pipeline.pacing import Moment
 from pipeline.permission import Breaker, Way
 from pipeline.sanitize import one_line, redact_text
 from pipeline.sources.base import Answer, Hint, Source
 from pipeline.sources.http import Client, Exchange, Limits
+from pipeline.witness import Witness
 
 MICROSECONDS = 1_000_000
 
@@ -31,13 +32,15 @@ class Manners:
         retries: attempts after the first one, where the error's class allows it.
         backoff_seconds: the longest pause before the first retry; it doubles with each.
         secrets: what must never be written down.
-        evidence_bytes: how much of a failed answer's body is kept.
+        variable: what a request that is kept names in place of a secret.
+        evidence_bytes: how much of an answer's body is kept.
     """
 
     limits: Limits
     retries: int
     backoff_seconds: float
     secrets: tuple[str, ...]
+    variable: str
     evidence_bytes: int
 
 
@@ -59,10 +62,12 @@ class Fetcher:
         client: Client,
         manners: Manners,
         way: Way,
+        witness: Witness,
     ) -> None:
         self._source = source
         self._client = client
         self._manners = manners
+        self._witness = witness
         self._gate = way.gate
         self._budget = way.budget
         self._give_up_at = way.give_up_at
@@ -133,12 +138,14 @@ class Fetcher:
         hint: Hint | None = None
         try:
             request = self._source.build_request(fetch)
+            exchange.request = self._witness.describe(request)
             try:
                 answer = await self._client.fetch_answer(request, exchange)
             finally:
                 hint = self._find_hint(exchange)
             exchange.clock.enter(Phase.CHECK)
             numbers = self._source.parse_answer(fetch, answer)
+            self._witness.check_fresh(fetch, numbers)
         except SourceError as exc:
             failure = exc
         except anyio.get_cancelled_exc_class():
@@ -161,7 +168,9 @@ class Fetcher:
         """Read when to ask again, also from an answer whose body did not come whole."""
         if exchange.status is None or exchange.headers is None:
             return None
-        known = Answer(status=exchange.status, headers=exchange.headers, body=bytes(exchange.body))
+        known = exchange.answer or Answer(
+            status=exchange.status, headers=exchange.headers, body=bytes(exchange.body)
+        )
         return self._source.find_hint(known, datetime.now(UTC))
 
     def _cut_short(self) -> SourceError:
@@ -186,20 +195,26 @@ class Fetcher:
             is_reused=exchange.is_reused,
             status=exchange.status,
             body_bytes=None if exchange.status is None else len(exchange.body),
+            request=exchange.request,
+            contract=self._witness.contract(exchange, failure.error if failure else None),
         )
-        return attempt if failure is None else self._with_failure(attempt, exchange, failure)
+        if failure is not None:
+            return self._with_failure(attempt, exchange, failure)
+        is_first = self._witness.is_first(attempt.contract)
+        return replace(attempt, evidence=self._evidence(exchange)) if is_first else attempt
 
     def _with_failure(self, attempt: Attempt, exchange: Exchange, failure: SourceError) -> Attempt:
-        secrets = self._manners.secrets
-        asked_us = _microseconds(failure.retry_after)
         return replace(
             attempt,
             error=failure.error,
             phase=exchange.clock.phase,
-            detail=one_line(redact_text(failure.detail, secrets)),
-            retry_after_us=asked_us,
-            evidence=exchange.evidence(secrets, self._manners.evidence_bytes),
+            detail=one_line(redact_text(failure.detail, self._manners.secrets)),
+            retry_after_us=_microseconds(failure.retry_after),
+            evidence=self._evidence(exchange),
         )
+
+    def _evidence(self, exchange: Exchange) -> Evidence | None:
+        return exchange.evidence(self._manners.secrets, self._manners.evidence_bytes)
 
 
 def _microseconds(seconds: float | None) -> int | None:

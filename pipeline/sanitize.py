@@ -64,13 +64,13 @@ def _needles(secrets: tuple[str, ...]) -> tuple[bytes, ...]:
     return tuple(sorted((spelling.encode() for spelling in spellings), key=len, reverse=True))
 
 
-def redact(data: bytes, secrets: Iterable[str]) -> bytes:
-    """Replace each of *secrets* in *data*, however it is spelled, by ``[REDACTED]``."""
+def redact(data: bytes, secrets: Iterable[str], stand_in: bytes = REDACTED) -> bytes:
+    """Replace each of *secrets* in *data*, however it is spelled, by *stand_in*."""
     needles = _needles(tuple(secrets))
     if not needles:
         return data
     # In one pass: a second one could find its secret in what the first one wrote.
-    return re.sub(b"|".join(map(re.escape, needles)), REDACTED, data, flags=re.IGNORECASE)
+    return re.sub(b"|".join(map(re.escape, needles)), stand_in, data, flags=re.IGNORECASE)
 
 
 def _cut_length(data: bytes, needle: bytes) -> int:

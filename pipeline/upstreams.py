@@ -21,6 +21,7 @@ from pipeline.sources.registry import KINDS, NO_RULES, Kind, make_source
 DEMO_KEY = "00000000-0000-4000-8000-000000000000"
 PORTS = {"http": 80, "https": 443}
 DEMO_EMAIL = "demo@example.org"
+UNNAMED_KEY = "API_KEY"  # names the key in requests that are kept, where no variable holds it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +31,7 @@ class Upstream:
     Attributes:
         key: names whom the rules count: the upstream's address, and the account if it has one.
         is_remembered: whether what is known of it outlives the run; not of a sandbox of our own.
+        is_public: whether it is the service that all the world asks, and not one that was named.
         breaker: failures in a row after which it is left alone; 0: never.
         retry_budget: retries of all its fetches together.
     """
@@ -41,6 +43,7 @@ class Upstream:
     key: str
     rules: Rules
     is_remembered: bool
+    is_public: bool
     breaker: int
     retry_budget: int
     ssl_context: SSLContext | None
@@ -119,12 +122,14 @@ def _make_upstream(
             retries=settings.retries,
             backoff_seconds=settings.backoff_seconds,
             secrets=() if secret is None else (secret,),
+            variable=settings.api_key_env or UNNAMED_KEY,
             evidence_bytes=whole.collect.evidence_bytes,
         ),
         in_flight=settings.in_flight or kind.in_flight,
         key=_key(settings, url, secret),
         rules=rules,
         is_remembered=not settings.is_sandbox,
+        is_public=not settings.is_sandbox and settings.url is None,
         breaker=settings.breaker,
         retry_budget=settings.retry_budget,
         ssl_context=make_ssl_context(settings.ca_file) if url.startswith("https:") else None,

@@ -22,6 +22,7 @@ from pipeline.sources.anu_aqn import AnuAqn
 from pipeline.sources.base import Answer, Hint, Source
 from pipeline.sources.http import open_client
 from pipeline.sources.randomnumberapi import RandomNumberApi
+from pipeline.witness import Witness
 from tests.sources.edge import (
     PATIENT,
     QUICK_IN_ALL,
@@ -37,7 +38,12 @@ pytestmark = pytest.mark.anyio
 
 SECRET = "0d6f3e2a-5c41-4b7e-9a80-canary000001"
 MANNERS = Manners(
-    limits=PATIENT, retries=2, backoff_seconds=0.002, secrets=(SECRET,), evidence_bytes=4096
+    limits=PATIENT,
+    retries=2,
+    backoff_seconds=0.002,
+    secrets=(SECRET,),
+    variable="ANU_KEY",
+    evidence_bytes=4096,
 )
 STUBBORN = replace(MANNERS, retries=3)
 
@@ -79,21 +85,33 @@ def way_to(
     return Way(gate=gate, budget=RetryBudget(budget), give_up_at=give_up_at)
 
 
+def make_witness(*earlier: tuple[bytes, int, int]) -> Witness:
+    """Make a witness of run 7, who knows of *earlier* batches."""
+    return Witness(run_id=7, secrets=(SECRET,), variable="ANU_KEY", earlier=earlier)
+
+
 @asynccontextmanager
 async def fetching(
-    source: Source, manners: Manners = MANNERS, way: Way | None = None
+    source: Source,
+    manners: Manners = MANNERS,
+    way: Way | None = None,
+    witness: Witness | None = None,
 ) -> AsyncIterator[Fetcher]:
     """Open a client and put a fetcher on it."""
     async with open_client(manners.limits) as client:
-        yield Fetcher(source, client, manners, way or way_to())
+        yield Fetcher(source, client, manners, way or way_to(), witness or make_witness())
 
 
 async def carry_out(
-    source: Source, manners: Manners = MANNERS, way: Way | None = None, fetch: Fetch | None = None
+    source: Source,
+    manners: Manners = MANNERS,
+    way: Way | None = None,
+    fetch: Fetch | None = None,
+    witness: Witness | None = None,
 ) -> FetchResult:
     """Carry out one fetch of three numbers."""
     result = FetchResult(fetch or fetch_of(3))
-    async with fetching(source, manners, way) as fetcher:
+    async with fetching(source, manners, way, witness) as fetcher:
         await fetcher.carry_out(result)
     return result
 
@@ -124,13 +142,13 @@ async def test_an_answer_is_cut_into_the_batches_that_share_it(sandbox: Sandbox)
 
 
 async def test_the_books_of_a_good_attempt(sandbox: Sandbox) -> None:
-    """Checking is timed as well; nothing is kept as evidence when all is well."""
+    """Checking is timed as well."""
     before = datetime.now(UTC)
 
     attempt, _ = lone(await carry_out(api(sandbox)))
 
     assert before <= attempt.began_at <= datetime.now(UTC)
-    assert (attempt.status, attempt.error, attempt.phase, attempt.evidence) == (200, *[None] * 3)
+    assert (attempt.status, attempt.error, attempt.phase) == (200, None, None)
     assert attempt.body_bytes
     assert attempt.timings.check_us is not None
     assert not attempt.is_reused
@@ -228,9 +246,12 @@ async def test_a_bug_costs_its_own_batches_and_no_others(sandbox: Sandbox) -> No
     """One adapter's mistake must not lose what the others bring."""
     base_url = api_url(sandbox)
     broken, sound = FetchResult(fetch_of(3)), FetchResult(fetch_of(3))
+    way = way_to()
     async with open_client(PATIENT) as client:
-        await Fetcher(Buggy(base_url=base_url), client, MANNERS, way_to()).carry_out(broken)
-        await Fetcher(api(sandbox), client, MANNERS, way_to()).carry_out(sound)
+        await Fetcher(Buggy(base_url=base_url), client, MANNERS, way, make_witness()).carry_out(
+            broken
+        )
+        await Fetcher(api(sandbox), client, MANNERS, way, make_witness()).carry_out(sound)
 
     attempt, outcome = lone(broken)
     assert (attempt.error, attempt.phase) == (ErrorName.INTERNAL, Phase.CHECK)

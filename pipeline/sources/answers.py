@@ -151,6 +151,12 @@ def check_content_type(answer: Answer, agreed: re.Pattern[str]) -> None:
         raise SourceError(ErrorName.CONTENT_TYPE, f"the content type is {shown}")
 
 
+def find_charset(content_type: str) -> str | None:
+    """Find the charset that a ``Content-Type`` names, in lower case; None if it names none."""
+    found = _CHARSET.search(content_type.lower())
+    return found[1] if found else None
+
+
 def _refuse_json(detail: str) -> Never:
     raise SourceError(ErrorName.NOT_JSON, detail)
 
@@ -180,15 +186,18 @@ def read_json(answer: Answer) -> object:
     """Read the body as strict JSON (RFC 8259), whatever the status.
 
     The content type must be ``application/json`` or end in ``+json`` or be missing; the charset
-    UTF-8, without a byte order mark. NaN, infinities and repeated keys are refused.
+    UTF-8, without a byte order mark. NaN, infinities and repeated keys are refused. Reading the
+    same answer again costs nothing.
 
     Raises:
         SourceError: ``content_type``, ``not_json``, or ``range`` for an integer so long
             (over 4300 digits) that Python does not read it.
     """
+    if answer.documents:
+        return answer.documents[0]
     check_content_type(answer, _JSON_TYPE)
-    charset = _CHARSET.search(answer.headers.get("content-type", "").lower())
-    if charset and charset[1] not in ("utf-8", "utf8"):
+    charset = find_charset(answer.headers.get("content-type", ""))
+    if charset not in (None, "utf-8", "utf8"):
         raise SourceError(ErrorName.CONTENT_TYPE, "the charset is not UTF-8")
     try:
         value: object = _DECODER.decode(answer.body.decode("utf-8"))
@@ -200,6 +209,7 @@ def read_json(answer: Answer) -> object:
         raise SourceError(ErrorName.NOT_JSON, "nested too deeply") from exc
     except ValueError as exc:
         raise SourceError(ErrorName.RANGE, "an integer of more than 4300 digits") from exc
+    answer.documents.append(value)
     return value
 
 

@@ -1,6 +1,6 @@
 """What every source adapter is: pure translation between batches and one upstream's wire format."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
@@ -11,11 +11,16 @@ from pipeline.models import Fetch
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """One HTTP response, whole: the body is within the byte cap and not encoded."""
+    """One HTTP response, whole: the body is within the byte cap and not encoded.
+
+    Attributes:
+        documents: the body read as JSON, once somebody did; so that nobody reads it again.
+    """
 
     status: int
     headers: httpx.Headers
     body: bytes
+    documents: list[object] = field(default_factory=list, init=False, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ import httpcore2 as httpcore
 import httpx2 as httpx
 
 from pipeline.errors import ConfigError, ErrorName, Phase, SourceError
-from pipeline.models import Evidence
+from pipeline.models import Evidence, Request
 from pipeline.sanitize import one_line, redact_cut, redact_text
 from pipeline.sources.base import Answer
 from pipeline.sources.wire import OneConnection, PhaseClock
@@ -53,9 +53,18 @@ class Limits:
 
 @dataclass(slots=True)
 class Exchange:
-    """What is known of one attempt so far: filled as it goes, so that a failure finds it here."""
+    """What is known of one attempt so far: filled as it goes, so that a failure finds it here.
+
+    Attributes:
+        request: what is sent, fit to be kept.
+        answer: known once it is whole; ``status``, ``headers`` and ``body`` are so earlier.
+        tls_issuer: who issued the server's certificate, as far as it was trusted.
+    """
 
     clock: PhaseClock = field(default_factory=PhaseClock)
+    request: Request | None = None
+    answer: Answer | None = None
+    tls_issuer: str | None = None
     is_reused: bool = False
     status: int | None = None
     headers: httpx.Headers | None = None
@@ -126,6 +135,7 @@ class Client:
             raise SourceError(error, str(exc)) from exc
         finally:
             exchange.is_reused = self._connection.is_reused
+            exchange.tls_issuer = self._connection.tls_issuer
 
     async def _exchange(self, request: httpx.Request, exchange: Exchange) -> Answer:
         response = await self._connection.handle_async_request(request)
@@ -134,9 +144,10 @@ class Client:
             await self._read_body(response, exchange.body)
         finally:
             await response.aclose()
-        return Answer(
+        exchange.answer = Answer(
             status=response.status_code, headers=response.headers, body=bytes(exchange.body)
         )
+        return exchange.answer
 
     async def _read_body(self, response: httpx.Response, body: bytearray) -> None:
         max_bytes = self._limits.max_bytes
@@ -158,13 +169,16 @@ class Client:
 
 @asynccontextmanager
 async def open_client(
-    limits: Limits, ssl_context: ssl.SSLContext | None = None
+    limits: Limits, ssl_context: ssl.SSLContext | None = None, *, is_public: bool = False
 ) -> AsyncIterator[Client]:
     """Open one worker's client; nothing is connected before the first request.
+
+    With *is_public* a name that leads to a private address is refused: an answer of the resolver
+    may be forged, and what listens within our own network is none of the upstream's.
 
     The transport is driven without httpx's own client around it: what that adds is what must not
     happen here, as redirects, cookies, proxies and passwords of the environment, and log lines
     with whole URLs.
     """
-    async with OneConnection(limits.timeout(), ssl_context) as connection:
+    async with OneConnection(limits.timeout(), ssl_context, is_public=is_public) as connection:
         yield Client(connection, limits)

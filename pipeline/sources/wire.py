@@ -16,6 +16,7 @@ from contextlib import AbstractContextManager, aclosing, nullcontext, suppress
 from ipaddress import ip_address
 from math import inf
 from time import perf_counter_ns
+from typing import cast
 
 import anyio
 import httpcore2 as httpcore
@@ -54,6 +55,10 @@ TLS_REASONS = {
     62: "wrong host",
     64: "wrong host",
 }
+
+
+# What of an issuer's name tells it apart, and how it is commonly written.
+ISSUER_PARTS = (("O", "organizationName"), ("CN", "commonName"))
 
 
 class PhaseClock:
@@ -101,6 +106,15 @@ class PhaseClock:
         )
 
 
+def _issuer(tls: ssl.SSLObject) -> str | None:
+    """Name who issued the certificate that was shown, as ``O=Example, CN=Example R3``."""
+    certificate = tls.getpeercert() or {}
+    parts = cast("Iterable[tuple[tuple[str, str], ...]]", certificate.get("issuer", ()))
+    names = dict(pair for part in parts for pair in part)
+    shown = [f"{short}={names[name]}" for short, name in ISSUER_PARTS if name in names]
+    return ", ".join(shown) or None
+
+
 def _is_address(host: str) -> bool:
     try:
         ip_address(host)
@@ -135,6 +149,14 @@ async def _resolve(host: str, port: int) -> list[str]:
         reason = getattr(failed[0], "strerror", None) or failed[0]
         raise SourceError(ErrorName.DNS, f"{host}: {reason}") from failed[0]
     return found
+
+
+def _public(addresses: list[str], host: str) -> list[str]:
+    """Leave out what no public service has, or a forged answer could lead us anywhere within."""
+    public = [address for address in addresses if ip_address(address).is_global]
+    if not public:
+        raise SourceError(ErrorName.DNS, f"{host}: leads to {addresses[0]}, which is not public")
+    return public
 
 
 async def _connect_first(addresses: list[str], port: int) -> ByteStream:
@@ -282,6 +304,7 @@ class TimedStream(httpcore.AsyncNetworkStream):
                     self._tcp, ssl_context=ssl_context, hostname=server_hostname
                 )
                 self._tls = self._stream.extra(TLSAttribute.ssl_object)
+                self._connection.tls_issuer = _issuer(self._tls)
         except ssl.SSLError as exc:
             raise _tls_error(exc) from exc
         except TimeoutError as exc:
@@ -339,6 +362,8 @@ class _Backend(httpcore.AsyncNetworkBackend):
                     addresses = await _resolve(host, port)
             except TimeoutError as exc:
                 raise SourceError(ErrorName.DNS, f"{host}: no answer in {timeout:g} s") from exc
+            if self._connection.is_public:
+                addresses = _public(addresses, host)
         clock.enter(Phase.CONNECT)
         try:
             with anyio.fail_at(give_up_at):
@@ -378,10 +403,20 @@ class OneConnection(httpx.AsyncBaseTransport):
         clock: the attempt's stopwatch; set a new one before each request.
         is_reused: whether the last request went over a connection that was already open.
         saw_eof: whether the server closed the connection during the last request.
+        tls_issuer: who issued the certificate that the connection's server showed.
+        is_public: whether a name must lead to an address that all the world can reach.
     """
 
-    def __init__(self, timeout: httpx.Timeout, ssl_context: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self,
+        timeout: httpx.Timeout,
+        ssl_context: ssl.SSLContext | None = None,
+        *,
+        is_public: bool = False,
+    ) -> None:
         self._timeout = timeout.as_dict()
+        self.is_public = is_public
+        self.tls_issuer: str | None = None
         self.clock = PhaseClock()
         self.is_reused = False
         self.saw_eof = False
@@ -426,7 +461,7 @@ class OneConnection(httpx.AsyncBaseTransport):
         if self._http and self._http.can_handle_request(origin) and self._is_quiet(self._http):
             self.is_reused = True
             return self._http
-        self.is_reused = False
+        self.is_reused, self.tls_issuer = False, None
         await self.aclose()
         if self._ssl_context is None and origin.scheme == b"https":
             self._ssl_context = httpx.create_ssl_context(trust_env=False)

@@ -14,11 +14,20 @@ from sqlalchemy import bindparam, insert, literal_column, update
 from sqlmodel import Session, select
 
 from pipeline.errors import ErrorName, StoreError
-from pipeline.models import Attempt, Batch, Evidence, Outcome, RunStatus, Tally, Verdict
+from pipeline.models import (
+    Attempt,
+    Batch,
+    Evidence,
+    Outcome,
+    Request,
+    RunStatus,
+    Tally,
+    Verdict,
+)
 from pipeline.pacing import Rules
-from pipeline.store import seals, summaries
+from pipeline.store import contracts, seals, summaries
 from pipeline.store.numbers import digest_of, pack
-from pipeline.store.tables import ATTEMPTS, BATCHES, EVIDENCE, RUNS
+from pipeline.store.tables import ATTEMPTS, BATCHES, EVIDENCE, REQUESTS, RUNS
 
 CHUNK = 1_000  # rows per statement: enough to make the statement free, small enough for memory
 
@@ -37,6 +46,7 @@ _DECIDED = (
 _ADD_BATCH = insert(BATCHES)
 _ADD_ATTEMPT = insert(ATTEMPTS)
 _ADD_EVIDENCE = insert(EVIDENCE)
+_ADD_REQUEST = insert(REQUESTS).returning(REQUESTS.c.digest, REQUESTS.c.id)
 _DECIDE_BATCH = (
     update(BATCHES)
     .where(
@@ -105,15 +115,18 @@ def save_results(
     outcomes: Sequence[Outcome],
     keep_numbers: bool,
 ) -> None:
-    """Record attempts with their evidence, and the one outcome of each batch.
+    """Record attempts with what was sent and shown, and the one outcome of each batch.
+
+    Of the answers that were accepted those are kept as evidence with which a contract begins;
+    none if *keep_numbers* is off, for they hold the numbers.
 
     Raises:
         StoreError: a batch was never ordered, or it has its outcome already.
     """
     if attempts:
-        digests = _save_evidence(session, attempts)
-        attempt_rows = map(_attempt_row, repeat(run_id), attempts, digests)
-        session.exec(_ADD_ATTEMPT, params=list(attempt_rows))
+        spans = contracts.follow(session, attempts)
+        _save_attempts(session, run_id, attempts, _shown(attempts, spans, keep_numbers))
+        contracts.save(session, spans, run_id=run_id)
     if outcomes:
         rows = [_outcome_row(run_id, outcome, keep_numbers) for outcome in outcomes]
         decided = session.exec(_DECIDE_BATCH, params=rows).rowcount
@@ -124,7 +137,28 @@ def save_results(
             )
 
 
-def _attempt_row(run_id: int, attempt: Attempt, evidence: str | None) -> dict[str, object]:
+def _shown(
+    attempts: Sequence[Attempt], spans: Sequence[contracts.Span], keep_numbers: bool
+) -> list[Evidence | None]:
+    """Pick the evidence that is worth its place."""
+    begun = {id(span.first) for span in spans if span.id is None and keep_numbers}
+    return [
+        attempt.evidence if attempt.error or id(attempt) in begun else None for attempt in attempts
+    ]
+
+
+def _save_attempts(
+    session: Session, run_id: int, attempts: Sequence[Attempt], shown: Sequence[Evidence | None]
+) -> None:
+    digests = _save_evidence(session, attempts, shown)
+    requests = _save_requests(session, attempts)
+    rows = map(_attempt_row, repeat(run_id), attempts, digests, requests)
+    session.exec(_ADD_ATTEMPT, params=list(rows))
+
+
+def _attempt_row(
+    run_id: int, attempt: Attempt, evidence: str | None, request: int | None
+) -> dict[str, object]:
     timings = attempt.timings
     return {
         "run_id": run_id,
@@ -148,6 +182,7 @@ def _attempt_row(run_id: int, attempt: Attempt, evidence: str | None) -> dict[st
         "detail": _storable(attempt.detail),
         "retry_after_us": attempt.retry_after_us,
         "evidence": evidence,
+        "request": request,
     }
 
 
@@ -179,14 +214,48 @@ def _storable(text: str | None) -> str | None:
     return text and text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def _save_evidence(session: Session, attempts: Sequence[Attempt]) -> list[str | None]:
-    digests = [
-        None if attempt.evidence is None else digest_of_evidence(attempt.evidence)
+def _save_requests(session: Session, attempts: Sequence[Attempt]) -> list[int | None]:
+    """Store each different request once, and give the ids by attempt."""
+    # By identity: mostly they are one and the same object, and to hash it takes as long as SQL.
+    distinct = {id(request): request for attempt in attempts if (request := attempt.request)}
+    digests = {key: _request_digest(request) for key, request in distinct.items()}
+    wanted = {digests[key]: request for key, request in distinct.items()}
+    known = select(REQUESTS.c.digest, REQUESTS.c.id).where(REQUESTS.c.digest.in_(wanted))
+    connection = session.connection()
+    ids: dict[str, int] = {}
+    if wanted:
+        ids = dict(connection.execute(known).all())
+    new = [_request_row(digest, each) for digest, each in wanted.items() if digest not in ids]
+    if new:
+        ids |= dict(connection.execute(_ADD_REQUEST, new).all())
+    return [
+        None if attempt.request is None else ids[digests[id(attempt.request)]]
         for attempt in attempts
     ]
+
+
+def _request_row(digest: str, request: Request) -> dict[str, object]:
+    return {
+        "digest": digest,
+        "method": request.method,
+        "url": request.url,
+        "headers": json.dumps(request.headers),
+        "body": request.body,
+    }
+
+
+def _request_digest(request: Request) -> str:
+    head = json.dumps([request.method, request.url, request.headers]).encode()
+    return hashlib.sha256(head + b"\n" + request.body).hexdigest()
+
+
+def _save_evidence(
+    session: Session, attempts: Sequence[Attempt], shown: Sequence[Evidence | None]
+) -> list[str | None]:
+    digests = [None if evidence is None else digest_of_evidence(evidence) for evidence in shown]
     rows: dict[str, dict[str, object]] = {}
-    for attempt, digest in zip(attempts, digests, strict=True):
-        if (evidence := attempt.evidence) and digest and digest not in rows:
+    for attempt, evidence, digest in zip(attempts, shown, digests, strict=True):
+        if evidence and digest and digest not in rows:
             rows[digest] = {
                 "digest": digest,
                 "status": evidence.status,

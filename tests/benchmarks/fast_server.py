@@ -1,4 +1,6 @@
-"""A server that is never the bottleneck: one prepared answer of 16 numbers to whatever it is asked.
+"""A server that is never the bottleneck: 16 numbers to whatever it is asked.
+
+Two of them count up, because the same numbers twice would be taken for an old answer.
 
     python -m tests.benchmarks.fast_server SECONDS
 
@@ -8,14 +10,23 @@ prints its port, then serves on 127.0.0.1 for so long.
 import asyncio
 import json
 import sys
+from itertools import count
 
 NUMBERS = 16
-_BODY = json.dumps(
-    {"type": "uint16", "length": NUMBERS, "data": [*range(NUMBERS)], "success": True}
-).encode()
-ANSWER = (
-    b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(_BODY)
-) + _BODY
+LOW, SPAN = 10_000, 50_000  # of the two that count: always five digits
+_DATA = [*range(NUMBERS - 2), LOW, LOW]
+_DOCUMENT = {"type": "uint16", "length": NUMBERS, "data": _DATA, "success": True}
+_BODY = json.dumps(_DOCUMENT).encode()
+_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(
+    _BODY
+)
+_ANSWER = _HEAD + _BODY.replace(b"%d" % LOW, b"%d")
+_answered = count()
+
+
+def _answer() -> bytes:
+    high, low = divmod(next(_answered), SPAN)
+    return _ANSWER % (LOW + high, LOW + low)
 
 
 class _Answering(asyncio.Protocol):
@@ -26,7 +37,7 @@ class _Answering(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         *requests, self._unread = (self._unread + data).split(b"\r\n\r\n")
-        self._transport.write(ANSWER * len(requests))
+        self._transport.write(b"".join(_answer() for _ in requests))
 
 
 async def serve(seconds: float) -> None:

@@ -1,0 +1,126 @@
+"""What the answers of each source look like, in spans of time: a new one for each change.
+
+Two steps, because a span names attempts, and those have no ids before they are stored: ``follow``
+finds what the attempts change, ``save`` writes it.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Row, bindparam, insert, select, update
+from sqlmodel import Session
+
+from pipeline.models import Aspect, Attempt
+from pipeline.store.tables import ATTEMPTS, CONTRACTS
+
+_NEWEST = (
+    select(CONTRACTS.c.id, CONTRACTS.c.value, CONTRACTS.c.last_at)
+    .where(CONTRACTS.c.source == bindparam("of"), CONTRACTS.c.aspect == bindparam("what"))
+    .order_by(CONTRACTS.c.id.desc())
+    .limit(1)
+)
+_ATTEMPT_ID = select(ATTEMPTS.c.id).where(
+    ATTEMPTS.c.run_id == bindparam("of"),
+    ATTEMPTS.c.fetch == bindparam("in_fetch"),
+    ATTEMPTS.c.number == bindparam("nth"),
+)
+_BEGIN = insert(CONTRACTS)
+_GO_ON = (
+    update(CONTRACTS)
+    .where(CONTRACTS.c.id == bindparam("span"))
+    .values(last_at=bindparam("new_last_at"), last_attempt=bindparam("new_last_attempt"))
+)
+
+
+_Row = Row[*tuple[Any, ...]]
+
+
+@dataclass(slots=True, kw_only=True)
+class Span:
+    """One value of one aspect of one source, as attempts that are not stored yet show it.
+
+    Attributes:
+        id: of its row; None if it begins with these attempts.
+        first: the first of them that shows it, ``last`` the last one.
+    """
+
+    source: str
+    aspect: Aspect
+    value: str
+    id: int | None
+    first: Attempt
+    last: Attempt
+    last_at: datetime
+
+
+def follow(session: Session, attempts: Iterable[Attempt]) -> list[Span]:
+    """Find the spans that *attempts*, in the order of their answers, begin or continue."""
+    spans: list[Span] = []
+    newest: dict[tuple[str, Aspect], Span] = {}
+    for attempt in attempts:
+        for aspect, value in attempt.contract:
+            key = attempt.source, aspect
+            span = newest.get(key)
+            if span is None or span.value != value:
+                row = None if span else _find_newest(session, *key)
+                span = newest[key] = _span(attempt, aspect, value, row)
+                spans.append(span)
+            span.last = attempt
+            span.last_at = max(span.last_at, attempt.began_at)
+    return spans
+
+
+def _find_newest(session: Session, source: str, aspect: Aspect) -> _Row | None:
+    wanted = {"of": source, "what": aspect.value}
+    return session.connection().execute(_NEWEST, wanted).first()
+
+
+def _span(attempt: Attempt, aspect: Aspect, value: str, row: _Row | None) -> Span:
+    """Begin a span with *attempt*, unless the newest *row* of its kind has the same value."""
+    known = row if row is not None and row.value == value else None
+    return Span(
+        source=attempt.source,
+        aspect=aspect,
+        value=value,
+        id=None if known is None else known.id,
+        first=attempt,
+        last=attempt,
+        last_at=attempt.began_at if known is None else known.last_at,
+    )
+
+
+def save(session: Session, spans: Sequence[Span], *, run_id: int) -> None:
+    """Write *spans*; their attempts are stored by now, in the run *run_id*."""
+    ids: dict[tuple[int, int], int] = {}
+
+    def id_of(attempt: Attempt) -> int:
+        key = attempt.fetch, attempt.number
+        if key not in ids:
+            wanted = {"of": run_id, "in_fetch": attempt.fetch, "nth": attempt.number}
+            ids[key] = session.connection().execute(_ATTEMPT_ID, wanted).scalar_one()
+        return ids[key]
+
+    begun = [
+        {
+            "source": span.source,
+            "aspect": span.aspect.value,
+            "value": span.value,
+            "first_at": span.first.began_at,
+            "last_at": span.last_at,
+            "first_attempt": id_of(span.first),
+            "last_attempt": id_of(span.last),
+        }
+        for span in spans
+        if span.id is None
+    ]
+    gone_on = [
+        {"span": span.id, "new_last_at": span.last_at, "new_last_attempt": id_of(span.last)}
+        for span in spans
+        if span.id is not None
+    ]
+    if begun:
+        session.exec(_BEGIN, params=begun)
+    if gone_on:
+        session.exec(_GO_ON, params=gone_on)
