@@ -15,6 +15,9 @@ from pipeline.cli.options import Shape
 from pipeline.cli.render import show_duration, show_time
 from pipeline.errors import Phase
 
+NOTHING = "none"  # stands where a table or a chart has nothing to show
+ALMOST_ALL = 0.9999  # a share is shown as 100 % only if nothing is missing
+
 Cell: TypeAlias = str | int | float | datetime | None
 
 
@@ -153,7 +156,7 @@ def show_cell(cell: Cell, kind: Kind) -> str:
         case Kind.DURATION, int() | float():
             return show_duration(round(cell))
         case Kind.SHARE, int() | float():
-            return f"{cell:.1%}"
+            return f"{cell if cell >= 1 else min(cell, ALMOST_ALL):.2%}"
         case _, datetime():
             return show_time(cell)
         case _, float():

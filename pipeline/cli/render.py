@@ -2,15 +2,19 @@
 
 import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime
 from io import StringIO
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from pipeline.models import AttemptRecord, BatchRecord
 from pipeline.sanitize import printable
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.text import Text
 
 WIDE = 10_000  # characters: where nobody looks, no line is ever folded
 GAP = 2  # characters between two columns
@@ -23,16 +27,27 @@ HOUR = 60 * MINUTE
 
 MOST_IN_MEMORY = 16 * 2**20  # characters of one answer; the rest of it waits in a file
 
+NOT_FLAT = ("timings", "request", "contract")  # of an attempt: in rows of their own
+
+# Words of ours and the colour each is shown in, in every shape of an answer that has colours.
 STYLES = {
     "ok": "green",
     "collected": "green",
+    "ran": "green",
+    "up": "green",
     "partial": "yellow",
     "deferred": "yellow",
+    "late": "yellow",
     "skipped": "yellow",
+    "warning": "yellow",
     "running": "cyan",
+    "note": "cyan",
     "failed": "red",
     "interrupted": "red",
     "cancelled": "red",
+    "missed": "red",
+    "down": "red",
+    "error": "red",
 }
 
 
@@ -114,43 +129,80 @@ def show_time(moment: datetime | None) -> str:
     return "-" if moment is None else f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%SZ}"
 
 
-def render_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Draw a table; numbers to the right, verdicts in colour where there is a terminal."""
-    from rich.box import ASCII, SIMPLE_HEAD
+def style_of(text: str) -> str:
+    """Name the colour of a cell that begins with a word of ours, or nothing."""
+    return STYLES.get(text.partition(":")[0], "")
+
+
+def speaks_unicode() -> bool:
+    """Tell whether stdout can encode whatever we draw with."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    return encoding.lower().startswith("utf")
+
+
+def new_console() -> "Console":
+    """Give a console that knows what the terminal behind stdout can show; ``draw`` with it."""
     from rich.console import Console
+
+    # On paper and not on stdout: rich would end the process when nobody reads any more.
+    is_watched = sys.stdout is not None and sys.stdout.isatty()
+    console = Console(file=StringIO(), force_terminal=is_watched, highlight=False)
+    if not is_watched:
+        console.width = WIDE
+    return console
+
+
+def draw(console: "Console", *drawings: "RenderableType") -> str:
+    """Draw one below the other, without blanks at the ends of the lines."""
+    with console.capture() as paper:
+        for drawing in drawings:
+            console.print(drawing)
+    return "\n".join(line.rstrip() for line in paper.get().splitlines())
+
+
+def render_table(
+    columns: Sequence[str], rows: Iterable[Sequence[object]], *, to_the_right: Container[int] = ()
+) -> str:
+    """Draw a table; verdicts in colour where there is a terminal.
+
+    Numbers stand at the right, and so do the columns *to_the_right*, counted from 0. A cell that
+    is a ``rich`` text is drawn as it is.
+    """
+    from rich.box import ASCII, SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
-    # Drawn on paper and not on stdout: rich would end the process when nobody reads any more.
-    is_watched = sys.stdout is not None and sys.stdout.isatty()
-    paper = StringIO()
-    console = Console(file=paper, force_terminal=is_watched, highlight=False)
-    box = SIMPLE_HEAD if _speaks_unicode() else ASCII
+    console = new_console()
+    box = SIMPLE_HEAD if speaks_unicode() else ASCII
     table = Table(box=box, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
     listed = list(rows)
-    drawn = [[printable("-" if cell is None else str(cell)) for cell in row] for row in listed]
-    widths = [max(map(len, column)) for column in zip(columns, *drawn, strict=True)]
-    for index, column in enumerate(columns):
+    heads = [Text(printable(column)) for column in columns]
+    texts = [[_as_text(cell) for cell in row] for row in listed]
+    widths = [max(map(len, column)) for column in zip(heads, *texts, strict=True)]
+    for index, head in enumerate(heads):
         is_number = all(isinstance(row[index], int | float | None) for row in listed)
         table.add_column(
-            column,
-            justify="right" if is_number else "left",
+            head,
+            justify="right" if is_number or index in to_the_right else "left",
             overflow="fold",
-            min_width=widths[index] if index < len(columns) - 1 else None,
+            min_width=widths[index] if index < len(heads) - 1 else None,
         )
     # Only the last column is folded, as far as there is room: a number or a date that is broken
     # in two cannot be read. What is wider than the terminal even so, the terminal folds.
-    narrowest = sum(widths[:-1]) + GAP * len(columns) + min(widths[-1], NARROWEST_LAST)
-    console.width = max(console.width, narrowest) if is_watched else WIDE
-    for cells in drawn:
-        table.add_row(*(Text(cell, STYLES.get(cell.partition(":")[0], "")) for cell in cells))
-    console.print(table)
-    return "\n".join(line.rstrip() for line in paper.getvalue().splitlines())
+    narrowest = sum(widths[:-1]) + GAP * len(heads) + min(widths[-1], NARROWEST_LAST)
+    console.width = max(console.width, narrowest)
+    for row_texts in texts:
+        table.add_row(*row_texts)
+    return draw(console, table)
 
 
-def _speaks_unicode() -> bool:
-    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-    return encoding.lower().startswith("utf")
+def _as_text(cell: object) -> "Text":
+    from rich.text import Text
+
+    if isinstance(cell, Text):
+        return cell
+    text = printable("-" if cell is None else str(cell))
+    return Text(text, style_of(text))
 
 
 def _as_json(value: object) -> object:
@@ -178,7 +230,8 @@ def attempt_json(record: AttemptRecord) -> dict[str, object]:
     """Make one flat object of an attempt; ``evidence`` is the digest of the answer kept."""
     attempt = record.attempt
     published = {"id": record.id, "run_id": record.run_id}
-    published |= {f.name: getattr(attempt, f.name) for f in fields(attempt) if f.name != "timings"}
+    flat = (f.name for f in fields(attempt) if f.name not in NOT_FLAT)
+    published |= {name: getattr(attempt, name) for name in flat}
     published |= {f.name: getattr(attempt.timings, f.name) for f in fields(attempt.timings)}
     return published | {"evidence": record.evidence}
 
