@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime, timedelta
 from enum import StrEnum
 
 from pipeline.errors import ErrorName, Phase, Whose
@@ -487,6 +487,72 @@ class Finding:
     batches: int = 0
     attempts: tuple[int, ...] = ()
     figures: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlotClaim:
+    """A slot that is ours to run.
+
+    Attributes:
+        schedule: the key of the schedule that promised it.
+        due_at: UTC.
+        grace_us: what starts later than this after it was due is late.
+    """
+
+    schedule: str
+    due_at: datetime
+    grace_us: int
+
+    def late_us(self, started_at: datetime) -> int:
+        """Tell how long after it was due a run began; one that began early is not late."""
+        return max(0, (started_at - self.due_at) // timedelta(microseconds=1))
+
+    def fate(self, run: RunSummary) -> Fate:
+        """Tell what became of it now that its run has ended."""
+        if run.status is RunStatus.SKIPPED:
+            return Fate.SKIPPED
+        if run.status is RunStatus.INTERRUPTED:
+            return Fate.INTERRUPTED
+        return Fate.LATE if self.late_us(run.started_at) > self.grace_us else Fate.RAN
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlotRecord:
+    """One slot as the store knows it.
+
+    Attributes:
+        fate: None while its run goes on.
+        host: the machine that claimed it or booked it as missed.
+        late_us: how long after it was due its run began; None if none did.
+    """
+
+    schedule: str
+    due_at: datetime
+    fate: Fate | None
+    run_id: int | None
+    host: str | None
+    claimed_at: datetime
+    late_us: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlotDay:
+    """What became of the slots of one schedule that were due on one day (UTC).
+
+    Attributes:
+        running: those whose run goes on.
+        late_us: by how much the latest start came after its slot was due; None if none did.
+    """
+
+    schedule: str
+    day: date
+    ran: int
+    late: int
+    skipped: int
+    missed: int
+    interrupted: int
+    running: int
+    late_us: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

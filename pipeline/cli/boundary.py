@@ -30,6 +30,7 @@ class ExitCode(IntEnum):
     BUG = 1
     USAGE = 2
     PARTIAL = 3
+    FINDINGS = 3  # of audit --strict; like PARTIAL: it worked, and not all is well
     NOTHING_COLLECTED = 4
     STORE_FAILED = 74
     TRY_LATER = 75

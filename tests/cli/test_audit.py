@@ -1,6 +1,7 @@
-"""`pipeline audit` in this process."""
+"""`pipeline audit` in this process: what is wrong, and the way to the evidence."""
 
 import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -8,10 +9,21 @@ from sqlmodel import Session
 
 from pipeline.cli.boundary import ExitCode
 from pipeline.models import Evidence
+from pipeline.store.tables import CONTRACTS
+from pipeline.store.writes import finish_run, order_batches, save_results
 from tests.cli.conftest import Invoke
-from tests.store.makers import at, make_attempt, make_batch, make_failed_attempt, record_run
+from tests.store.makers import (
+    at,
+    begin,
+    make_attempt,
+    make_batch,
+    make_failed_attempt,
+    make_lost,
+    record_run,
+)
 
 HOSTILE = b"\x1b]0;owned\x07\r\n2026-01-01 ERROR forged\n[/x] \xe2\x80\xae \xff"
+WINDOW = ("--since", "2026-03-01", "--until", "2026-03-02")
 
 
 def record_failures(session: Session) -> None:
@@ -31,6 +43,27 @@ def record_failures(session: Session) -> None:
     session.commit()
 
 
+def record_outage(session: Session, *, runs: int = 3, is_over: bool = False) -> None:
+    """Lose a batch in each of so many runs, five minutes apart, after one that went well."""
+    record_run(session, [make_batch(0)], attempts=[make_attempt(0)], started_at=at(0))
+    for number in range(1, runs + 1):
+        moment = at(5 * number)
+        run_id = begin(session, started_at=moment)
+        order_batches(session, run_id=run_id, batches=[make_batch(0)])
+        save_results(
+            session,
+            run_id=run_id,
+            attempts=[make_failed_attempt(0, began_at=moment)],
+            outcomes=[make_lost(make_batch(0))],
+            keep_numbers=True,
+        )
+        finish_run(session, run_id=run_id, ended_at=moment, clock_us=1)
+    if is_over:
+        later = at(5 * runs + 5)
+        record_run(session, [make_batch(0)], attempts=[make_attempt(0)], started_at=later)
+    session.commit()
+
+
 def test_without_a_store_it_says_what_to_do(invoke: Invoke) -> None:
     """As all readers do."""
     result = invoke("audit")
@@ -39,41 +72,225 @@ def test_without_a_store_it_says_what_to_do(invoke: Invoke) -> None:
     assert "no database yet" in result.stderr
 
 
-def test_no_failures_are_good_news(invoke: Invoke, session: Session) -> None:
-    """And are told as such."""
+def test_nothing_to_complain_about_is_one_line(invoke: Invoke, session: Session) -> None:
+    """Good news are short; the window is said even so, or nobody knows what was looked at."""
     session.commit()
 
-    assert invoke("audit").output == "No failures.\n"
-    assert json.loads(invoke("audit", "-f", "json").stdout) == {
-        "schema": "pipeline.failures/1",
-        "failures": [],
-    }
+    assert invoke("audit", *WINDOW).output == (
+        "Nothing to complain about: 2026-03-01 00:00:00Z to 2026-03-02 00:00:00Z, 0 runs;"
+        " --since and --until choose another time.\n"
+    )
+
+
+def test_it_looks_back_a_week(invoke: Invoke, session: Session) -> None:
+    """And says so, in text and in JSON."""
+    session.commit()
+
+    document = json.loads(invoke("audit", "-f", "json").stdout)
+
+    since, until = (datetime.fromisoformat(document[key]) for key in ("since", "until"))
+    assert until - since == timedelta(days=7)
+    assert abs(datetime.now(UTC) - until) < timedelta(minutes=1)
+
+
+def test_an_outage_is_told_with_the_way_to_its_evidence(invoke: Invoke, session: Session) -> None:
+    """How bad, what, who, since when, why, and where to look."""
+    record_outage(session)
+
+    lines = invoke("audit", *WINDOW).output.splitlines()
+
+    assert lines[2:6] == [
+        "Findings",
+        "critical: incident, dice, since 2026-03-01 12:05:00Z, still going on",
+        "    3 runs in a row lost 3 batches to http_5xx (the server failed) (whose: upstream)",
+        "    see: pipeline audit show 2 (the first), 4 (the last)",
+    ]
+
+
+def test_availability_comes_with_its_rule(invoke: Invoke, session: Session) -> None:
+    """Five minutes up, fifteen down and ten that the last state is believed; the rest unknown."""
+    record_outage(session)
+
+    text = invoke("audit", *WINDOW).output
+
+    row = next(line for line in text.splitlines() if line.startswith("dice  "))
+    assert row.split()[:3] == ["dice", "20.00%", "98.26%"]
+    assert "A state holds until the next run that tells, but no longer than 2 usual" in text
 
 
 def test_failures_are_listed_with_the_way_to_their_evidence(
     invoke: Invoke, session: Session
 ) -> None:
-    """Who, what, where, whose fault, how often, since when."""
-    record_failures(session)
+    """Who, what, where, whose fault, how often, what it cost, since when."""
+    record_outage(session)
 
-    lines = invoke("audit").output.splitlines()
+    lines = invoke("audit", *WINDOW).output.splitlines()
 
-    assert lines[2].split() == [
-        *("dice", "http_5xx", "check", "upstream", "2"),
-        *("2026-03-01", "12:00:00Z", "2026-03-01", "12:05:00Z", "2"),
+    assert lines[-1].split() == [
+        *("dice", "http_5xx", "check", "upstream", "3", "3"),
+        *("2026-03-01", "12:05:00Z", "2026-03-01", "12:15:00Z", "4"),
     ]
-    assert lines[-1] == "`pipeline audit show NUMBER` prints the evidence of an attempt."
 
 
-def test_failures_can_be_narrowed(invoke: Invoke, session: Session) -> None:
-    """By time and by source."""
+def test_what_a_retry_made_good_is_listed_and_no_finding(invoke: Invoke, session: Session) -> None:
+    """It cost nothing but time."""
     record_failures(session)
 
-    recent = json.loads(invoke("audit", "--since", "2026-03-01T12:01", "-f", "json").stdout)
+    text = invoke("audit", *WINDOW).output
 
-    assert [group["n"] for group in recent["failures"]] == [1]
-    assert recent["failures"][0]["first_at"] == "2026-03-01T12:05:00.000000Z"
-    assert invoke("audit", "--source", "coin").output == "No failures.\n"
+    assert text.startswith("Nothing to complain about: ")
+    assert text.splitlines()[-1].split()[:6] == ["dice", "http_5xx", "check", "upstream", *"20"]
+
+
+def test_programs_get_the_records_whole(invoke: Invoke, session: Session) -> None:
+    """One object, with the rule and all figures."""
+    record_outage(session, is_over=True)
+
+    document = json.loads(invoke("audit", *WINDOW, "--format", "json").stdout)
+
+    assert (document["schema"], document["runs"]) == ("pipeline.audit/1", 5)
+    assert document["is_alarming"] is True
+    assert document["accounting_rule"].startswith("A run that asked the source")
+    assert document["findings"] == [
+        {
+            "kind": "incident",
+            "severity": "warning",
+            "sources": ["dice"],
+            "since": "2026-03-01T12:05:00.000000Z",
+            "until": "2026-03-01T12:20:00.000000Z",
+            "reason": "3 runs in a row lost 3 batches to http_5xx (the server failed)",
+            "whose": "upstream",
+            "batches": 3,
+            "attempts": [2, 3, 4],
+            "figures": {
+                "runs": 3,
+                "collected": 0,
+                "is_our_side": False,
+                "errors": {"http_5xx": 3},
+            },
+        }
+    ]
+    assert document["availability"][0]["mean_recovery_us"] == 15 * 60 * 1_000_000
+    assert document["failures"] == [
+        {
+            "source": "dice",
+            "error": "http_5xx",
+            "phase": "check",
+            "whose": "upstream",
+            "n": 3,
+            "batches": 3,
+            "first_at": "2026-03-01T12:05:00.000000Z",
+            "last_at": "2026-03-01T12:15:00.000000Z",
+            "last_attempt": 4,
+        }
+    ]
+
+
+@pytest.mark.parametrize(
+    ("shape", "begin_"),
+    [("csv", "severity,kind,source,since_utc"), ("markdown", "# Audit"), ("html", "<!doctype")],
+)
+def test_it_fits_into_sheets_tickets_and_browsers(
+    invoke: Invoke, session: Session, shape: str, begin_: str
+) -> None:
+    """As all that has tables does."""
+    record_outage(session, is_over=True)
+
+    text = invoke("audit", *WINDOW, "-f", shape).stdout
+
+    assert text.lower().startswith(begin_.lower())
+    assert "3 runs in a row lost 3 batches" in text
+
+
+def test_a_finding_that_is_over_has_an_end(invoke: Invoke, session: Session) -> None:
+    """And a single attempt is named once."""
+    record_outage(session, runs=1, is_over=True)
+
+    lines = invoke("audit", *WINDOW).output.splitlines()
+
+    assert lines[3] == "info: incident, dice, 2026-03-01 12:05:00Z to 2026-03-01 12:10:00Z"
+    assert lines[5] == "    see: pipeline audit show 2"
+
+
+@pytest.mark.parametrize(
+    ("runs", "options", "code"),
+    [
+        (3, ("--strict",), ExitCode.FINDINGS),
+        (1, ("--strict",), ExitCode.OK),
+        (3, (), ExitCode.OK),
+        (3, ("--strict", "-f", "json"), ExitCode.FINDINGS),
+    ],
+)
+def test_strict_is_for_cron(
+    invoke: Invoke, session: Session, runs: int, options: tuple[str, ...], code: ExitCode
+) -> None:
+    """A glitch wakes nobody; what is worse is told as ever, and by the exit code."""
+    record_outage(session, runs=runs, is_over=True)
+
+    result = invoke("audit", *WINDOW, *options)
+
+    assert result.exit_code == code
+    assert "incident" in result.stdout
+    assert result.stderr == ""
+
+
+def test_another_window_has_other_news(invoke: Invoke, session: Session) -> None:
+    """A run counts where it started; dates are UTC."""
+    record_outage(session)
+
+    result = invoke("audit", "--since", "2026-03-02", "--until", "2026-03-03")
+
+    assert result.output.startswith("Nothing to complain about: 2026-03-02")
+
+
+def test_a_window_must_begin_before_it_ends(invoke: Invoke, session: Session) -> None:
+    """Else it holds nothing, and that would pass for good news."""
+    session.commit()
+
+    result = invoke("audit", "--since", "2026-03-02", "--until", "2026-03-01")
+
+    assert result.exit_code == ExitCode.USAGE
+    assert "is not after --since 2026-03-02" in result.stderr
+    assert invoke("audit", "--until", "0001-01-02").exit_code == ExitCode.OK
+
+
+def test_a_source_that_nobody_knows_is_a_wrong_command_line(
+    invoke: Invoke, session: Session
+) -> None:
+    """With the names of those that are known, configured or stored."""
+    record_outage(session)
+
+    result = invoke("audit", *WINDOW, "--source", "x' OR 1=1--")
+
+    assert result.exit_code == ExitCode.USAGE
+    assert "there is none; known are anu_aqn, anu_legacy, dice, random_org" in result.stderr
+    assert invoke("audit", *WINDOW, "--source", "dice").exit_code == ExitCode.OK
+    quiet = invoke("audit", *WINDOW, "--source", "sandbox_anu")
+    assert quiet.output.startswith("Nothing to complain about")
+
+
+def test_text_of_an_upstream_cannot_steer_a_terminal(invoke: Invoke, session: Session) -> None:
+    """A content type is quoted when it changes."""
+    record_run(session, [make_batch(0)], attempts=[make_attempt(0)])
+    spans = [
+        {
+            "source": "dice",
+            "aspect": "content_type",
+            "value": value,
+            "first_at": at(number),
+            "last_at": at(number),
+            "first_attempt": 1,
+            "last_attempt": 1,
+        }
+        for number, value in enumerate(("text/plain", "\x1b]0;owned\x07\n<b>"))
+    ]
+    session.connection().execute(CONTRACTS.insert(), spans)
+    session.commit()
+
+    text = invoke("audit", *WINDOW).output
+
+    assert "changed from text/plain to \\x1b]0;owned\\x07\\n<b>" in text
+    assert all(line.isprintable() for line in text.splitlines())
 
 
 def test_the_evidence_is_shown_and_not_obeyed(invoke: Invoke, session: Session) -> None:
@@ -154,8 +371,17 @@ def test_a_config_before_show_counts(invoke: Invoke, session: Session, home: Pat
     assert "none.db" in result.stderr
 
 
-@pytest.mark.parametrize("option", [("--since", "7d"), ("--source", "dice"), ("-f", "json")])
-def test_other_options_before_show_are_refused(invoke: Invoke, option: tuple[str, str]) -> None:
+@pytest.mark.parametrize(
+    "option",
+    [
+        ("--since", "7d"),
+        ("--until", "1d"),
+        ("--source", "dice"),
+        ("-f", "json"),
+        ("--strict",),
+    ],
+)
+def test_other_options_before_show_are_refused(invoke: Invoke, option: tuple[str, ...]) -> None:
     """They choose from a list that is not shown."""
     result = invoke("audit", *option, "show", "1")
 

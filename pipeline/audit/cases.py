@@ -1,19 +1,12 @@
-"""What the failures say: who, what, how often, since when, and the evidence."""
-
-from datetime import datetime
+"""One attempt with all that is known of it."""
 
 from sqlmodel import Session
 
 from pipeline.errors import UsageError
-from pipeline.models import AttemptCase, FailureGroup
+from pipeline.models import AttemptCase
 from pipeline.store import queries
 
 ID_BITS = 64  # of SQLite's integers, the sign included
-
-
-def failures(session: Session, *, since: datetime | None, source: str | None) -> list[FailureGroup]:
-    """Group the failed attempts by source, error and phase, most frequent first."""
-    return queries.failures(session, since=since, source=source)
 
 
 def find_case(session: Session, attempt_id: int) -> AttemptCase:

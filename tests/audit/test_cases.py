@@ -1,4 +1,4 @@
-"""The failures and their evidence, read from a real database."""
+"""One attempt, read from a real database."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from sqlmodel import Session
 
-from pipeline.audit import failures, find_case
-from pipeline.errors import ErrorName, Phase, UsageError, Whose
+from pipeline.audit import find_case
+from pipeline.errors import ErrorName, Phase, UsageError
 from pipeline.store.db import open_store
 from tests.store.makers import (
     at,
@@ -39,33 +39,13 @@ def session(tmp_path: Path) -> Iterator[Session]:
         yield session
 
 
-def test_equal_failures_are_one_line(session: Session) -> None:
-    """A bad night is one thing to know and not a thousand."""
-    first, second = failures(session, since=None, source=None)
+def test_an_attempt_comes_with_the_answer_that_it_got(session: Session) -> None:
+    """However often the same answer came, it is kept once and found from each of them."""
+    for attempt_id in (1, 2):
+        evidence = find_case(session, attempt_id).record.attempt.evidence
 
-    assert (first.source, first.error, first.phase, first.n) == ("dice", "http_5xx", "check", 2)
-    assert (first.whose, first.first_at, first.last_at) == (Whose.UPSTREAM, at(0), at(5))
-    assert (second.source, second.error, second.n) == ("coin", "dns", 1)
-
-
-def test_failures_can_be_narrowed(session: Session) -> None:
-    """By time and by source; what is left out is left out of the counts."""
-    assert [(group.source, group.n) for group in failures(session, since=at(1), source=None)] == [
-        ("dice", 1)
-    ]
-    assert [group.source for group in failures(session, since=None, source="coin")] == ["coin"]
-    assert failures(session, since=at(1), source="coin") == []
-
-
-def test_the_newest_of_a_group_can_be_looked_at(session: Session) -> None:
-    """The list names an attempt, and that attempt has the answer."""
-    newest = failures(session, since=None, source="dice")[0].last_attempt
-
-    case = find_case(session, newest)
-
-    assert case.record.attempt.number == 2
-    assert case.record.attempt.evidence is not None
-    assert case.record.attempt.evidence.body == EVIDENCE.body
+        assert evidence is not None
+        assert evidence.body == EVIDENCE.body
 
 
 def test_an_attempt_names_the_batches_that_it_decided(session: Session) -> None:

@@ -1,0 +1,122 @@
+"""A whole audit, on a real database."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from sqlalchemy import insert
+from sqlmodel import Session
+
+from pipeline.audit import check_source, examine
+from pipeline.errors import UsageError
+from pipeline.models import FindingKind
+from pipeline.store.db import open_store
+from pipeline.store.history import Window
+from pipeline.store.tables import LOSSES, RUNS, TALLIES
+from tests.audit.histories import History, after
+from tests.store.makers import begin
+
+
+@pytest.fixture
+def session(tmp_path: Path) -> Iterator[Session]:
+    """Open an empty database."""
+    url = f"sqlite:///{tmp_path}/pipeline.db"
+    with open_store(url, busy_seconds=0.1, for_writing=True) as store, store.write() as session:
+        yield session
+
+
+def keep(session: Session, history: History) -> None:
+    """Put the summaries of *history* where runs put them."""
+    for number in sorted({tally.run_id for tally in history.tallies}):
+        assert begin(session, started_at=after(number)) == number
+    connection = session.connection()
+    connection.execute(RUNS.update().values(status="ok", ended_at=after(0)))
+    rows = [asdict(tally) | {"sum": str(tally.sum)} for tally in history.tallies]
+    connection.execute(insert(TALLIES), rows)
+    if history.losses:
+        connection.execute(insert(LOSSES), [asdict(loss) for loss in history.losses])
+
+
+def kinds(session: Session, window: Window, source: str | None = None) -> Sequence[FindingKind]:
+    """List the kinds of what is found."""
+    return [finding.kind for finding in examine(session, window, source=source).findings]
+
+
+WHOLE = Window(since=after(0), until=after(10))
+
+
+def test_the_worst_comes_first_then_the_oldest(session: Session) -> None:
+    """A person reads the top of the list."""
+    keep(
+        session,
+        History(
+            card=". http_5xx . . . .",
+            coin=". . . http_5xx http_5xx http_5xx",
+            dice=". . http_5xx http_5xx . .",
+        ),
+    )
+
+    found = examine(session, WHOLE)
+
+    assert [(finding.severity, *finding.sources) for finding in found.findings] == [
+        ("critical", "coin"),
+        ("warning", "dice"),
+        ("info", "card"),
+    ]
+    assert found.is_alarming
+    assert (found.runs, [of.source for of in found.availability]) == (6, ["card", "coin", "dice"])
+    assert [(loss.source, loss.attempts, loss.batches) for loss in found.failures] == [
+        ("coin", 3, 3),
+        ("dice", 2, 2),
+        ("card", 1, 1),
+    ]
+
+
+def test_one_source_alone(session: Session) -> None:
+    """And what it shares with others: our side of the path is told from theirs by those."""
+    keep(session, History(coin=". dns .", dice=". dns .", card=". . http_5xx"))
+
+    found = examine(session, WHOLE, source="dice")
+
+    assert [finding.sources for finding in found.findings] == [("coin", "dice")]
+    assert [of.source for of in found.availability] == ["dice"]
+    assert {loss.source for loss in found.failures} == {"dice"}
+    assert not found.is_alarming
+
+
+def test_the_window_leaves_out_what_began_elsewhere(session: Session) -> None:
+    """A run counts where it started."""
+    keep(session, History(dice=". http_5xx . http_5xx ."))
+
+    assert len(kinds(session, WHOLE)) == 2
+    assert len(kinds(session, Window(since=after(3), until=after(9)))) == 1
+    assert kinds(session, Window(since=after(0), until=after(2))) == []
+
+
+def test_a_window_without_an_end_ends_now(session: Session) -> None:
+    """What was enabled and seen long ago is silent by then."""
+    history = History(dice=". " * 20)
+    keep(session, history)
+
+    assert after(99) < datetime.now(UTC)
+    [finding] = examine(session, Window(), enabled={"dice"}).findings
+    assert finding.kind is FindingKind.SILENT
+
+
+def test_an_empty_store_has_nothing_to_say(session: Session) -> None:
+    """Not even about sources that are enabled."""
+    found = examine(session, WHOLE, enabled={"dice"})
+
+    assert (found.runs, found.findings, found.availability, found.failures) == (0, [], [], [])
+
+
+def test_sources_that_nobody_knows_are_a_mistake(session: Session) -> None:
+    """Else a slip of the finger would be good news."""
+    with pytest.raises(UsageError, match="--source 'dcie': there is none; known are coin, dice"):
+        check_source(session, "dcie", {"dice", "coin"})
+    with pytest.raises(UsageError, match="none is configured or stored"):
+        check_source(session, "dcie", ())
+
+    check_source(session, "dice", {"dice"})

@@ -1,0 +1,257 @@
+"""The smaller rules: when each speaks up, and when it must not."""
+
+from datetime import timedelta
+
+import pytest
+
+from pipeline.audit.rules import (
+    ENOUGH,
+    find_conduct,
+    find_contract_changes,
+    find_silent,
+    find_stale,
+    find_too_fast,
+    find_useless_retries,
+    find_violations,
+)
+from pipeline.errors import ErrorName, Whose
+from pipeline.models import Aspect, ContractSpan, Finding, FindingKind, Severity, Tally
+from tests.audit.histories import EVERY, after, make_loss, make_tally
+
+
+def make_spans(
+    values: str, aspect: Aspect = Aspect.CONTENT_TYPE, source: str = "dice"
+) -> list[ContractSpan]:
+    """Show one value after the other, each for ten runs; attempts are numbered as runs are."""
+    return [
+        ContractSpan(
+            source=source,
+            aspect=aspect,
+            value=value,
+            first_at=after(10 * number),
+            last_at=after(10 * number + 9),
+            first_attempt=10 * number,
+            last_attempt=10 * number + 9,
+        )
+        for number, value in enumerate(values, 1)
+    ]
+
+
+def changes_of(
+    spans: list[ContractSpan], since: float | None = None, until: float = 1_000
+) -> list[Finding]:
+    """Find the changes between two runs."""
+    begin = None if since is None else after(since)
+    return list(find_contract_changes(spans, since=begin, until=after(until)))
+
+
+def test_the_first_value_ever_is_no_change() -> None:
+    """There was nothing to agree upon before."""
+    assert changes_of(make_spans("a")) == []
+
+
+def test_a_change_says_before_after_and_since_when() -> None:
+    """And which attempts to look at: the first of the old kind and the first of the new."""
+    [found] = changes_of(make_spans("ab"))
+
+    assert (found.kind, found.severity) == (FindingKind.CONTRACT_CHANGE, Severity.WARNING)
+    assert found.reason == "the content type of answers changed from a to b"
+    assert (found.since, found.until, found.attempts) == (after(20), None, (10, 20))
+    assert (found.figures["before"], found.figures["after"]) == ("a", "b")
+
+
+def test_each_change_is_a_finding() -> None:
+    """The first is over when the second comes."""
+    first, second = changes_of(make_spans("abc"))
+
+    assert (first.since, first.until) == (after(20), after(30))
+    assert (second.since, second.until) == (after(30), None)
+
+
+def test_a_value_that_comes_and_goes_is_one_finding() -> None:
+    """Two servers behind one name are one thing to know and not a thousand."""
+    [found] = changes_of(make_spans("abababa"))
+
+    assert found.reason == ("the content type of answers changed 6 times between a and b; now a")
+    assert (found.since, found.until) == (after(20), None)
+    assert (found.attempts[0], found.attempts[-1]) == (10, 70)
+
+
+def test_changes_outside_of_the_window_are_old_news() -> None:
+    """The value before may be older than the window all the same."""
+    spans = make_spans("abcd")
+
+    assert [found.figures["after"] for found in changes_of(spans, since=25, until=35)] == ["c"]
+    assert changes_of(spans, since=41) == []
+
+
+def test_sources_and_aspects_are_kept_apart() -> None:
+    """Each is compared with itself alone."""
+    spans = [
+        *make_spans("a", source="coin"),
+        *make_spans("b", Aspect.KEYS),
+        *make_spans("cd", Aspect.TLS_ISSUER),
+    ]
+
+    [found] = changes_of(spans)
+
+    assert found.reason == "the issuer of its certificate changed from c to d"
+
+
+def test_a_new_issuer_is_a_remark() -> None:
+    """Authorities change their intermediates with every other certificate."""
+    [found] = changes_of(make_spans("ab", Aspect.TLS_ISSUER))
+
+    assert found.severity is Severity.INFO
+
+
+def test_stale_answers_are_one_finding_per_source() -> None:
+    """What they cost, and where to look."""
+    losses = [
+        make_loss(1, error=ErrorName.STALE, batches=7),
+        make_loss(3, error=ErrorName.STALE, batches=2, attempts=2),
+        make_loss(4),
+        make_loss(5, "coin", ErrorName.STALE),
+    ]
+
+    dice, coin = find_stale(losses)
+
+    assert (dice.kind, dice.severity, dice.whose) == (
+        FindingKind.STALE,
+        Severity.WARNING,
+        Whose.CONTRACT,
+    )
+    assert (dice.since, dice.until, dice.batches, dice.attempts) == (after(1), after(3), 9, (1, 3))
+    assert dice.reason == "3 answers held numbers that it had served before"
+    assert coin.reason == "1 answer held numbers that it had served before"
+
+
+def timed(*milliseconds: int) -> list[Tally]:
+    """Give a run for each of the fastest times."""
+    return [make_tally(run, fastest_us=ms * 1000) for run, ms in enumerate(milliseconds)]
+
+
+def test_answers_ten_times_as_fast_as_usual_are_suspicious() -> None:
+    """Nobody makes true random numbers in no time."""
+    found = find_too_fast(timed(*[200] * ENOUGH, 19, 200, 5))
+
+    assert found is not None
+    assert (found.kind, found.severity) == (FindingKind.TOO_FAST, Severity.WARNING)
+    assert found.attempts == (ENOUGH, ENOUGH + 2)
+    assert (found.since, found.until) == (after(ENOUGH), after(ENOUGH + 2))
+    assert found.reason == (
+        "2 runs had an answer in less than a tenth of the usual time: 5 ms against 200 ms"
+    )
+
+
+@pytest.mark.parametrize(
+    "milliseconds", [[200] * (ENOUGH - 2) + [1], [200] * ENOUGH + [20], [200] * ENOUGH, []]
+)
+def test_what_is_merely_fast_is_not(milliseconds: list[int]) -> None:
+    """Nor is anything while nobody knows what is usual."""
+    assert find_too_fast(timed(*milliseconds)) is None
+
+
+def test_runs_without_an_answer_have_no_time() -> None:
+    """They count neither as usual nor as fast."""
+    silent = [make_tally(run, fastest_us=None, fastest_attempt=None) for run in range(ENOUGH)]
+
+    assert find_too_fast([*silent, *timed(200, 1)]) is None
+
+
+def test_rules_that_we_broke_are_told() -> None:
+    """Before the provider tells us."""
+    found = find_violations(
+        [
+            make_tally(1, violations=None, rule=None),
+            make_tally(2, violations=2, violating_attempt=20),
+            make_tally(3),
+            make_tally(4, violations=1, violating_attempt=40),
+        ]
+    )
+
+    assert found is not None
+    assert (found.kind, found.severity, found.whose) == (
+        FindingKind.RULE_VIOLATION,
+        Severity.WARNING,
+        Whose.OURS,
+    )
+    assert (found.attempts, found.figures["requests"]) == ((20, 40), 3)
+    assert "3 requests of ours broke the rule of 1/60s" in found.reason
+
+
+def test_kept_rules_are_not() -> None:
+    """Nor are runs of which nobody knows the rule."""
+    assert find_violations([make_tally(1), make_tally(2, violations=None)]) is None
+
+
+def test_a_named_time_can_be_broken_without_a_rule() -> None:
+    """There was no rate, only a Retry-After."""
+    found = find_violations([make_tally(1, rule=None, violations=1, violating_attempt=1)])
+
+    assert found is not None
+    assert found.reason.startswith("1 request of ours broke the rule, or went before")
+
+
+def test_retries_that_never_help_are_remarked_upon() -> None:
+    """They cost the upstream requests and us time."""
+    found = find_useless_retries([make_tally(run, retries=5) for run in range(4)])
+
+    assert found is not None
+    assert (found.kind, found.severity) == (FindingKind.USELESS_RETRIES, Severity.INFO)
+    assert found.reason.startswith("none of 20 retries helped")
+
+
+@pytest.mark.parametrize("facts", [{"retries": 4}, {"retries": 9, "retries_helped": 1}])
+def test_few_retries_or_one_that_helped_are_fine(facts: dict[str, int]) -> None:
+    """A retry that helps once in a while is what it is for."""
+    tallies = [make_tally(0, **facts), *(make_tally(run, retries=5) for run in (1, 2, 3))]
+
+    assert find_useless_retries(tallies) is None
+
+
+def test_conduct_is_looked_at_source_by_source() -> None:
+    """Ten useless retries here and ten there are not twenty."""
+    tallies = [make_tally(run, source, retries=10) for run, source in ((1, "coin"), (2, "dice"))]
+    broken = make_tally(3, "coin", violations=1)
+
+    assert [found.kind for found in find_conduct([*tallies, broken])] == ["rule_violation"]
+
+
+REGULAR = [make_tally(run, source) for run in range(ENOUGH) for source in ("coin", "dice")]
+LAST = ENOUGH - 1
+
+
+def test_sources_that_nobody_wants_any_more_are_told_together() -> None:
+    """Cron has died, and the last day looks as good as ever."""
+    [found] = find_silent(REGULAR, {"coin", "dice"}, until=after(LAST + 3.1))
+
+    assert (found.kind, found.sources, found.whose) == (
+        FindingKind.SILENT,
+        ("coin", "dice"),
+        Whose.OURS,
+    )
+    assert (found.since, found.until) == (after(LAST), None)
+    assert found.reason == f"no run wanted it since, and usually one does every {EVERY} min"
+
+
+def test_one_source_alone_can_fall_silent() -> None:
+    """A run on another configuration, perhaps."""
+    more = [make_tally(run, "coin") for run in range(ENOUGH, ENOUGH + 10)]
+
+    [found] = find_silent([*REGULAR, *more], {"coin", "dice"}, until=after(ENOUGH + 10))
+
+    assert found.sources == ("dice",)
+
+
+@pytest.mark.parametrize(
+    ("enabled", "runs_later"), [({"coin", "dice"}, 3), ({"wheel"}, 99), ((), 99)]
+)
+def test_silence_that_may_be_meant_is_none(enabled: set[str], runs_later: int) -> None:
+    """A tick that is late, a source that is switched off or new."""
+    assert not list(find_silent(REGULAR, enabled, until=after(LAST + runs_later)))
+
+
+def test_a_few_runs_by_hand_promise_nothing() -> None:
+    """Who tried the program three times has no schedule."""
+    assert not list(find_silent(REGULAR[:6], {"dice"}, until=after(0) + timedelta(days=30)))
