@@ -4,7 +4,13 @@ import hashlib
 import os
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, asynccontextmanager, nullcontext, suppress
+from contextlib import (
+    AbstractContextManager,
+    asynccontextmanager,
+    contextmanager,
+    nullcontext,
+    suppress,
+)
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -21,14 +27,14 @@ import pipeline
 from pipeline.errors import ConfigError, ErrorName, LockHeld, ungrouped
 from pipeline.fetching import Fetcher, FetchResult
 from pipeline.lock import lock_path, presence, turn
-from pipeline.models import Fetch, Overlap, RunStatus, RunSummary
+from pipeline.models import Fetch, Overlap, RunStatus, RunSummary, SlotClaim
 from pipeline.pacing import Embargo, Pace, Rules
 from pipeline.permission import Breaker, Gate, RetryBudget, Way
 from pipeline.plan import Order
 from pipeline.recorder import Progress, Recorder
 from pipeline.settings import Settings
 from pipeline.sources.http import open_client
-from pipeline.store import permissions, writes
+from pipeline.store import permissions, slots, writes
 from pipeline.store.db import Store, open_store
 from pipeline.store.freshness import recent_digests
 from pipeline.store.queries import get_run
@@ -116,8 +122,10 @@ class _Run:
         store: Store,
         state_folder: Path,
         on_progress: Callable[[Progress], None],
+        claims: Sequence[SlotClaim],
     ) -> None:
         self._settings = settings
+        self._claims = claims
         self._store = store
         self._state_folder = state_folder
         self._on_progress = on_progress
@@ -215,7 +223,7 @@ class _Run:
 
     def _start(self, upstreams: Sequence[Upstream]) -> int:
         with self._store.write() as session:
-            run_id = _start_run(session, self._settings)
+            run_id = _start_run(session, self._settings, self._claims)
             batches = chain.from_iterable(upstream.order.batches() for upstream in upstreams)
             writes.order_batches(session, run_id=run_id, batches=batches)
         return run_id
@@ -232,7 +240,9 @@ class _Run:
                 rest=ErrorName.CANCELLED if is_stopped else ErrorName.DEADLINE,
                 rules=rules,
             )
-            return get_run(session, run_id=run_id)
+            run = get_run(session, run_id=run_id)
+            slots.settle(session, slots=self._claims, run=run)
+        return run
 
 
 def _earlier_digests(session: Session, order: Order) -> list[tuple[bytes, int, int]]:
@@ -241,8 +251,8 @@ def _earlier_digests(session: Session, order: Order) -> list[tuple[bytes, int, i
     return recent_digests(session, source=order.source, limit=MOST_KNOWN)
 
 
-def _start_run(session: Session, settings: Settings) -> int:
-    return writes.start_run(
+def _start_run(session: Session, settings: Settings, claims: Sequence[SlotClaim]) -> int:
+    run_id = writes.start_run(
         session,
         uid=uuid4().hex,
         host=host_identity(),
@@ -252,6 +262,9 @@ def _start_run(session: Session, settings: Settings) -> int:
         config_path=str(settings.path or ""),
         started_at=datetime.now(UTC),
     )
+    if claims:
+        slots.begin(session, slots=claims, run=get_run(session, run_id=run_id))
+    return run_id
 
 
 def host_identity() -> str:
@@ -262,8 +275,18 @@ def host_identity() -> str:
 
 
 def _bury_dead_runs(store: Store) -> None:
+    host = host_identity()
     with store.write() as session:
-        writes.interrupt_dead_runs(session, host=host_identity(), ended_at=datetime.now(UTC))
+        writes.interrupt_dead_runs(session, host=host, ended_at=datetime.now(UTC))
+        slots.interrupt_dead(session, host=host)
+
+
+@contextmanager
+def present(store: Store, url: str, state_folder: Path) -> Iterator[None]:
+    """Be one of those who run while the block lasts; the first of them buries the dead."""
+    path = lock_path(url, "presence", state_folder=state_folder)
+    with presence(path, if_alone=partial(_bury_dead_runs, store)):
+        yield
 
 
 def _turn(settings: Settings, state_folder: Path, overlap: Overlap) -> AbstractContextManager[None]:
@@ -282,11 +305,12 @@ def collect(
     state_folder: Path,
     on_progress: Callable[[Progress], None],
     overlap: Overlap = Overlap.SKIP,
+    claims: Sequence[SlotClaim] = (),
 ) -> Collected:
     """Carry out one run of all enabled sources.
 
     *state_folder* holds the locks of a store that is no file; *on_progress* is called after each
-    group of results that is on disk.
+    group of results that is on disk; *claims* are the slots that the run is for.
 
     Raises:
         ConfigError: nothing is enabled, or a source cannot serve what is ordered from it.
@@ -296,23 +320,22 @@ def collect(
     if not settings.enabled_sources:
         raise ConfigError("no source is enabled; set enabled = true in a [sources.<name>] table")
     url, busy_seconds = settings.store.url, settings.store.busy_seconds
-    presence_path = lock_path(url, "presence", state_folder=state_folder)
     try:
         with (
             _turn(settings, state_folder, overlap),
             open_store(url, busy_seconds=busy_seconds, for_writing=True) as store,
-            presence(presence_path, if_alone=partial(_bury_dead_runs, store)),
+            present(store, url, state_folder),
         ):
-            return anyio.run(_Run(settings, store, state_folder, on_progress).carry_out)
+            return anyio.run(_Run(settings, store, state_folder, on_progress, claims).carry_out)
     except LockHeld as exc:
         with open_store(url, busy_seconds=busy_seconds, for_writing=True) as store:
-            run_id = _record_skipped(store, settings)
+            run_id = _record_skipped(store, settings, claims)
         raise LockHeld(f"run {run_id} skipped: {exc}") from exc
 
 
-def _record_skipped(store: Store, settings: Settings) -> int:
+def _record_skipped(store: Store, settings: Settings, claims: Sequence[SlotClaim]) -> int:
     with store.write() as session:
-        run_id = _start_run(session, settings)
+        run_id = _start_run(session, settings, claims)
         writes.finish_run(
             session,
             run_id=run_id,
@@ -320,4 +343,5 @@ def _record_skipped(store: Store, settings: Settings) -> int:
             ended_at=datetime.now(UTC),
             clock_us=0,
         )
+        slots.settle(session, slots=claims, run=get_run(session, run_id=run_id))
     return run_id

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from ipaddress import ip_address
 from typing import Literal
 from urllib.parse import SplitResult, urlsplit
@@ -11,6 +12,12 @@ from pipeline.settings.complaints import shown
 
 MOST_BATCHES = 1_000_000  # per source
 LARGEST_BATCH = 1_000_000  # numbers
+EVERY = {
+    "s": (5, 6, 10, 12, 15, 20, 30),
+    "m": (1, 2, 3, 4, 5, 6, 10, 12, 15, 20, 30),
+    "h": (1, 2, 3, 4, 6, 8, 12),
+    "d": (1,),
+}  # what divides a minute, an hour, a day: anything else would stumble at the full one
 BATCH_FORMS = 'sizes [2, 3, 5], a range "2..29" or {count = 10, size = 16}'
 
 _NAME = r"[a-z0-9][a-z0-9_-]{0,39}"  # safe in paths, CSV and on terminals
@@ -18,6 +25,9 @@ _RANGE = r"([0-9]{1,7})\.\.([0-9]{1,7})"
 _RATE = r"([0-9]{1,6})/([0-9]{1,6}(?:\.[0-9]{1,3})?)?([smh])"
 _QUOTA = r"([0-9]{1,12}) (requests|bits)/(day|month)"
 _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600}
+_EVERY = r"([0-9]{1,4})([smhd])"
+_CRON_FIELDS = 5
+_CRON_CHARACTERS = 200
 _VARIABLE = r"[A-Z_][A-Z0-9_]*"  # capitals only: so a key pasted by mistake is seen
 _EMAIL = r"(?ai)[\w.!#$%&'*+/=?^`{|}~-]{1,64}@[a-z0-9.-]{1,189}"
 _FAULT = r"([a-z_]+:)?[a-z][a-z0-9_]*(=[0-9.]+)?"
@@ -90,6 +100,57 @@ def check_quotas(value: object) -> tuple[Quota, ...]:
     if len({quota.unit for quota in quotas}) != len(quotas):
         raise ValueError("one quota in requests and one in bits, not several of the same unit")
     return tuple(quotas)
+
+
+def check_cron(value: object) -> str:
+    """Let a cron expression pass that has a next moment; its blanks become single ones."""
+    # Imported here: most runs have no schedule, and need not know how one is read.
+    from cronsim import CronSim, CronSimError  # noqa: PLC0415
+
+    fields = value.split() if isinstance(value, str) and len(value) <= _CRON_CHARACTERS else []
+    if len(fields) != _CRON_FIELDS:
+        raise ValueError(
+            'must be minute, hour, day of month, month and day of week, as in "*/5 * * * *", not'
+            f" {shown(value)}"
+        )
+    expression = " ".join(fields)
+    try:
+        next(CronSim(expression, datetime(2000, 1, 1, tzinfo=UTC)))
+    except CronSimError as error:
+        raise ValueError(f"cannot be read: {error} in {shown(value)}") from error
+    except StopIteration as error:
+        raise ValueError(f"never comes: {shown(value)}") from error
+    return expression
+
+
+def check_every(value: object) -> str:
+    """Let a distance between slots pass that divides the next larger unit evenly."""
+    found = re.fullmatch(_EVERY, value) if isinstance(value, str) else None
+    if found is None or int(found[1]) not in EVERY[found[2]]:
+        known = "; ".join(
+            ", ".join(f"{n}{unit}" for n in numbers) for unit, numbers in EVERY.items()
+        )
+        raise ValueError(f"must be one of {known}; not {shown(value)}")
+    return f"{int(found[1])}{found[2]}"
+
+
+def check_timezone(value: object) -> str:
+    """Let the name of a time zone pass that this machine knows; UTC needs no database of them."""
+    if value == "UTC":
+        return "UTC"
+    from zoneinfo import ZoneInfo, available_timezones  # noqa: PLC0415 - as above
+
+    try:
+        return ZoneInfo(value if isinstance(value, str) else "").key
+    except (LookupError, ValueError, OSError) as error:
+        if not available_timezones():
+            raise ValueError(
+                "this machine has no time zone database: install tzdata (of the system, or with"
+                ' pip), or use "UTC"'
+            ) from error
+        raise ValueError(
+            f'must be a time zone such as "UTC" or "Europe/Berlin", not {shown(value)}'
+        ) from error
 
 
 def check_url(url: str) -> str:

@@ -27,6 +27,8 @@ _PLAIN = {
     "finite_number": "must be a finite number",
     "bool_type": "must be true or false",
     "tuple_type": "must be a list in brackets",
+    "model_type": "must be a table in braces",
+    "extra_forbidden": "is not a known key",
     "greater_than": "must be more than {gt:.16g}",
     "greater_than_equal": "must be at least {ge:.16g}",
     "less_than_equal": "must be at most {le:.16g}",

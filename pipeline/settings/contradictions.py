@@ -5,7 +5,12 @@ from itertools import chain
 
 from pipeline.settings.checks import is_loopback
 from pipeline.settings.complaints import Location
-from pipeline.settings.tables import CollectSettings, SourceSettings
+from pipeline.settings.tables import (
+    CollectSettings,
+    ScheduleSettings,
+    SourceScheduleSettings,
+    SourceSettings,
+)
 
 SUM_LIMIT = 2**63  # a batch's sum must fit into SQLite's integer
 KEYED = frozenset({"anu_aqn", "random_org_jsonrpc"})  # the upstreams that want a key
@@ -87,3 +92,25 @@ def find_in_use(
     for name, source in sources.items():
         for key, problem in _about_use(source, collect.deadline_seconds):
             yield ("sources", name, key), problem
+
+
+def _about_slots(schedule: ScheduleSettings | SourceScheduleSettings) -> Iterator[Problem]:
+    if schedule.cron and schedule.every:
+        yield "every", "give this or cron, not both"
+
+
+def find_in_schedule(
+    schedule: ScheduleSettings, sources: Mapping[str, SourceSettings]
+) -> Iterator[tuple[Location, str]]:
+    """Find what keeps the enabled *sources* from being collected in slots."""
+    for key, problem in _about_slots(schedule):
+        yield ("schedule", key), problem
+    own = {name: source.schedule for name, source in sources.items() if source.schedule}
+    for name, of_source in own.items():
+        for key, problem in _about_slots(of_source):
+            yield ("sources", name, "schedule", key), problem
+        if not (of_source.cron or of_source.every):
+            yield ("sources", name, "schedule"), "needs cron or every"
+    others = ", ".join(name for name in sources if name not in own)
+    if own and others and not (schedule.cron or schedule.every):
+        yield ("schedule",), f"needs cron or every, or nothing says when to collect {others}"

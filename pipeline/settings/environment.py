@@ -12,6 +12,7 @@ from pipeline.settings.complaints import Complaints, Location, dotted, nearest, 
 from pipeline.settings.tables import (
     CollectSettings,
     SandboxSettings,
+    ScheduleSettings,
     SourceSettings,
     StoreSettings,
     keys_of,
@@ -23,6 +24,7 @@ TABLES: dict[str, type[BaseModel]] = {
     "collect": CollectSettings,
     "store": StoreSettings,
     "sandbox": SandboxSettings,
+    "schedule": ScheduleSettings,
 }
 
 Document = dict[str, Any]  # config.toml as tomllib reads it

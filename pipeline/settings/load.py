@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from pipeline.errors import ConfigError
 from pipeline.settings.checks import BATCH_FORMS, check_name
 from pipeline.settings.complaints import Complaints, Location, dotted, nearest, plain, printable
-from pipeline.settings.contradictions import find_in_source, find_in_use
+from pipeline.settings.contradictions import find_in_schedule, find_in_source, find_in_use
 from pipeline.settings.environment import (
     FILE_VARIABLE,
     Document,
@@ -26,6 +26,7 @@ from pipeline.settings.tables import (
     WORDS,
     CollectSettings,
     SandboxSettings,
+    ScheduleSettings,
     Settings,
     SourceSettings,
     StoreSettings,
@@ -35,7 +36,7 @@ from pipeline.settings.tables import (
 FILE = "config.toml"
 MOST_BYTES = 2**20
 
-_TABLES = ("collect", "store", "sandbox", "sources")
+_TABLES = ("collect", "store", "sandbox", "schedule", "sources")
 _INLINE_SECRETS = frozenset({"api_key", "apikey", "key", "password", "secret", "token"})
 
 _MISSING = {"kind": f"; give one of {', '.join(KINDS)}", "batches": f"; give {BATCH_FORMS}"}
@@ -163,7 +164,10 @@ def load_settings(
 
     collect, sandbox = table(CollectSettings, "collect"), table(SandboxSettings, "sandbox")
     store, sources = table(StoreSettings, "store"), _check_sources(document, complaints)
+    schedule = table(ScheduleSettings, "schedule")
     enabled = {name: source for name, source in sources.items() if source.enabled}
+    for location, problem in find_in_schedule(schedule, enabled):
+        complaints.add(location, problem)
     for location, problem in find_in_use(collect, enabled):
         complaints.add(location, problem)
     resolver = Resolver(file.absolute().parent, environ, complaints)
@@ -172,6 +176,7 @@ def load_settings(
         collect=collect,
         store=resolver.resolve_store(store),
         sandbox=sandbox,
+        schedule=schedule,
         sources={
             name: resolver.resolve_source(name, s, is_asked=will_ask and s.enabled)
             for name, s in sources.items()

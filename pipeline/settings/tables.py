@@ -20,10 +20,14 @@ from pydantic import (
 from pipeline.pacing import Quota, Rate
 from pipeline.settings.checks import (
     check_batches,
+    check_cron,
     check_email,
+    check_every,
     check_fault,
+    check_name,
     check_quotas,
     check_rate,
+    check_timezone,
     check_url,
     check_variable,
 )
@@ -41,6 +45,7 @@ Kind = Literal[
     "sandbox.randomnumberapi",
 ]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+Missed = Literal["skip", "once", "all"]
 WORDS = {"uint8": (0, 2**8 - 1), "uint16": (0, 2**16 - 1)}
 SAFE_INTEGER = 2**53 - 1  # all JSON readers agree on integers up to here (RFC 8259, 6)
 
@@ -58,6 +63,9 @@ Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Pause = Annotated[float, Field(ge=0, le=86_400)]
 Bound = Annotated[int, Field(ge=-SAFE_INTEGER, le=SAFE_INTEGER)]
 FileName = Annotated[str, Field(min_length=1)]
+Cron = Annotated[str, PlainValidator(check_cron)]
+Every = Annotated[str, PlainValidator(check_every)]
+TimeZone = Annotated[str, PlainValidator(check_timezone)]
 
 
 class _Table(BaseModel):
@@ -108,6 +116,37 @@ class SandboxSettings(_Table):
     rules: bool = True
 
 
+class ScheduleSettings(_Table):
+    """The ``[schedule]`` table: when slots are due; without ``cron`` and ``every`` there are none.
+
+    Attributes:
+        name: what the slots are kept under; configurations that share a store need one each.
+        cron: five fields as Debian's cron reads them; instead of it ``every``.
+        every: a distance such as ``5m``, counted from midnight.
+        timezone: whose clock ``cron`` and ``every`` go by. UTC, because there no hour is left out
+            or comes twice, and because all machines that share a store must mean the same moments.
+        jitter_seconds: each machine starts later by its own part of this.
+        grace_seconds: what starts later than this (and the jitter) after it was due is late.
+        missed: how many of the slots that nobody ran are caught up on: none, the last one, all.
+    """
+
+    name: Annotated[str, AfterValidator(check_name)] = "default"
+    cron: Cron | None = None
+    every: Every | None = None
+    timezone: TimeZone = "UTC"
+    jitter_seconds: Pause = 0.0
+    grace_seconds: Pause = 60.0
+    missed: Missed = "skip"
+
+
+class SourceScheduleSettings(_Table):
+    """The ``schedule`` of one source: its own slots; the rest is as in ``[schedule]``."""
+
+    cron: Cron | None = None
+    every: Every | None = None
+    timezone: TimeZone | None = None
+
+
 class SourceSettings(_Table):
     """One ``[sources.<name>]`` table. Where the default is None, the kind decides.
 
@@ -133,6 +172,7 @@ class SourceSettings(_Table):
         email: whom the upstream may write to about our requests.
         ca_file: PEM certificates to trust in place of the system's; absolute.
         allow_http: whether the key may travel unencrypted.
+        schedule: its own slots, in which it is collected instead of those of ``[schedule]``.
         format: what random.org is to answer with.
         api_key: the key itself, known if the source is enabled; never in a file, dump or repr.
     """
@@ -166,6 +206,7 @@ class SourceSettings(_Table):
     email: Annotated[str, AfterValidator(check_email)] | None = None
     ca_file: FileName | None = None
     allow_http: bool = False
+    schedule: SourceScheduleSettings | None = None
     format: Literal["plain", "html"] | None = None
     api_key: SecretStr | None = Field(default=None, exclude=True, repr=False)
 
@@ -193,6 +234,7 @@ class Settings:
     collect: CollectSettings = field(default_factory=CollectSettings)
     store: StoreSettings = field(default_factory=StoreSettings)
     sandbox: SandboxSettings = field(default_factory=SandboxSettings)
+    schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
     path: Path | None = None
 
     @property
@@ -203,7 +245,7 @@ class Settings:
     @property
     def digest(self) -> str:
         """Hash all decisions, the order of sources included, without secrets: SHA-256 in hex."""
-        tables = [self.collect, self.store, self.sandbox, *self.sources.values()]
+        tables = [self.collect, self.store, self.sandbox, self.schedule, *self.sources.values()]
         canonical = "\n".join([*self.sources, *(table.model_dump_json() for table in tables)])
         return hashlib.sha256(canonical.encode()).hexdigest()
 
