@@ -1,11 +1,9 @@
 """How a file spells rows: CSV, JSON Lines, Parquet. Each is written as its pages come."""
 
-import csv
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
-from io import StringIO
 from typing import IO, Any, TypeAlias
 
 from pipeline.errors import UsageError
@@ -13,8 +11,8 @@ from pipeline.export.choices import FileFormat
 from pipeline.sanitize import printable
 
 Columns: TypeAlias = Mapping[str, type]  # by name what the cells are, unless None
-Pages: TypeAlias = Iterable[Sequence[Sequence[Any]]]  # the cells of each column
-Encoder: TypeAlias = Callable[[IO[bytes], Columns, Pages], None]
+Page: TypeAlias = Sequence[Sequence[Any]]  # the cells of each column, all of them equally many
+Encoder: TypeAlias = Callable[[IO[bytes], Columns, Iterable[Page]], None]
 
 # What a spreadsheet may take for the beginning of a formula (OWASP, "CSV Injection").
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
@@ -22,18 +20,31 @@ FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 SAME_CELLS = 4096  # distinct texts or moments that are spelled once; most cells repeat those above
 
 
-@lru_cache(SAME_CELLS)
-def _moment(moment: datetime) -> str:
-    return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-
-
 def _flag(flag: bool) -> str:
     return "true" if flag else "false"
 
 
 @lru_cache(SAME_CELLS)
+def _sheet_moment(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+@lru_cache(SAME_CELLS)
 def _sheet_text(text: str) -> str:
-    return printable(f"'{text}" if text.startswith(FORMULA_STARTS) else text)
+    safe = printable(f"'{text}" if text.startswith(FORMULA_STARTS) else text)
+    # A line end has become visible above; and nothing between quotes is not nothing at all.
+    if not safe or "," in safe or '"' in safe:
+        safe = safe.replace('"', '""')
+        return f'"{safe}"'
+    return safe
+
+
+def _json_moment(moment: datetime) -> str:
+    return f'"{_sheet_moment(moment)}"'
+
+
+def _json_digest(digest: bytes) -> str:
+    return f'"{digest.hex()}"'
 
 
 @lru_cache(SAME_CELLS)
@@ -41,62 +52,56 @@ def _json_text(text: str) -> str:
     return json.dumps(text).replace("\x7f", "\\u007f")
 
 
-def _json_moment(moment: datetime) -> str:
-    return f'"{_moment(moment)}"'
-
-
-def _json_digest(digest: bytes) -> str:
-    return f'"{digest.hex()}"'
-
-
-_SHEET: dict[type, Callable[[Any], str]] = {
+_Spellings: TypeAlias = Mapping[type, Callable[[Any], str]]
+_SHEET: _Spellings = {
+    int: str,
     str: _sheet_text,
-    datetime: _moment,
     bool: _flag,
+    datetime: _sheet_moment,
     bytes: bytes.hex,
-    int: int.__repr__,
 }
-_JSON: dict[type, Callable[[Any], str]] = {
+_JSON: _Spellings = {
+    int: str,
     str: _json_text,
-    datetime: _json_moment,
     bool: _flag,
+    datetime: _json_moment,
     bytes: _json_digest,
-    int: int.__repr__,
 }
 
 
-def _spell(cells: Sequence[Any], spell: Callable[[Any], str], nothing: str) -> list[str]:
-    return [nothing if cell is None else spell(cell) for cell in cells]
+def _spell_lines(
+    page: Page, line: str, spellings: Iterable[Callable[[Any], str]], nothing: str
+) -> bytes:
+    spelled = (
+        [nothing if cell is None else spell(cell) for cell in cells]
+        for cells, spell in zip(page, spellings, strict=True)
+    )
+    return "".join(map(line.__mod__, zip(*spelled, strict=True))).encode()
 
 
-def write_csv(file: IO[bytes], columns: Columns, pages: Pages) -> None:
+def write_csv(file: IO[bytes], columns: Columns, pages: Iterable[Page]) -> None:
     """Write CSV as RFC 4180 has it, in UTF-8: a head line, CR LF, quotes where there is need.
 
-    None is an empty cell. A text that a spreadsheet could take for a formula gets an apostrophe in
-    front, and control characters are made visible; numbers stay numbers, the negative ones too.
+    None is an empty cell, an empty text two quotes. A text that a spreadsheet could take for a
+    formula gets an apostrophe in front, and control characters are made visible; numbers stay
+    numbers, the negative ones too.
     """
+    file.write(",".join(columns).encode() + b"\r\n")
+    line = ",".join("%s" for _ in columns) + "\r\n"
     spellings = [_SHEET[kind] for kind in columns.values()]
-    paper = StringIO(newline="")
-    writer = csv.writer(paper)
-    writer.writerow(columns)
     for page in pages:
-        writer.writerows(zip(*map(_spell, page, spellings, [""] * len(page)), strict=True))
-        file.write(paper.getvalue().encode())
-        paper.seek(0)
-        paper.truncate()
-    file.write(paper.getvalue().encode())  # the head, if there was no page
+        file.write(_spell_lines(page, line, spellings, ""))
 
 
-def write_json_lines(file: IO[bytes], columns: Columns, pages: Pages) -> None:
+def write_json_lines(file: IO[bytes], columns: Columns, pages: Iterable[Page]) -> None:
     """Write an object per line, in ASCII; integers are exact, however large."""
-    spellings = [_JSON[kind] for kind in columns.values()]
     line = "{" + ", ".join(f'"{name}": %s' for name in columns) + "}\n"
+    spellings = [_JSON[kind] for kind in columns.values()]
     for page in pages:
-        rows = zip(*map(_spell, page, spellings, ["null"] * len(page)), strict=True)
-        file.write("".join(map(line.__mod__, rows)).encode("ascii"))
+        file.write(_spell_lines(page, line, spellings, "null"))
 
 
-def write_parquet(file: IO[bytes], columns: Columns, pages: Pages) -> None:
+def write_parquet(file: IO[bytes], columns: Columns, pages: Iterable[Page]) -> None:
     """Write Parquet, a row group per page: int64, timestamps in UTC to the microsecond, text.
 
     Raises:
