@@ -1,24 +1,31 @@
-"""``pipeline db``: look after the database: migrate, check, back up."""
+"""``pipeline db``: look after the database: migrate, check, back up, prune, measure."""
 
 import os
+from dataclasses import fields
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pipeline.cli.boundary import error_boundary
-from pipeline.cli.options import ConfigOption
-from pipeline.cli.render import write
+from pipeline.cli.options import ConfigOption, Format, FormatOption, parse_interval
+from pipeline.cli.progress import progress
+from pipeline.cli.render import json_lines, render_table, show_time, write
 from pipeline.cli.verify import look, refuse, sum_up
 from pipeline.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
     from pipeline.settings import StoreSettings
+    from pipeline.store.pruning import Prunable
+    from pipeline.store.stats import StoreStats
+
+THOUSAND = 999.5  # from here on three digits of it would be 1e+03
 
 db_app = typer.Typer(
     rich_markup_mode=None,
     no_args_is_help=True,
-    help="Look after the database: migrate it, check it, back it up.",
+    help="Look after the database: migrate it, check it, back it up, prune it.",
 )
 
 
@@ -28,12 +35,12 @@ def _settings(config: Path | None) -> "StoreSettings":
     return load_settings(config, os.environ, will_ask=False).store
 
 
-def _database(settings: "StoreSettings") -> Path:
+def _database(settings: "StoreSettings", done: str) -> Path:
     from pipeline.lock import database_file
 
     file = database_file(settings.url)
     if file is None:
-        raise ConfigError("store.url: only SQLite files are backed up here; use the server's tools")
+        raise ConfigError(f"store.url: only SQLite files are {done} here; use the server's tools")
     return file
 
 
@@ -82,8 +89,151 @@ def backup(
         from pipeline.store.db import back_up
 
         settings = _settings(config)
-        _database(settings)
+        _database(settings, "backed up")
         if target.exists() or target.is_symlink():
             raise UsageError(f"{target} exists already; choose another name")
         back_up(settings.url, target.absolute(), busy_seconds=settings.busy_seconds)
         write(f"Copied and checked: {target}")
+
+
+@db_app.command()
+def prune(
+    keep: Annotated[
+        timedelta,
+        typer.Option(parser=parse_interval, metavar="TIME", help="Keep runs so young: 90d, 12w."),
+    ],
+    config: ConfigOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Even if a clock seems to be wrong.")
+    ] = False,
+    vacuum: Annotated[
+        bool,
+        typer.Option("--vacuum", help="Make the file smaller; meanwhile nobody can write to it."),
+    ] = False,
+) -> None:
+    """Delete the batches, attempts and answers of old runs; what they add up to is kept.
+
+    The runs themselves, their totals by source and error, their timings and their seals stay, so
+    reports go on showing them and `audit verify` still holds. Runs that are going on are left
+    alone, and so is the run with the newest attempt. It may be stopped, and goes on another time.
+
+    \b
+    pipeline db prune --keep 90d --dry-run     what would go
+    pipeline db prune --keep 90d               all that is older than 90 days
+    """
+    with error_boundary():
+        from pipeline.store import pruning
+        from pipeline.store.db import open_store
+        from pipeline.store.db import vacuum as compact
+
+        settings = _settings(config)
+        if vacuum:
+            _database(settings, "made smaller")
+        now = datetime.now(UTC)
+        with open_store(
+            settings.url, busy_seconds=settings.busy_seconds, for_writing=not dry_run
+        ) as store:
+            with store.read() as session:
+                found = pruning.find_prunable(session, before=now - keep)
+            if not force and (reason := pruning.why_not(found, keep=keep)):
+                raise UsageError(f"{reason}: is a clock wrong? If not, give --force")
+            if dry_run:
+                write(_foretell(found))
+                return
+            with progress("pruning") as watch:
+                done = pruning.prune(store, before=now - keep, now=now, watch=watch)
+        write(
+            f"Pruned {done.runs} runs: {done.batches} batches, {done.attempts} attempts,"
+            f" {done.evidence} answers, {done.requests} requests."
+        )
+        if vacuum:
+            compact(settings.url, busy_seconds=settings.busy_seconds)
+        if room := _room(settings):
+            write(room)
+
+
+def _foretell(found: "Prunable") -> str:
+    if not found.runs:
+        return "Nothing to prune."
+    return (
+        f"Would prune {found.runs} runs, the newest of {show_time(found.newest_at)}:"
+        f" {found.batches} batches with {found.numbers} numbers, {found.attempts} attempts."
+    )
+
+
+def _room(settings: "StoreSettings") -> str | None:
+    """Say how large an SQLite database is, and how to make it smaller if that is worth it."""
+    from pipeline.store.db import open_store
+    from pipeline.store.stats import file_space
+
+    with (
+        open_store(settings.url, busy_seconds=settings.busy_seconds, for_writing=False) as store,
+        store.read() as session,
+    ):
+        space = file_space(session)
+    if space is None:
+        return None
+    size, free = space
+    hint = "; new runs fill it, or `pipeline db prune --vacuum` gives it back" if free else ""
+    return f"The database has {show_bytes(size)}, {show_bytes(free)} of it free{hint}."
+
+
+def show_bytes(n: int | None) -> str:
+    """Write a size as a person would: ``512 B``, ``4.1 kB``, ``2.35 GB``."""
+    if n is None:
+        return "-"
+    size, units = float(n), ["B", "kB", "MB", "GB", "TB"]
+    while size >= THOUSAND and len(units) > 1:
+        size, units = size / 1000, units[1:]
+    return f"{size:.3g} {units[0]}"
+
+
+@db_app.command()
+def stats(
+    config: ConfigOption = None,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Count all rows and pages, which reads everything.")
+    ] = False,
+    format_: FormatOption = Format.TEXT,
+) -> None:
+    """Tell how large the database is, what fills it, and how fast it grows.
+
+    Rows of large tables are taken from the totals of the runs; `-` is what only --exact can tell.
+    """
+    with error_boundary():
+        from pipeline.store.db import open_store
+        from pipeline.store.stats import read_stats
+
+        settings = _settings(config)
+        with (
+            open_store(
+                settings.url, busy_seconds=settings.busy_seconds, for_writing=False
+            ) as store,
+            store.read() as session,
+        ):
+            found = read_stats(session, is_exact=exact)
+        write(_stats_as_json(found) if format_ is Format.JSON else _stats_as_text(found))
+
+
+def _stats_as_json(found: "StoreStats") -> str:
+    head = {field.name: getattr(found, field.name) for field in fields(found)}
+    tables = head.pop("tables")
+    return "\n".join(json_lines({"schema": "pipeline.stats/1", **head}, tables=tables))
+
+
+def _stats_as_text(found: "StoreStats") -> str:
+    lines = [f"{found.engine} {found.version}, schema {found.schema}"]
+    if found.journal_mode is not None:
+        lines[0] += f", journal {found.journal_mode}"
+    if found.size_bytes is not None:
+        lines.append(f"{show_bytes(found.size_bytes)}, {show_bytes(found.free_bytes)} of it free")
+    if found.bytes_per_day is not None:
+        lines.append(f"grows by about {show_bytes(found.bytes_per_day)} a day")
+    lines.append(
+        f"{found.runs} runs from {show_time(found.oldest_at)} to {show_time(found.newest_at)},"
+        f" {found.pruned} of them pruned"
+    )
+    columns = ("table", "rows", "bytes") if found.is_exact else ("table", "rows")
+    rows = ((t.name, t.rows, t.bytes)[: len(columns)] for t in found.tables)
+    return "\n".join([*lines, "", render_table(columns, rows)])

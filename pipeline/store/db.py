@@ -251,6 +251,19 @@ def back_up(url: str, target: Path, *, busy_seconds: float) -> None:
             sqlite.back_up(place.path, target)
 
 
+def vacuum(url: str, *, busy_seconds: float) -> None:
+    """Give the free pages of the SQLite database at *url* back to the disk.
+
+    Raises:
+        StoreBusy: another process holds it for longer than *busy_seconds*.
+        StoreError: it is damaged, or the disk has no room for a copy of it.
+    """
+    place = _Place.of(url, busy_seconds)
+    with place.errors():
+        if place.path is not None:
+            sqlite.vacuum(place.path, busy_seconds=busy_seconds)
+
+
 def _find_state(place: _Place) -> SchemaState:
     if place.path:
         sqlite.check_file(place.path)

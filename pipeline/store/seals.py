@@ -115,7 +115,6 @@ _ATTEMPTS = (
 _SEALS = select(*map(as_stored, SEALS.c))
 _NEWEST = _SEALS.order_by(SEALS.c.position.desc()).limit(1)
 _ADD_SEAL = insert(SEALS)
-_MARK_PRUNED = update(SEALS).where(SEALS.c.position == bindparam("seal"))
 
 
 class Seal(NamedTuple):
@@ -230,14 +229,11 @@ def unsealed_runs(connection: Connection) -> list[int]:
     return list(connection.scalars(query.order_by(RUNS.c.id)))
 
 
-def seal_pruning(session: Session, *, seals: Sequence[Seal], sealed_at: datetime) -> int:
-    """Add to the chain that the contents of the runs of *seals* are to be deleted.
-
-    The seals come in the order of their positions, and say so from now on; gives the position of
-    the new one.
-    """
+def seal_pruning(session: Session, *, runs: Select[int], sealed_at: datetime) -> None:
+    """Add to the chain that the contents of *runs* are to be deleted; their seals say so too."""
     connection = session.connection()
-    record, contents = hash_pruning(seals)
+    _lock(connection)  # or a run that is sealed between the statements is marked and not hashed
+    record, contents = hash_pruning(_stream(connection, _SEALS.where(SEALS.c.run_id.in_(runs))))
     position = _append(
         connection,
         kind=PRUNING,
@@ -246,10 +242,7 @@ def seal_pruning(session: Session, *, seals: Sequence[Seal], sealed_at: datetime
         record=record,
         contents=contents,
     )
-    session.exec(
-        _MARK_PRUNED.values(pruned_by=position), params=[{"seal": seal.position} for seal in seals]
-    )
-    return position
+    session.exec(update(SEALS).where(SEALS.c.run_id.in_(runs)).values(pruned_by=position))
 
 
 def hash_pruning(seals: Iterable[Seal]) -> tuple[str, str]:
@@ -269,11 +262,13 @@ def read_seals(connection: Connection, *, after: int, limit: int) -> list[Seal]:
 
 def pruned_seals(connection: Connection) -> Iterator[Seal]:
     """Read the seals of pruned runs, those of each pruning together."""
-    query = _SEALS.where(SEALS.c.pruned_by.is_not(None))
-    rows = connection.execute(
-        query.order_by(SEALS.c.pruned_by, SEALS.c.position),
-        execution_options={"yield_per": ROWS_AT_ONCE},
-    )
+    query = _SEALS.where(SEALS.c.pruned_by.is_not(None)).order_by(SEALS.c.pruned_by)
+    return _stream(connection, query)
+
+
+def _stream(connection: Connection, query: Select[*tuple[Any, ...]]) -> Iterator[Seal]:
+    options = {"yield_per": ROWS_AT_ONCE}
+    rows = connection.execute(query.order_by(SEALS.c.position), execution_options=options)
     return (Seal(*row) for row in rows)
 
 
@@ -281,6 +276,13 @@ def newest_seal(connection: Connection) -> Seal | None:
     """Read the head of the chain; None if nothing was ever sealed."""
     row = connection.execute(_NEWEST).first()
     return None if row is None else Seal(*row)
+
+
+def _lock(connection: Connection) -> None:
+    """Let only one at a time add to the chain, until its transaction ends."""
+    # A lock on the newest seal would not do: who waits for it goes on with the seal that was the
+    # newest before. The row with the revision is always there.
+    find_revision(connection)
 
 
 def _append(
@@ -292,9 +294,7 @@ def _append(
     record: str,
     contents: str,
 ) -> int:
-    # Only one at a time may look for the newest seal. A lock on that seal would not do: who waits
-    # for it goes on with the seal that was the newest before. This row is always there.
-    find_revision(connection)
+    _lock(connection)
     newest = newest_seal(connection)
     position = newest.position + 1 if newest else 1
     seal = Seal(position, kind, run_id, sealed_at, record, contents, "", None)

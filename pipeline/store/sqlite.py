@@ -157,6 +157,20 @@ def back_up(path: Path, target: Path) -> None:
         raise StoreError(f"{target} cannot be written: {exc.strerror}") from exc
 
 
+def vacuum(path: Path, *, busy_seconds: float) -> None:
+    """Write the database anew without its free pages; nobody else can write meanwhile.
+
+    Raises:
+        sqlite3.Error: as SQLite gives it; the caller knows the words.
+    """
+    engine = make_engine(path, busy_seconds=busy_seconds, for_writing=True)
+    try:
+        with closing(engine.raw_connection()) as raw:  # no transaction: VACUUM begins its own
+            raw.cursor().execute("VACUUM")
+    finally:
+        engine.dispose()
+
+
 @contextmanager
 def _beside(path: Path) -> Iterator[Path]:
     """Make an empty private file in the same folder; what is left of it at the end is removed."""

@@ -1,0 +1,211 @@
+"""Makes room: deletes what runs of long ago consisted of, and keeps what they added up to.
+
+Of a pruned run its row, tallies, losses and seal stay. First a seal is added to the chain that
+names the runs, and theirs say so; only then are their batches and attempts deleted, whole runs at
+a time, so that a run that collects need not wait for long. Killed in between it leaves runs that
+are marked and still whole, which verify as before, and which the next pruning deletes.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    Table,
+    bindparam,
+    delete,
+    exists,
+    func,
+    or_,
+    select,
+)
+from sqlmodel import Session
+
+from pipeline.models import RunStatus
+from pipeline.store.db import Store
+from pipeline.store.queries import add_up
+from pipeline.store.seals import seal_pruning
+from pipeline.store.tables import ATTEMPTS, BATCHES, EVIDENCE, REQUESTS, RUNS, SEALS
+
+ROWS_AT_ONCE = 20_000  # batches and attempts in one transaction, if no run has more
+RUNS_AT_ONCE = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prunable:
+    """What a pruning would delete.
+
+    Attributes:
+        newest_at: when the newest of the runs started; None if there is none.
+        oldest_kept_at: when the oldest run that would be left whole started; None if none is.
+    """
+
+    runs: int
+    batches: int
+    numbers: int
+    attempts: int
+    newest_at: datetime | None
+    oldest_kept_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pruned:
+    """What was deleted."""
+
+    runs: int = 0
+    batches: int = 0
+    attempts: int = 0
+    requests: int = 0
+    evidence: int = 0
+
+    def __add__(self, other: "Pruned") -> "Pruned":
+        return Pruned(
+            runs=self.runs + other.runs,
+            batches=self.batches + other.batches,
+            attempts=self.attempts + other.attempts,
+            requests=self.requests + other.requests,
+            evidence=self.evidence + other.evidence,
+        )
+
+
+def _is_prunable(before: datetime) -> ColumnElement[bool]:
+    """Pick what has ended, is sealed, and holds anything; but never the newest attempt.
+
+    Numbers of attempts are for ever, since somebody may have written them down; and SQLite gives
+    that of the newest a second time once it is gone.
+    """
+    newest = select(func.max(ATTEMPTS.c.id)).scalar_subquery()
+    in_use = select(ATTEMPTS.c.run_id).where(ATTEMPTS.c.id == newest).scalar_subquery()
+    return (
+        (RUNS.c.started_at < before)
+        & (RUNS.c.status != RunStatus.RUNNING.value)
+        & (func.coalesce(in_use, 0) != RUNS.c.id)
+        & or_(RUNS.c.ordered > 0, RUNS.c.attempts > 0)
+        & exists().where(SEALS.c.run_id == RUNS.c.id, SEALS.c.pruned_by.is_(None))
+    )
+
+
+def find_prunable(session: Session, *, before: datetime) -> Prunable:
+    """Add up what the runs that started *before* hold; looks at the runs alone."""
+    is_prunable = _is_prunable(before)
+    figures = select(
+        func.count(),
+        add_up(RUNS.c.ordered),
+        add_up(RUNS.c.numbers),
+        add_up(RUNS.c.attempts),
+        func.max(RUNS.c.started_at),
+    )
+    connection = session.connection()
+    runs, *sums, newest_at = connection.execute(figures.where(is_prunable)).one()
+    batches, numbers, attempts = (int(figure or 0) for figure in sums)
+    kept = select(func.min(RUNS.c.started_at)).where(RUNS.c.started_at >= before)
+    return Prunable(
+        runs=runs,
+        batches=batches,
+        numbers=numbers,
+        attempts=attempts,
+        newest_at=newest_at,
+        oldest_kept_at=connection.scalar(kept),
+    )
+
+
+def why_not(found: Prunable, *, keep: timedelta) -> str | None:
+    """Tell what speaks against the pruning: that a clock is wrong, so that all would go.
+
+    If this machine's clock is far ahead, then no run at all has started within *keep*; or some
+    have, with the same wrong clock, and there is a hole of that length before them.
+    """
+    if found.newest_at is None:
+        return None
+    if found.oldest_kept_at is None:
+        return f"no run has started since {_show(found.newest_at)}, so nothing would be left whole"
+    if found.oldest_kept_at - found.newest_at > keep:
+        return f"no run started between {_show(found.newest_at)} and {_show(found.oldest_kept_at)}"
+    return None
+
+
+def _show(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%MZ}"
+
+
+def prune(
+    store: Store,
+    *,
+    before: datetime,
+    now: datetime,
+    watch: Callable[[int, int], None] = lambda _done, _all: None,
+) -> Pruned:
+    """Delete what runs that started *before* consist of, and what earlier prunings left behind.
+
+    *watch* is told how many runs are done, and how many there are. On a server no run should go
+    on meanwhile: one that has just found an answer in the store cannot refer to it when it is gone.
+
+    Raises:
+        StoreError: the store failed; what is deleted is deleted, the next pruning does the rest.
+    """
+    runs = select(RUNS.c.id).where(_is_prunable(before))
+    with store.write() as session:
+        if session.connection().scalar(runs.limit(1)) is not None:
+            seal_pruning(session, runs=runs, sealed_at=now)
+    with store.read() as session:
+        portions = _portions(session.connection())
+    pruned, total = Pruned(), sum(map(len, portions))
+    for run_ids in portions:
+        with store.write() as session:
+            pruned += _delete(session.connection(), run_ids)
+        watch(pruned.runs, total)
+    return pruned
+
+
+def _portions(connection: Connection) -> list[list[int]]:
+    """List the runs that are marked and not deleted yet, by transaction."""
+    is_left = (exists().where(table.c.run_id == RUNS.c.id) for table in (BATCHES, ATTEMPTS))
+    query = (
+        select(RUNS.c.id, RUNS.c.ordered + RUNS.c.attempts)
+        .join(SEALS, SEALS.c.run_id == RUNS.c.id)
+        .where(SEALS.c.pruned_by.is_not(None), or_(*is_left))
+        .order_by(RUNS.c.id)
+    )
+    portions: list[list[int]] = []
+    room = 0
+    for run_id, rows in connection.execute(query):
+        if not portions or rows > room or len(portions[-1]) == RUNS_AT_ONCE:
+            portions.append([])
+            room = ROWS_AT_ONCE
+        portions[-1].append(run_id)
+        room -= rows
+    return portions
+
+
+def _delete(connection: Connection, runs: list[int]) -> Pruned:
+    answers = _references(connection, ATTEMPTS.c.evidence, runs)
+    requests = _references(connection, ATTEMPTS.c.request, runs)
+    return Pruned(
+        runs=len(runs),
+        batches=_delete_of(connection, BATCHES, runs),
+        attempts=_delete_of(connection, ATTEMPTS, runs),
+        evidence=_delete_unused(connection, EVIDENCE.c.digest, ATTEMPTS.c.evidence, answers),
+        requests=_delete_unused(connection, REQUESTS.c.id, ATTEMPTS.c.request, requests),
+    )
+
+
+def _references(connection: Connection, column: Column[object], runs: list[int]) -> list[object]:
+    query = select(column).where(ATTEMPTS.c.run_id.in_(runs), column.is_not(None)).distinct()
+    return list(connection.scalars(query))
+
+
+def _delete_of(connection: Connection, table: Table, runs: list[int]) -> int:
+    return connection.execute(delete(table).where(table.c.run_id.in_(runs))).rowcount
+
+
+def _delete_unused(
+    connection: Connection, key: Column[object], reference: Column[object], keys: list[object]
+) -> int:
+    if not keys:
+        return 0
+    is_used = exists().where(reference == key)
+    statement = delete(key.table).where(key == bindparam("unused"), ~is_used)
+    return connection.execute(statement, [{"unused": unused} for unused in keys]).rowcount

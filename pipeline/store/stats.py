@@ -1,0 +1,141 @@
+"""How large the database is, what fills it, and how fast it grows.
+
+To count the rows of a large table is to read it, so unless all is to be *exact* the rows are taken
+from what the runs add up to: batches and attempts of runs that go on are not among them then.
+"""
+
+import sqlite3
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection, exists, func, select
+from sqlalchemy.exc import OperationalError
+from sqlmodel import Session
+
+from pipeline.store.queries import add_up
+from pipeline.store.schema import find_revision
+from pipeline.store.sqlite import journal_mode_for
+from pipeline.store.tables import RUNS, SEALS, Row
+
+DAY = timedelta(days=1)
+LARGE = ("attempts", "batches", "evidence", "losses", "requests", "tallies")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableStats:
+    """One table.
+
+    Attributes:
+        rows: None if only counting would tell.
+        bytes: its pages and those of its indexes; None unless it was asked for and SQLite says.
+    """
+
+    name: str
+    rows: int | None
+    bytes: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreStats:
+    """The whole database; what only SQLite tells is None elsewhere.
+
+    Attributes:
+        size_bytes: of all pages, ``free_bytes`` of those that hold nothing now.
+        oldest_at: when the oldest run started, ``newest_at`` the newest.
+        whole_since: when the oldest run started that is not pruned.
+        bytes_per_day: what is used, divided by the days from then to the newest run; None if that
+            is less than a day.
+    """
+
+    engine: str
+    version: str
+    schema: str | None
+    journal_mode: str | None
+    size_bytes: int | None
+    free_bytes: int | None
+    runs: int
+    pruned: int
+    oldest_at: datetime | None
+    newest_at: datetime | None
+    whole_since: datetime | None
+    bytes_per_day: int | None
+    is_exact: bool
+    tables: tuple[TableStats, ...]
+
+
+def file_space(session: Session) -> tuple[int, int] | None:
+    """Tell how many bytes an SQLite database has, and how many of them are free; None elsewhere."""
+    connection = session.connection()
+    if connection.dialect.name != "sqlite":
+        return None
+    page, pages, free = (
+        int(connection.exec_driver_sql(f"PRAGMA {name}").scalar_one())
+        for name in ("page_size", "page_count", "freelist_count")
+    )
+    return page * pages, page * free
+
+
+def read_stats(session: Session, *, is_exact: bool) -> StoreStats:
+    """Look the database over; to be exact all of it is read."""
+    connection = session.connection()
+    is_sqlite = connection.dialect.name == "sqlite"
+    size, free = file_space(session) or (None, None)
+    runs, oldest_at, newest_at = connection.execute(
+        select(func.count(), func.min(RUNS.c.started_at), func.max(RUNS.c.started_at))
+    ).one()
+    pruned = select(func.count()).select_from(SEALS).where(SEALS.c.pruned_by.is_not(None))
+    whole = connection.execute(
+        select(func.min(RUNS.c.started_at), add_up(RUNS.c.ordered), add_up(RUNS.c.attempts)).where(
+            ~exists().where(SEALS.c.run_id == RUNS.c.id, SEALS.c.pruned_by.is_not(None))
+        )
+    )
+    whole_since, ordered, attempts = whole.one()
+    added_up = {"batches": int(ordered or 0), "attempts": int(attempts or 0), "runs": runs}
+    sizes = _sizes(connection) if is_exact and is_sqlite else {}
+    return StoreStats(
+        engine=connection.dialect.name,
+        version=".".join(map(str, connection.dialect.server_version_info or ())),
+        schema=find_revision(connection),
+        journal_mode=journal_mode_for(sqlite3.sqlite_version_info) if is_sqlite else None,
+        size_bytes=size,
+        free_bytes=free,
+        runs=runs,
+        pruned=connection.scalar(pruned) or 0,
+        oldest_at=oldest_at,
+        newest_at=newest_at,
+        whole_since=whole_since,
+        bytes_per_day=_growth(size, free, whole_since, newest_at),
+        is_exact=is_exact,
+        tables=tuple(_table_stats(connection, sizes, {} if is_exact else added_up)),
+    )
+
+
+def _growth(
+    size: int | None, free: int | None, since: datetime | None, until: datetime | None
+) -> int | None:
+    if size is None or free is None or since is None or until is None or until - since < DAY:
+        return None
+    return int((size - free) / ((until - since) / DAY))
+
+
+def _table_stats(
+    connection: Connection, sizes: Mapping[str, int], added_up: Mapping[str, int]
+) -> Iterator[TableStats]:
+    for name, table in sorted(Row.metadata.tables.items()):
+        rows: int | None = added_up.get(name)
+        if rows is None and (not added_up or name not in LARGE):
+            rows = connection.scalar(select(func.count()).select_from(table))
+        yield TableStats(name=name, rows=rows, bytes=sizes.get(name))
+
+
+def _sizes(connection: Connection) -> dict[str, int]:
+    """Add up the pages of each table and of its indexes; nothing if this SQLite cannot."""
+    query = """
+        SELECT tbl_name, sum(pgsize) FROM dbstat JOIN sqlite_master USING (name)
+        WHERE aggregate = TRUE GROUP BY tbl_name
+    """
+    try:
+        return dict(connection.exec_driver_sql(query).tuples().all())
+    except OperationalError:  # built without it
+        return {}
