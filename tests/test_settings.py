@@ -97,7 +97,7 @@ class TestShippedFile:
         """The file is the manual: a key that is not in it does not exist for a newcomer."""
         assert shipped.path is not None
         text = shipped.path.read_text("utf-8")
-        tables = (shipped.collect, shipped.store, shipped.sandbox)
+        tables = (shipped.collect, shipped.store, shipped.sandbox, shipped.notify)
         keys = {key for table in tables for key in type(table).model_fields}
         keys |= set(SourceSettings.model_fields) - {"batch_sizes", "api_key"} | {"batches"}
 
@@ -111,6 +111,7 @@ class TestShippedFile:
             ("[collect]", shipped.collect),
             ("[store]", StoreSettings()),
             ("[sandbox]", shipped.sandbox),
+            ("[notify]", shipped.notify),
         ):
             rest = lines[lines.index(name) + 1 :]
             shown = [line[2:] for line in rest[: rest.index("")] if " = " in line]
@@ -1247,6 +1248,88 @@ class TestDigest:
     def test_is_sha256_in_hex(self) -> None:
         """The store has a column of that width."""
         assert len(bytes.fromhex(load(SOURCE).digest)) == 32
+
+
+class TestNotify:
+    """Who is told of a run."""
+
+    URL = "https://hc.example.org/ping/4711"
+
+    def test_nobody_is_told_by_default(self) -> None:
+        """Nothing leaves this machine that was not asked for."""
+        notify = load(SOURCE).notify
+
+        assert notify.ping_url.get_secret_value() == notify.metrics_file == ""
+        assert notify.on_failure == notify.on_recovery == ()
+        assert not notify.otel
+
+    def test_an_address_can_come_from_the_file_or_a_variable(self) -> None:
+        """It is a secret of a kind, so the variable is the better place."""
+        spellings: list[tuple[str, dict[str, str]]] = [
+            (f'ping_url = "{self.URL}"', {}),
+            ('ping_url_env = "HC"', {"HC": self.URL}),
+            ('ping_url_env = "PIPELINE_HC"', {"PIPELINE_HC": self.URL}),
+            ("", {"PIPELINE_NOTIFY_PING_URL": self.URL}),
+        ]
+        for text, environ in spellings:
+            loaded = load(f"[notify]\n{text}\n{SOURCE}", **environ)
+
+            assert loaded.notify.ping_url.get_secret_value() == self.URL
+            assert self.URL not in repr(loaded)
+            assert self.URL not in loaded.notify.model_dump_json()
+
+    def test_an_address_is_read_by_who_will_tell(self) -> None:
+        """A report needs none of the secrets."""
+        Path("config.toml").write_text(f'[notify]\nping_url_env = "HC"\n{SOURCE}')
+
+        loaded = load_settings(None, {"HOME": str(Path.cwd())}, will_ask=False)
+
+        assert loaded.notify.ping_url_env == "HC"
+
+    def test_files_are_absolute(self, folder: Path) -> None:
+        """Cron stands somewhere else; a program without a folder is looked for in $PATH."""
+        notify = load(
+            f"""
+            [notify]
+            metrics_file = "metrics/pipeline.prom"
+            on_failure = ["./tell", "./me"]
+            on_recovery = ["mail"]
+            {SOURCE}"""
+        ).notify
+
+        assert notify.metrics_file == str(folder / "metrics/pipeline.prom")
+        assert notify.on_failure == (str(folder / "tell"), "./me")
+        assert notify.on_recovery == ("mail",)
+
+    @pytest.mark.parametrize(
+        ("text", "complaint"),
+        [
+            ('ping_url = "hc.org/1"', "notify.ping_url: must begin with https:// or http://"),
+            ('ping_url = "https://h/?a=1"', "notify.ping_url: must not contain ? or #"),
+            ("ping_url = [1]", "notify.ping_url: must be text in quotes"),
+            ('ping_url_env = "hc"', "notify.ping_url_env: must name an environment variable"),
+            ('ping_url_env = "HC"', "notify.ping_url_env: the environment variable HC is not set"),
+            ('ping_url_env = "BAD"', "notify.ping_url_env: the environment variable BAD: must"),
+            (
+                'ping_url_env = "GOOD"\nping_url = "https://h/1"',
+                "notify.ping_url_env: give this or ping_url, not both",
+            ),
+            ("seconds = 0", "notify.seconds: must be more than 0"),
+            ('on_failure = "mail me"', "notify.on_failure: must be a list in brackets"),
+            ('on_failure = [""]', "notify.on_failure: must begin with the program"),
+            ('on_recovery = ["a", "\\u0000"]', "notify.on_recovery: must not contain control"),
+            (
+                "on_failiure = []",
+                "notify.on_failiure: is not a known key; did you mean on_failure?",
+            ),
+        ],
+    )
+    def test_what_cannot_be_is_told(self, text: str, complaint: str) -> None:
+        """Before the run, and in one line."""
+        [line] = refusal(f"[notify]\n{text}\n{SOURCE}", BAD="ftp://secret", GOOD="https://h/2")
+
+        assert line.startswith(f"config.toml: {complaint}")
+        assert "secret" not in line
 
 
 class TestOverrides:

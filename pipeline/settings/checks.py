@@ -7,6 +7,8 @@ from ipaddress import ip_address
 from typing import Literal
 from urllib.parse import SplitResult, urlsplit
 
+from pydantic import SecretStr
+
 from pipeline.pacing import Quota, Rate
 from pipeline.settings.complaints import shown
 
@@ -230,6 +232,27 @@ def check_variable(name: str) -> str:
     if not re.fullmatch(_VARIABLE, name):
         raise ValueError("must name an environment variable (A-Z, 0-9, _), not hold the key")
     return name
+
+
+def check_variable_or_none(name: str) -> str:
+    """Do the same, and let an empty name pass."""
+    return name and check_variable(name)
+
+
+def check_ping_url(url: SecretStr) -> SecretStr:
+    """Let the address of a check at a monitor pass, or none."""
+    if address := url.get_secret_value():
+        check_url(address)
+    return url
+
+
+def check_command(command: Sequence[str]) -> Sequence[str]:
+    """Let a program with its arguments pass, or none."""
+    if command and not command[0]:
+        raise ValueError("must begin with the program")
+    if any("\0" in word for word in command):
+        raise ValueError("must not contain control characters")
+    return command
 
 
 def check_fault(fault: str) -> str:

@@ -12,7 +12,9 @@ from pipeline.errors import ConfigError
 Location = tuple[str | int, ...]  # ("sources", "anu", "min")
 
 SHOWN_CHARACTERS = 60
-SECRET_KEYS = frozenset({"api_key_env", "api_key_file", "url"})  # may hold one by mistake
+SECRET_KEYS = frozenset(
+    {"api_key_env", "api_key_file", "ping_url", "ping_url_env", "url"}
+)  # may hold one by mistake
 
 _BARE_KEY = r"[A-Za-z0-9_-]{1,60}"
 # pydantic's error types → our words, filled from the error's context; 16 digits show all that a

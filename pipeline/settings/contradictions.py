@@ -7,6 +7,7 @@ from pipeline.settings.checks import is_loopback
 from pipeline.settings.complaints import Location
 from pipeline.settings.tables import (
     CollectSettings,
+    NotifySettings,
     ScheduleSettings,
     SourceScheduleSettings,
     SourceSettings,
@@ -97,6 +98,12 @@ def find_in_use(
 def _about_slots(schedule: ScheduleSettings | SourceScheduleSettings) -> Iterator[Problem]:
     if schedule.cron and schedule.every:
         yield "every", "give this or cron, not both"
+
+
+def find_in_notify(notify: NotifySettings) -> Iterator[tuple[Location, str]]:
+    """Find what contradicts itself in whom to tell."""
+    if notify.ping_url.get_secret_value() and notify.ping_url_env:
+        yield ("notify", "ping_url_env"), "give this or ping_url, not both"
 
 
 def find_in_schedule(

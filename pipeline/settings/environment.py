@@ -11,6 +11,7 @@ from pipeline.errors import ConfigError
 from pipeline.settings.complaints import Complaints, Location, dotted, nearest, printable
 from pipeline.settings.tables import (
     CollectSettings,
+    NotifySettings,
     SandboxSettings,
     ScheduleSettings,
     SourceSettings,
@@ -25,6 +26,7 @@ TABLES: dict[str, type[BaseModel]] = {
     "store": StoreSettings,
     "sandbox": SandboxSettings,
     "schedule": ScheduleSettings,
+    "notify": NotifySettings,
 }
 
 Document = dict[str, Any]  # config.toml as tomllib reads it
@@ -105,7 +107,7 @@ def _table_at(document: Document, location: Location) -> Document | None:
 def apply_variables(document: Document, environ: Mapping[str, str], complaints: Complaints) -> None:
     """Put the values of ``PIPELINE_<TABLE>_<KEY>`` variables into *document*.
 
-    A name that is not known is a complaint, unless it is where a source finds its key.
+    A name that is not known is a complaint, unless a secret is kept there.
     """
     given = sorted(name for name in environ if name.startswith(PREFIX) and name != FILE_VARIABLE)
     if not given:
@@ -142,5 +144,7 @@ def _apply(
 
 def _key_variables(document: Document) -> set[str]:
     sources = tables_of_sources(document).values()
-    names = (source.get("api_key_env") for source in sources if isinstance(source, dict))
+    names = [source.get("api_key_env") for source in sources if isinstance(source, dict)]
+    if isinstance(notify := document.get("notify"), dict):
+        names.append(notify.get("ping_url_env"))
     return {name for name in names if isinstance(name, str)}

@@ -11,7 +11,12 @@ from pydantic import BaseModel, ValidationError
 from pipeline.errors import ConfigError
 from pipeline.settings.checks import BATCH_FORMS, check_name
 from pipeline.settings.complaints import Complaints, Location, dotted, nearest, plain, printable
-from pipeline.settings.contradictions import find_in_schedule, find_in_source, find_in_use
+from pipeline.settings.contradictions import (
+    find_in_notify,
+    find_in_schedule,
+    find_in_source,
+    find_in_use,
+)
 from pipeline.settings.environment import (
     FILE_VARIABLE,
     Document,
@@ -25,6 +30,7 @@ from pipeline.settings.tables import (
     KINDS,
     WORDS,
     CollectSettings,
+    NotifySettings,
     SandboxSettings,
     ScheduleSettings,
     Settings,
@@ -36,7 +42,7 @@ from pipeline.settings.tables import (
 FILE = "config.toml"
 MOST_BYTES = 2**20
 
-_TABLES = ("collect", "store", "sandbox", "schedule", "sources")
+_TABLES = ("collect", "store", "sandbox", "schedule", "notify", "sources")
 _INLINE_SECRETS = frozenset({"api_key", "apikey", "key", "password", "secret", "token"})
 
 _MISSING = {"kind": f"; give one of {', '.join(KINDS)}", "batches": f"; give {BATCH_FORMS}"}
@@ -164,9 +170,11 @@ def load_settings(
 
     collect, sandbox = table(CollectSettings, "collect"), table(SandboxSettings, "sandbox")
     store, sources = table(StoreSettings, "store"), _check_sources(document, complaints)
-    schedule = table(ScheduleSettings, "schedule")
+    schedule, notify = table(ScheduleSettings, "schedule"), table(NotifySettings, "notify")
     enabled = {name: source for name, source in sources.items() if source.enabled}
     for location, problem in find_in_schedule(schedule, enabled):
+        complaints.add(location, problem)
+    for location, problem in find_in_notify(notify):
         complaints.add(location, problem)
     for location, problem in find_in_use(collect, enabled):
         complaints.add(location, problem)
@@ -177,6 +185,7 @@ def load_settings(
         store=resolver.resolve_store(store),
         sandbox=sandbox,
         schedule=schedule,
+        notify=resolver.resolve_notify(notify, will_tell=will_ask),
         sources={
             name: resolver.resolve_source(name, s, is_asked=will_ask and s.enabled)
             for name, s in sources.items()

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
+from pipeline.settings.checks import check_ping_url
 from pipeline.settings.complaints import Complaints, Location
 from pipeline.settings.environment import expand_home, xdg_folder
-from pipeline.settings.tables import SourceSettings, StoreSettings
+from pipeline.settings.tables import NotifySettings, SourceSettings, StoreSettings
 
 MOST_KEY_BYTES = 4096
 MOST_CA_BYTES = 2**20
@@ -88,6 +89,31 @@ class Resolver:
         except (OSError, ValueError) as error:
             self.complaints.add(("sources", name, "ca_file"), f"cannot be read: {reason(error)}")
         return source.model_copy(update={"api_key": self._find_key(name, source)})
+
+    def resolve_notify(self, notify: NotifySettings, *, will_tell: bool) -> NotifySettings:
+        """Make files absolute; if anybody *will_tell*, read where to ping."""
+        update: dict[str, object] = {}
+        if notify.metrics_file:
+            location = ("notify", "metrics_file")
+            update["metrics_file"] = str(self._absolute(location, notify.metrics_file))
+        for key, command in (
+            ("on_failure", notify.on_failure),
+            ("on_recovery", notify.on_recovery),
+        ):
+            if command and "/" in command[0]:  # else it is looked for in $PATH
+                update[key] = (str(self._absolute(("notify", key), command[0])), *command[1:])
+        if will_tell and notify.ping_url_env:
+            update["ping_url"] = self._find_ping_url(notify.ping_url_env)
+        return notify.model_copy(update=update)
+
+    def _find_ping_url(self, variable: str) -> SecretStr:
+        location = ("notify", "ping_url_env")
+        url = self._key_from_variable(location, variable) or SecretStr("")
+        try:
+            return check_ping_url(url)
+        except ValueError as error:
+            self.complaints.add(location, f"the environment variable {variable}: {error}")
+        return SecretStr("")
 
     def _absolute(self, location: Location, name: str) -> Path:
         folder = Path.cwd() if location in self.complaints.variables else self.folder

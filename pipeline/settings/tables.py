@@ -20,16 +20,19 @@ from pydantic import (
 from pipeline.pacing import Quota, Rate
 from pipeline.settings.checks import (
     check_batches,
+    check_command,
     check_cron,
     check_email,
     check_every,
     check_fault,
     check_name,
+    check_ping_url,
     check_quotas,
     check_rate,
     check_timezone,
     check_url,
     check_variable,
+    check_variable_or_none,
 )
 
 Kind = Literal[
@@ -139,6 +142,29 @@ class ScheduleSettings(_Table):
     missed: Missed = "skip"
 
 
+class NotifySettings(_Table):
+    """The ``[notify]`` table: who is told of a run, and how; none of it can harm the run.
+
+    Attributes:
+        seconds: what each way of telling may take.
+        ping_url: base address at a monitor that speaks healthchecks.io's protocol. It is a secret:
+            who knows it can keep the monitor quiet.
+        ping_url_env: the environment variable that holds it instead.
+        metrics_file: what Prometheus' node exporter collects; absolute.
+        on_failure: a command and its arguments; the program is absolute or found in ``$PATH``.
+        on_recovery: the same, for when all is well again.
+        otel: whether traces are sent, to where the variables ``OTEL_*`` say.
+    """
+
+    seconds: Seconds = 5.0
+    ping_url: Annotated[SecretStr, AfterValidator(check_ping_url)] = SecretStr("")
+    ping_url_env: Annotated[str, AfterValidator(check_variable_or_none)] = ""
+    metrics_file: str = ""
+    on_failure: Annotated[tuple[str, ...], AfterValidator(check_command)] = Field((), strict=False)
+    on_recovery: Annotated[tuple[str, ...], AfterValidator(check_command)] = Field((), strict=False)
+    otel: bool = False
+
+
 class SourceScheduleSettings(_Table):
     """The ``schedule`` of one source: its own slots; the rest is as in ``[schedule]``."""
 
@@ -235,6 +261,7 @@ class Settings:
     store: StoreSettings = field(default_factory=StoreSettings)
     sandbox: SandboxSettings = field(default_factory=SandboxSettings)
     schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
+    notify: NotifySettings = field(default_factory=NotifySettings)
     path: Path | None = None
 
     @property
@@ -243,9 +270,16 @@ class Settings:
         return {name: source for name, source in self.sources.items() if source.enabled}
 
     @property
+    def has_slots(self) -> bool:
+        """Tell whether the enabled sources have a schedule, the common one or their own."""
+        common = bool(self.schedule.cron or self.schedule.every)
+        return common or any(source.schedule for source in self.enabled_sources.values())
+
+    @property
     def digest(self) -> str:
         """Hash all decisions, the order of sources included, without secrets: SHA-256 in hex."""
-        tables = [self.collect, self.store, self.sandbox, self.schedule, *self.sources.values()]
+        tables = [self.collect, self.store, self.sandbox, self.schedule, self.notify]
+        tables += self.sources.values()
         canonical = "\n".join([*self.sources, *(table.model_dump_json() for table in tables)])
         return hashlib.sha256(canonical.encode()).hexdigest()
 

@@ -1,0 +1,115 @@
+"""A command of the user's that is told of a run: JSON on its standard input, and no shell."""
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import fields, is_dataclass
+from datetime import UTC, datetime
+from io import FileIO
+from selectors import EVENT_READ, DefaultSelector
+from tempfile import TemporaryFile
+from time import monotonic
+
+from pipeline.notify.harmless import SECONDS, within
+
+MOST_OUTPUT = 4096  # bytes that are kept, the last ones
+LOOK_SECONDS = 0.02  # between two looks whether it has ended while something else holds its output
+
+_GRACE_SECONDS = 1.0  # for what comes after it was killed
+
+
+def run_hook(
+    command: Sequence[str],
+    payload: Mapping[str, object],
+    *,
+    environ: Mapping[str, str],
+    secrets: Collection[str] = (),
+    seconds: float = SECONDS,
+) -> str | None:
+    """Run *command* with *payload* as one JSON object on its standard input, and wait for it.
+
+    It gets *environ* without the variables named in *secrets*. Records in *payload* become objects,
+    times ISO 8601 in UTC. What it prints is nobody's business unless it fails; then its last line
+    is part of the complaint. When *seconds* are over it is killed, with all that it started.
+    """
+    environment = {name: value for name, value in environ.items() if name not in secrets}
+    body = json.dumps(payload, default=_as_json).encode() + b"\n"
+    return within(
+        seconds + _GRACE_SECONDS,
+        f"the command {command[0]}",
+        lambda: _run(command, body, environment, seconds),
+    )
+
+
+def _as_json(value: object) -> object:
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in fields(value)}
+    return str(value)
+
+
+def _run(
+    command: Sequence[str], body: bytes, environment: Mapping[str, str], seconds: float
+) -> str | None:
+    name = f"the command {command[0]}"
+    end = monotonic() + seconds
+    reading, writing = os.pipe()
+    try:
+        process = _start(command, body, environment, writing)
+    except OSError as exc:
+        os.close(reading)
+        return f"{name} cannot be run: {exc.strerror}"
+    finally:
+        os.close(writing)
+    with process, FileIO(reading) as output:
+        said = _listen(process, output, end)
+        if process.poll() is None:
+            with suppress(ProcessLookupError):  # it has ended at this very moment
+                os.killpg(process.pid, signal.SIGKILL)
+            return f"{name} took longer than {seconds:g} s"
+    if process.returncode == 0:
+        return None
+    lines = said.decode("utf-8", "replace").strip().splitlines()
+    return f"{name} failed ({_how(process.returncode)}){f': {lines[-1]}' if lines else ''}"
+
+
+def _start(
+    command: Sequence[str], body: bytes, environment: Mapping[str, str], output: int
+) -> "subprocess.Popen[bytes]":
+    with TemporaryFile() as stdin:  # not a pipe: it may never read, and we would hang
+        stdin.write(body)
+        stdin.seek(0)
+        return subprocess.Popen(  # noqa: S603 - the user's own words, and no shell reads them
+            command,
+            stdin=stdin,
+            stdout=output,
+            stderr=output,
+            env=environment,
+            start_new_session=True,
+        )
+
+
+def _listen(process: "subprocess.Popen[bytes]", output: FileIO, end: float) -> bytes:
+    """Keep the last of *output* until *process* has ended, but not beyond the time *end*."""
+    said = b""
+    with DefaultSelector() as selector:
+        selector.register(output, EVENT_READ)
+        while monotonic() < end:
+            has_ended = process.poll() is not None
+            if selector.select(0 if has_ended else LOOK_SECONDS):
+                chunk = output.read(MOST_OUTPUT)
+                if chunk:
+                    said = (said + chunk)[-MOST_OUTPUT:]
+                    continue
+                selector.unregister(output)
+            if has_ended:  # what still holds its output is something that it left behind
+                break
+    return said
+
+
+def _how(code: int) -> str:
+    return f"exit status {code}" if code > 0 else f"signal {-code}"

@@ -1,0 +1,79 @@
+"""Traces of runs for OpenTelemetry: made after the run from what was recorded, and sent.
+
+So a run that is traced takes no longer. Where the spans go, the variables ``OTEL_*`` say, as
+https://opentelemetry.io/docs/specs/otel/protocol/exporter/ has them; nothing of it is imported by
+who does not want it.
+"""
+
+import logging
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from pipeline.models import Attempt, RunSummary
+from pipeline.notify.harmless import SECONDS, within
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace.export import SpanExporter
+
+MISSING = "traces need OpenTelemetry: pip install 'pipeline[otel]'"
+WHAT = "sending traces"
+
+
+def send_traces(
+    run: RunSummary,
+    attempts: Iterable[Attempt],
+    *,
+    exporter: "SpanExporter | None" = None,
+    seconds: float = SECONDS,
+) -> str | None:
+    """Send the spans of a run that has ended, *attempts* in the order of fetch and number.
+
+    Without an *exporter* they go out as OTLP over HTTP. What is not sent in time is dropped.
+    """
+    return within(seconds, WHAT, lambda: _send(run, attempts, exporter, seconds))
+
+
+def _send(
+    run: RunSummary,
+    attempts: Iterable[Attempt],
+    exporter: "SpanExporter | None",
+    seconds: float,
+) -> str | None:
+    try:
+        from pipeline.notify import spans  # noqa: PLC0415 - needs the extra
+    except ImportError:
+        return MISSING
+    end = monotonic() + seconds
+    with _log_kept() as said:
+        exporter = exporter or spans.open_exporter(seconds)
+        try:
+            for group in spans.make_spans(run, attempts):
+                if monotonic() > end:  # who waited for us has left
+                    return None
+                if not spans.was_taken(exporter.export(group)):
+                    return f"{WHAT} failed: {said[-1] if said else 'they were not taken'}"
+        finally:
+            exporter.shutdown()
+    return None
+
+
+@contextmanager
+def _log_kept() -> Iterator[list[str]]:
+    """Keep what OpenTelemetry logs: its exporter says nowhere else why it failed."""
+    said: list[str] = []
+
+    class Keeper(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            said.append(record.getMessage())
+
+    log = logging.getLogger("opentelemetry")
+    keeper, propagated = Keeper(logging.WARNING), log.propagate
+    log.addHandler(keeper)
+    log.propagate = False  # and not to stderr, which cron mails
+    try:
+        yield said
+    finally:
+        log.removeHandler(keeper)
+        log.propagate = propagated
