@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from math import ceil
+from typing import Self
 
 from sqlmodel import Session
 
@@ -14,6 +15,25 @@ from pipeline.upstreams import Upstream, make_upstreams
 
 DAY = timedelta(days=1)
 MONTH = timedelta(days=31)  # the longest, so that no month is promised too much
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rhythm:
+    """How often runs come.
+
+    Attributes:
+        name: as a complaint says it: ``every 0:10:00``.
+        per_day: the most of them in a day, ``per_month`` in a month.
+    """
+
+    name: str
+    per_day: int
+    per_month: int
+
+    @classmethod
+    def of(cls, every: timedelta) -> Self:
+        """Describe runs at an even distance."""
+        return cls(name=f"every {every}", per_day=ceil(DAY / every), per_month=ceil(MONTH / every))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,19 +171,22 @@ def _demand(upstreams: Sequence[Upstream]) -> _Demand:
 
 
 def find_impossible(
-    upstreams: Sequence[Upstream], *, deadline_seconds: float, every: timedelta | None
+    upstreams: Sequence[Upstream],
+    *,
+    deadline_seconds: float,
+    rhythms: Mapping[str, Rhythm] | None = None,
 ) -> list[str]:
     """Find what the rules will never allow, however long one waits; one line each.
 
-    With *every*, the runs of a day or month at that distance are held against them as well.
+    The runs of a day and a month are held against them for the sources whose name is in *rhythms*.
     """
     complaints: list[str] = []
     for key in dict.fromkeys(upstream.key for upstream in upstreams):
         same = [upstream for upstream in upstreams if upstream.key == key]
         demand, rules = _demand(same), same[0].rules
         found = [*_too_slow(demand, rules, deadline_seconds), *_too_much(demand, rules)]
-        if not found and every is not None:
-            found = list(_too_often(demand, rules, every))
+        if not found:
+            found = list(_too_often(same, rules, rhythms or {}))
         names = ", ".join(f"sources.{upstream.order.source}" for upstream in same)
         complaints += [f"{names}: {each}" for each in found]
     return complaints
@@ -190,16 +213,30 @@ def _too_much(demand: _Demand, rules: Rules) -> Iterator[str]:
             )
 
 
-def _too_often(demand: _Demand, rules: Rules, every: timedelta) -> Iterator[str]:
-    rate = rules.rate
-    if rate is not None and demand.requests * rate.interval.total_seconds() > every.total_seconds():
-        yield f"{demand.requests} requests per run take longer than the {every} between two runs"
+def _too_often(
+    upstreams: Sequence[Upstream], rules: Rules, rhythms: Mapping[str, Rhythm]
+) -> Iterator[str]:
+    """Hold all runs of one upstream's sources against its rules; some may run more often."""
+    demands = [
+        (_demand([upstream]), rhythm)
+        for upstream in upstreams
+        if (rhythm := rhythms.get(upstream.order.source))
+    ]
+    name = ", ".join(dict.fromkeys(rhythm.name for _, rhythm in demands))
+    # A day's, not those between two runs: these may lie close together and the next ones far off.
+    # One run less: of a day's runs at an even distance, the last one may have the night to follow.
+    wanted = sum(demand.requests * (rhythm.per_day - 1) for demand, rhythm in demands)
+    if rules.rate is not None and wanted > (most := DAY / rules.rate.interval):
+        yield f"runs {name} make about {wanted} requests per day, the rate allows {most:.0f}"
     for quota in rules.quotas:
-        period = DAY if quota.period == "day" else MONTH
-        wanted = demand.of(quota) * ceil(period / every)
+        is_daily = quota.period == "day"
+        wanted = sum(
+            demand.of(quota) * (rhythm.per_day if is_daily else rhythm.per_month)
+            for demand, rhythm in demands
+        )
         if wanted > quota.amount:
-            fitting = quota.amount // demand.of(quota)
+            fitting = quota.amount // sum(demand.of(quota) for demand, _ in demands)
             yield (
-                f"runs every {every} cost {wanted} {quota.unit} per {quota.period}, the quota is"
+                f"runs {name} cost {wanted} {quota.unit} per {quota.period}, the quota is"
                 f" {quota.amount}: enough for {fitting} per {quota.period}"
             )

@@ -9,6 +9,7 @@ import pytest
 from pipeline.errors import ConfigError
 from pipeline.forecast import (
     QuotaLeft,
+    Rhythm,
     find_impossible,
     find_paces,
     obstacles,
@@ -64,7 +65,8 @@ def nothing_known(upstreams: Sequence[Upstream]) -> dict[str, Pace]:
 
 def impossible(upstreams: Sequence[Upstream], every: timedelta | None = None) -> list[str]:
     """Find what can never be, for runs without a deadline worth the name."""
-    return find_impossible(upstreams, deadline_seconds=UNLIMITED, every=every)
+    rhythms = {upstream.order.source: Rhythm.of(every) for upstream in upstreams} if every else {}
+    return find_impossible(upstreams, deadline_seconds=UNLIMITED, rhythms=rhythms)
 
 
 # ---- Requests and their moments ----
@@ -192,8 +194,8 @@ def test_more_requests_than_fit_before_the_deadline(make: Make) -> None:
     """The rest would be put off in every run, for ever."""
     upstreams = make(source(ONE_BY_ONE))
 
-    assert find_impossible(upstreams, deadline_seconds=127.2, every=None) == []
-    assert find_impossible(upstreams, deadline_seconds=127, every=None) == [
+    assert find_impossible(upstreams, deadline_seconds=127.2) == []
+    assert find_impossible(upstreams, deadline_seconds=127) == [
         (
             "sources.anu: 3 requests at 1 per 60 s take 127 s, the deadline is 127 s;"
             " set merge = true, order less or raise deadline_seconds"
@@ -205,7 +207,7 @@ def test_sources_of_one_upstream_are_taken_together(make: Make) -> None:
     """Each of them alone would fit."""
     upstreams = make(source(), source(name="b"), source(name="c"))
 
-    (complaint,) = find_impossible(upstreams, deadline_seconds=100, every=None)
+    (complaint,) = find_impossible(upstreams, deadline_seconds=100)
 
     assert complaint.startswith("sources.anu, sources.b, sources.c: 3 requests at 1 per 60 s take")
 
@@ -260,7 +262,7 @@ def test_runs_that_follow_faster_than_their_requests(make: Make) -> None:
 
     assert impossible(upstreams, timedelta(seconds=191)) == []
     assert impossible(upstreams, timedelta(minutes=3)) == [
-        "sources.anu: 3 requests per run take longer than the 0:03:00 between two runs"
+        "sources.anu: runs every 0:03:00 make about 1437 requests per day, the rate allows 1358"
     ]
 
 
@@ -270,7 +272,7 @@ def test_the_slowest_rate_and_the_largest_order_are_only_impossible(make: Make) 
         source(ONE_BY_ONE + "rate = '1/999999h'\n", batches="{count = 100_000, size = 1}")
     )
 
-    (complaint,) = find_impossible(upstreams, deadline_seconds=1, every=None)
+    (complaint,) = find_impossible(upstreams, deadline_seconds=1)
 
     assert "100000 requests at 1 per 3.6e+09 s take" in complaint
     assert len(impossible(upstreams, timedelta(days=1))) == 1

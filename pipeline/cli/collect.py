@@ -6,6 +6,8 @@ import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from enum import StrEnum
+from itertools import islice
 from pathlib import Path
 from signal import Signals
 from typing import TYPE_CHECKING, Annotated
@@ -15,14 +17,14 @@ from typer import Option
 
 from pipeline.cli.boundary import ExitCode, complain, error_boundary
 from pipeline.cli.options import ConfigOption, DeadlineOption, Format, SourcesOption
-from pipeline.cli.render import OutputError, flush
-from pipeline.errors import StoreError
+from pipeline.cli.render import OutputError, flush, json_lines, write
+from pipeline.errors import ConfigError, StoreError, UsageError
 from pipeline.models import Overlap, RunStatus
 
 if TYPE_CHECKING:
     from pipeline import collect as core
     from pipeline.recorder import Progress as SoFar
-    from pipeline.settings import StoreSettings
+    from pipeline.settings import Settings, StoreSettings
 
 
 MOST_CAUSES = 5  # on one line
@@ -81,6 +83,68 @@ def _progress_bar(*, is_shown: bool) -> Iterator[Callable[["SoFar"], None]]:
                 bar.stop()
 
 
+class SlotChoice(StrEnum):
+    """Whether a run is for a slot of the schedule."""
+
+    AUTO = "auto"
+    ALWAYS = "always"
+    NEVER = "never"
+
+
+def _is_by_hand() -> bool:
+    """Tell whether a person has started us: neither cron nor systemd gives a terminal."""
+    streams = (sys.stdin, sys.stdout, sys.stderr)
+    return any(stream is not None and stream.isatty() for stream in streams)
+
+
+def _keeps_slots(settings: "Settings", slot: SlotChoice, *, is_narrowed: bool) -> bool:
+    if slot is SlotChoice.ALWAYS and is_narrowed:
+        raise UsageError("--slot always: a slot is for all of its sources; leave --source out")
+    if slot is SlotChoice.ALWAYS and not settings.has_slots:
+        raise ConfigError("there is no schedule; give cron or every in a [schedule] table")
+    return settings.has_slots and slot is not SlotChoice.NEVER and not is_narrowed
+
+
+def _one_run(
+    settings: "Settings", *, overlap: Overlap, is_shown: bool
+) -> Iterator["core.Collected"]:
+    from pipeline import collect as core
+
+    with _progress_bar(is_shown=is_shown) as on_progress:
+        collected = core.collect(
+            settings, state_folder=_state_folder(), on_progress=on_progress, overlap=overlap
+        )
+    yield collected
+
+
+def _due_runs(
+    settings: "Settings", *, is_by_hand: bool, overlap: Overlap, is_shown: bool
+) -> Iterator["core.Collected"]:
+    from pipeline.schedule import booking
+
+    schedules = booking.find_possible_schedules(settings)
+    with _progress_bar(is_shown=is_shown and is_by_hand) as on_progress:
+        runs = booking.collect_due(
+            settings,
+            schedules,
+            is_by_hand=is_by_hand,
+            state_folder=_state_folder(),
+            on_progress=on_progress,
+            overlap=overlap,
+        )
+        first = list(islice(runs, 1))
+    yield from first
+    yield from runs  # those that are caught up on, which nobody watches
+
+
+def _tell_nothing_is_due(shown: Format | None) -> None:
+    if shown is Format.JSON:
+        head = {"schema": "pipeline.run/1", "run": None}
+        write("\n".join(json_lines(head, batches=(), attempts=())))
+    if sys.stderr is not None and sys.stderr.isatty():
+        complain("nothing to do: each slot that is due has its run; see `pipeline schedule show`")
+
+
 def _state_folder() -> Path:
     from pipeline.settings.environment import xdg_folder
 
@@ -130,7 +194,7 @@ def _verdict_line(collected: "core.Collected") -> str:
 
 def _tell(collected: "core.Collected", store: "StoreSettings", shown: Format | None) -> int:
     """Show the run on stdout, say on stderr what went wrong, and give the exit code."""
-    from pipeline.cli.report import show_run
+    from pipeline.cli.report.run import show_run
 
     code = _exit_code(collected)
     try:
@@ -162,6 +226,14 @@ def collect(
         Overlap,
         Option(help="While another run of this configuration is going on: leave, wait, or join."),
     ] = Overlap.SKIP,
+    slot: Annotated[
+        SlotChoice,
+        Option(
+            help="With a [schedule]: run what is due and free only (always), or at once and outside"
+            " of it (never). auto: always if there is no terminal, else at once, and for the slots"
+            " that are due and free.",
+        ),
+    ] = SlotChoice.AUTO,
     quiet: Annotated[
         bool, Option("--quiet", "-q", help="Say nothing unless something went wrong.")
     ] = False,
@@ -173,12 +245,15 @@ def collect(
     pipeline collect -s anu --format json    one source, for a program
     */10 * * * * pipeline collect            in a crontab: mails only what went wrong
 
+    \b
+    With a [schedule] each slot gets one run, whoever starts it; a start that finds none free
+    leaves with 0. With --source a run is outside of the schedule.
+
     Exit codes: 0 all well, 1 a bug of ours, 2 wrong command line, 3 some batches failed, 4 nothing
     collected, 74 the store or the output failed, 75 another run is going on or the store is busy,
     78 wrong configuration, 130, 143 and 129 stopped by SIGINT, SIGTERM and SIGHUP.
     """
     with error_boundary():
-        from pipeline import collect as core
         from pipeline.settings import load_settings, with_overrides
 
         settings = with_overrides(
@@ -188,12 +263,13 @@ def collect(
         shown = format_ or (Format.TEXT if sys.stdout is not None and sys.stdout.isatty() else None)
         if quiet:
             shown = None
-        with _progress_bar(is_shown=shown is Format.TEXT) as on_progress:
-            collected = core.collect(
-                settings,
-                state_folder=_state_folder(),
-                on_progress=on_progress,
-                overlap=overlap,
-            )
-        code = _tell(collected, settings.store, shown)
-    raise typer.Exit(code)
+        is_shown = shown is Format.TEXT
+        if _keeps_slots(settings, slot, is_narrowed=bool(source)):
+            is_by_hand = slot is SlotChoice.AUTO and _is_by_hand()
+            runs = _due_runs(settings, is_by_hand=is_by_hand, overlap=overlap, is_shown=is_shown)
+        else:
+            runs = _one_run(settings, overlap=overlap, is_shown=is_shown)
+        codes = [_tell(collected, settings.store, shown) for collected in runs]
+        if not codes:
+            _tell_nothing_is_due(shown)
+    raise typer.Exit(next(filter(None, codes), ExitCode.OK))

@@ -24,8 +24,8 @@ from pipeline.errors import ConfigError
 if TYPE_CHECKING:
     from sqlmodel import Session
 
-    from pipeline.forecast import PlannedFetch, QuotaLeft
-    from pipeline.settings import StoreSettings
+    from pipeline.forecast import PlannedFetch, QuotaLeft, Rhythm
+    from pipeline.settings import Settings, StoreSettings
 
 MOST_LINES = 100  # requests in a table; a program asks for JSON and gets all
 
@@ -39,7 +39,8 @@ def plan(
         Option(
             parser=parse_interval,
             metavar="INTERVAL",
-            help="Check a whole day of runs at this distance too: 10m, 2h, 1d.",
+            help="Check a whole day of runs at this distance too: 10m, 2h, 1d. Without it: of those"
+            " that [schedule] promises.",
         ),
     ] = None,
     format_: FormatOption = Format.TEXT,
@@ -68,8 +69,9 @@ def plan(
             upstreams, paces, now=now, deadline=now + timedelta(seconds=deadline_seconds)
         )
         quotas = forecast.quotas_left(upstreams, paces, now=now)
+        rhythms = _rhythms(settings, every)
         impossible = forecast.find_impossible(
-            upstreams, deadline_seconds=deadline_seconds, every=every
+            upstreams, deadline_seconds=deadline_seconds, rhythms=rhythms
         )
         with spooled() as answer:
             if format_ is Format.JSON:
@@ -77,11 +79,25 @@ def plan(
                 lines = json_lines(head, fetches=fetches, quotas=quotas, impossible=impossible)
             else:
                 lines = _text(fetches, quotas, now)
-                if every is not None and not impossible:
-                    lines = chain(lines, [f"A day of runs every {every} fits the rules."])
+                if rhythms and not impossible:
+                    names = ", ".join(dict.fromkeys(rhythm.name for rhythm in rhythms.values()))
+                    lines = chain(lines, [f"A day of runs {names} fits the rules."])
             answer.writelines(f"{line}\n" for line in lines)
         if impossible:
             raise ConfigError(*impossible)
+
+
+def _rhythms(settings: "Settings", every: timedelta | None) -> "dict[str, Rhythm]":
+    from pipeline.forecast import Rhythm
+
+    if every is not None:
+        return dict.fromkeys(settings.enabled_sources, Rhythm.of(every))
+    if not settings.has_slots:
+        return {}
+    from pipeline.schedule.booking import find_rhythms
+    from pipeline.schedule.ledger import find_schedules
+
+    return find_rhythms(find_schedules(settings))
 
 
 @contextmanager

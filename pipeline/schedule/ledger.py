@@ -51,7 +51,7 @@ class Schedule:
         Each machine has its own place within the jitter, the same for every slot, so that the
         distance between its runs stays even.
         """
-        place = int.from_bytes(hashlib.sha256(f"{host} {self.key}".encode()).digest()[:4])
+        place = int.from_bytes(hashlib.sha256(host.encode()).digest()[:4])
         return due_at + self.jitter * (place / 2**32)
 
     def claim(self, due_at: datetime) -> SlotClaim:

@@ -7,14 +7,17 @@ one that says that nobody ran it; a row without a fate is a slot whose run goes 
 from collections.abc import Iterable, Iterator
 from datetime import date, datetime
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Row, func, select, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects.sqlite import Insert, insert
 from sqlmodel import Session
 
 from pipeline.models import Fate, RunSummary, SlotClaim, SlotDay, SlotRecord
 from pipeline.store.tables import RUNS, SLOTS
+
+if TYPE_CHECKING:
+    from sqlalchemy.dialects import postgresql
 
 CHUNK = 1_000  # rows per statement
 
@@ -22,9 +25,13 @@ _KEY = ("schedule", "due_at")
 _NEWEST_FIRST = select(SLOTS).order_by(SLOTS.c.due_at.desc(), SLOTS.c.schedule)
 
 
-def _insert(session: Session) -> sqlite.Insert | postgresql.Insert:
-    is_sqlite = session.get_bind().dialect.name == "sqlite"
-    return sqlite.insert(SLOTS) if is_sqlite else postgresql.insert(SLOTS)
+def _insert(session: Session) -> "Insert | postgresql.Insert":
+    if session.get_bind().dialect.name == "sqlite":
+        return insert(SLOTS)
+    # Imported here: it costs a start as much as ten of its statements.
+    from sqlalchemy.dialects import postgresql  # noqa: PLC0415
+
+    return postgresql.insert(SLOTS)
 
 
 def claim(session: Session, *, slot: SlotClaim, host: str, now: datetime) -> bool:

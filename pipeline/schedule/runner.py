@@ -1,0 +1,184 @@
+"""The scheduler in the foreground: starts a run for each slot, and keeps nothing else in mind.
+
+Every run is a process of its own, which finds its slot in the ledger by itself: so a run that
+leaks, hangs or dies takes nothing with it, and a scheduler that is killed has nothing to forget.
+
+The next slot is worked out anew from the wall clock after each short sleep. Nothing adds up, so
+nothing drifts, and a clock that is set is noticed within ``LONGEST_SLEEP_SECONDS``.
+"""
+
+import os
+import signal
+import subprocess
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import anyio
+from anyio.abc import Process, TaskGroup
+
+from pipeline.errors import ConfigError, ungrouped
+from pipeline.schedule.ledger import Schedule
+from pipeline.schedule.notify import Notifier
+
+LONGEST_SLEEP_SECONDS = 30.0
+CLOCK_IS_SET = timedelta(seconds=LONGEST_SLEEP_SECONDS)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """What the scheduler has around it, so that a test can put a year in its place.
+
+    Attributes:
+        now: the wall clock, UTC.
+        sleep: waits for so many seconds.
+        start_run: carries out one run, to its end.
+        say: tells a person one line.
+    """
+
+    now: Callable[[], datetime]
+    sleep: Callable[[float], Awaitable[object]]
+    start_run: Callable[[], Coroutine[Any, Any, object]]
+    say: Callable[[str], object]
+
+
+class Scheduler:
+    """Starts a run whenever a slot of one of its schedules is due."""
+
+    def __init__(self, schedules: Sequence[Schedule], world: World, notifier: Notifier) -> None:
+        self._schedules = schedules
+        self._world = world
+        self._notifier = notifier
+        self._seen = world.now()  # slots up to here are dealt with
+        beat = notifier.watchdog_seconds
+        self._longest = min(LONGEST_SLEEP_SECONDS, beat / 2) if beat else LONGEST_SLEEP_SECONDS
+
+    @property
+    def status(self) -> str:
+        """Say what is waited for."""
+        return f"the next slot is due at {self._next_at():%Y-%m-%d %H:%M:%SZ}"
+
+    def replace(self, schedules: Sequence[Schedule]) -> None:
+        """Go by other schedules from now on."""
+        self._schedules = schedules
+        self._seen = self._world.now()
+
+    async def run(self, tasks: TaskGroup) -> None:
+        """Start runs in *tasks* when they are due, until cancelled."""
+        if any(schedule.missed != "skip" for schedule in self._schedules):
+            tasks.start_soon(self._world.start_run)  # what was missed while nobody was here
+        while True:
+            if self._is_due():
+                tasks.start_soon(self._world.start_run)
+            self._notifier.alive(self.status)
+            await self._world.sleep(self._pause_seconds())
+
+    def _is_due(self) -> bool:
+        now = self._world.now()
+        if now < self._seen - CLOCK_IS_SET:
+            self._world.say(f"the clock was set back by {self._seen - now}")
+            self._seen = now
+        is_due = any(next(schedule.cron.after(self._seen)) <= now for schedule in self._schedules)
+        self._seen = max(self._seen, now)
+        return is_due
+
+    def _next_at(self) -> datetime:
+        return min(next(schedule.cron.after(self._seen)) for schedule in self._schedules)
+
+    def _pause_seconds(self) -> float:
+        wait_seconds = (self._next_at() - self._world.now()).total_seconds()
+        return min(max(0.0, wait_seconds), self._longest)
+
+
+class Runs:
+    """The processes of the runs that go on now."""
+
+    def __init__(self, command: Sequence[str], say: Callable[[str], object]) -> None:
+        self._command = command
+        self._say = say
+        self._going_on: set[Process] = set()
+
+    async def start(self) -> None:
+        """Carry out one run in a process of its own, and wait for its end."""
+        try:  # the run says itself what goes wrong, and the ledger how it ended
+            process = await anyio.open_process(
+                self._command, stdin=subprocess.DEVNULL, stdout=None, stderr=None
+            )
+        except OSError as exc:
+            self._say(f"a run cannot be started: {exc.strerror or exc}")
+            return
+        self._going_on.add(process)
+        try:
+            await process.wait()
+        finally:
+            self._going_on.discard(process)
+
+    def stop(self) -> None:
+        """Ask all of them to end, with what they have."""
+        for process in self._going_on:
+            process.terminate()
+
+
+async def run_schedule(
+    load: Callable[[], Sequence[Schedule]],
+    world: World,
+    notifier: Notifier,
+    *,
+    stop_runs: Callable[[], object],
+    drain_seconds: float,
+) -> None:
+    """Start runs as the schedules say until SIGTERM or SIGINT, then wait for those that go on.
+
+    *load* reads the schedules, again at each SIGHUP; if it raises a ConfigError then, the old ones
+    stay. Runs that go on *drain_seconds* later are told to end, by *stop_runs*; a second signal
+    ends this process at once.
+
+    Raises:
+        ConfigError: *load* raised it at the start.
+    """
+    scheduler = Scheduler(load(), world, notifier)
+    ticking = anyio.CancelScope()
+
+    async def drain() -> None:
+        await world.sleep(drain_seconds)
+        stop_runs()
+
+    async def heed(signals: AsyncIterator[signal.Signals], others: TaskGroup) -> None:
+        async for signum in signals:
+            if signum == signal.SIGHUP:
+                _reload(scheduler, load, world, notifier)
+            elif ticking.cancel_called:
+                stop_runs()
+                os._exit(128 + signum)
+            else:
+                notifier.stopping("waiting for the runs that go on")
+                ticking.cancel()
+                others.start_soon(drain)
+
+    with ungrouped(), anyio.open_signal_receiver(*SIGNALS) as signals:
+        async with anyio.create_task_group() as others:
+            others.start_soon(heed, signals, others)
+            world.say(scheduler.status)
+            notifier.ready(scheduler.status)
+            async with anyio.create_task_group() as runs:
+                with ticking:
+                    await scheduler.run(runs)
+            others.cancel_scope.cancel()
+
+
+def _reload(
+    scheduler: Scheduler,
+    load: Callable[[], Sequence[Schedule]],
+    world: World,
+    notifier: Notifier,
+) -> None:
+    notifier.reloading()
+    try:
+        scheduler.replace(load())
+    except ConfigError as exc:
+        world.say(f"{exc}\nthe configuration is wrong, so the old one stays")
+    else:
+        world.say(f"the configuration was read again; {scheduler.status}")
+    notifier.ready(scheduler.status)

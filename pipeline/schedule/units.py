@@ -1,0 +1,213 @@
+"""The lines that make cron or systemd start the runs. Pure text: nothing here installs anything.
+
+Each of them only has to come often enough: a start that finds no free slot leaves at once.
+"""
+
+import re
+import shlex
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import islice, takewhile
+
+from cronsim import CronSim
+
+from pipeline.errors import ConfigError
+from pipeline.schedule.cron import Cron
+from pipeline.schedule.ledger import Schedule
+
+FIVE_FIELDS = 5
+COMPARED = timedelta(days=400)  # both changes of the clock, and every month
+MOST_COMPARED = 5_000  # slots: the rest of an expression with more of them is the same anyway
+STOP_SECONDS = 30  # that a drained service may take beyond its run's deadline
+
+_PLAIN_FIELD = r"\*(/[0-9]+)?|[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*"
+_SAFE_WORD = r"[A-Za-z0-9_@+=:,./-]+"
+_DAYS = ("Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat")
+
+
+def _numbers(cron: CronSim, key: str, refused: str) -> list[int]:
+    """List what a field matches, in order.
+
+    Raises:
+        ConfigError: it holds one of the days that only cronsim knows.
+    """
+    found = getattr(cron, key)
+    if not all(isinstance(number, int) and number >= 0 for number in found):
+        raise ConfigError(f"{refused} knows no L, W and #; use `pipeline schedule run`")
+    return sorted(found)
+
+
+def _parse(cron: Cron) -> CronSim:
+    return CronSim(cron.expression, datetime(2000, 1, 1, tzinfo=UTC))
+
+
+# ---- cron ----
+
+
+def crontab_lines(
+    schedules: Sequence[Schedule], command: Sequence[str], *, local_zone: str
+) -> Iterator[str]:
+    """Write the crontab lines that run *command* in each slot, on a machine in *local_zone*.
+
+    Raises:
+        ConfigError: cron cannot keep one of the schedules, and why.
+    """
+    # cron ends a line at a bare %, even within quotes.
+    line = shlex.join(command).replace("%", r"\%")
+    if not line.isprintable():
+        raise ConfigError("a crontab cannot hold a command with control characters in it")
+    for schedule in schedules:
+        _check_zone(schedule, local_zone)
+        yield f"# {schedule.key}: {', '.join(schedule.sources)}"
+        yield f"{_crontab_time(schedule)} {line}"
+
+
+def _check_zone(schedule: Schedule, local_zone: str) -> None:
+    """Make sure that cron, which goes by the machine's own zone, means the same moments."""
+    here = Cron(expression=schedule.cron.expression, timezone=local_zone)
+    if _coming(here) != _coming(schedule.cron):
+        raise ConfigError(
+            f"schedule {schedule.key} goes by the clock of {schedule.cron.timezone}, cron on this"
+            f' machine by that of {local_zone}: set timezone = "{local_zone}", or use `pipeline'
+            " schedule systemd` or `run`"
+        )
+
+
+def _coming(cron: Cron) -> list[datetime]:
+    now = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
+    coming = takewhile(lambda due_at: due_at < now + COMPARED, cron.after(now))
+    return list(islice(coming, MOST_COMPARED))
+
+
+def _crontab_time(schedule: Schedule) -> str:
+    fields = schedule.cron.expression.split()
+    if len(fields) > FIVE_FIELDS:
+        raise ConfigError(
+            f"schedule {schedule.key} counts seconds, which cron does not; use `pipeline schedule"
+            " systemd` or `run`"
+        )
+    parsed = _parse(schedule.cron)
+    keys = ("minutes", "hours", "days", "months", "weekdays")
+    # Debian's cron reads a lone number with a step, and names in lists, in ways of its own.
+    return " ".join(
+        field
+        if re.fullmatch(_PLAIN_FIELD, field)
+        else ",".join(map(str, _numbers(parsed, key, f"schedule {schedule.key}: cron")))
+        for field, key in zip(fields, keys, strict=True)
+    )
+
+
+# ---- systemd ----
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unit:
+    """One unit file: its name and what it holds."""
+
+    name: str
+    text: str
+
+
+def calendar_lines(schedule: Schedule) -> list[str]:
+    """Write when slots are due in ``OnCalendar=``; two lines where either day will do.
+
+    Raises:
+        ConfigError: it has no words for one of the days.
+    """
+    cron = _parse(schedule.cron)
+    seconds, minutes, hours, days, months, weekdays = (
+        _numbers(cron, key, f"schedule {schedule.key}: a timer")
+        for key in ("seconds", "minutes", "hours", "days", "months", "weekdays")
+    )
+    time = ":".join(
+        (_listed(hours, range(24)), _listed(minutes, range(60)), _listed(seconds, range(60)))
+    )
+    month, day = _listed(months, range(1, 13)), _listed(days, range(1, 32))
+    names = sorted({number % 7 for number in weekdays})
+    weekday = "" if len(names) == len(_DAYS) else ",".join(_DAYS[n] for n in names) + " "
+    zone = schedule.cron.timezone
+    if cron.day_and:
+        return [f"{weekday}*-{month}-{day} {time} {zone}"]
+    return [f"*-{month}-{day} {time} {zone}", f"{weekday}*-{month}-* {time} {zone}"]
+
+
+def _listed(numbers: Sequence[int], every: range) -> str:
+    return "*" if len(numbers) == len(every) else ",".join(f"{number:02}" for number in numbers)
+
+
+def timer_units(
+    schedules: Sequence[Schedule], command: Sequence[str], *, name: str, user: str
+) -> tuple[Unit, Unit]:
+    """Write a timer that is due at every slot, and the service that it starts: one run.
+
+    Raises:
+        ConfigError: a timer cannot keep one of the schedules, and why.
+    """
+    lines = [line for schedule in schedules for line in calendar_lines(schedule)]
+    jitter = max(schedule.jitter for schedule in schedules).total_seconds()
+    catches_up = any(schedule.missed != "skip" for schedule in schedules)
+    timer = _unit(
+        ("Unit", ["Description=When pipeline collects"]),
+        (
+            "Timer",
+            [
+                *(f"OnCalendar={line}" for line in dict.fromkeys(lines)),
+                "AccuracySec=1s",
+                *([f"RandomizedDelaySec={jitter:g}s", "FixedRandomDelay=true"] if jitter else []),
+                # After the machine was off: start at once, so that missed slots are caught up on.
+                f"Persistent={'true' if catches_up else 'false'}",
+            ],
+        ),
+        ("Install", ["WantedBy=timers.target"]),
+    )
+    service = _unit(
+        _description("One run of pipeline"),
+        ("Service", ["Type=oneshot", f"User={user}", f"ExecStart={_exec_line(command)}"]),
+    )
+    return Unit(name=f"{name}.timer", text=timer), Unit(name=f"{name}.service", text=service)
+
+
+def service_unit(command: Sequence[str], *, name: str, user: str, deadline_seconds: float) -> Unit:
+    """Write a service that is the scheduler itself, ``pipeline schedule run``."""
+    text = _unit(
+        _description("The scheduler of pipeline"),
+        (
+            "Service",
+            [
+                "Type=notify",
+                f"User={user}",
+                f"ExecStart={_exec_line(command)}",
+                "ExecReload=/bin/kill -HUP $MAINPID",
+                "KillMode=mixed",
+                f"TimeoutStopSec={deadline_seconds + STOP_SECONDS:g}s",
+                "WatchdogSec=120s",
+                "Restart=on-failure",
+                "RestartPreventExitStatus=78",
+            ],
+        ),
+        ("Install", ["WantedBy=multi-user.target"]),
+    )
+    return Unit(name=f"{name}.service", text=text)
+
+
+def _description(text: str) -> tuple[str, list[str]]:
+    online = "network-online.target"
+    return "Unit", [f"Description={text}", f"Wants={online}", f"After={online}"]
+
+
+def _unit(*sections: tuple[str, Iterable[str]]) -> str:
+    return "\n".join(f"[{name}]\n" + "".join(f"{line}\n" for line in of) for name, of in sections)
+
+
+def _exec_line(command: Sequence[str]) -> str:
+    return " ".join(map(_exec_word, command))
+
+
+def _exec_word(word: str) -> str:
+    """Quote one word as ``systemd.service(5)`` reads it: percent and dollar signs are doubled."""
+    if not word.isprintable():
+        raise ConfigError("a unit file cannot hold a command with control characters in it")
+    if not re.fullmatch(_SAFE_WORD, word):
+        word = '"' + word.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return word.replace("%", "%%").replace("$", "$$")
