@@ -223,7 +223,7 @@ def _stats_as_json(found: "StoreStats") -> str:
 
 
 def _stats_as_text(found: "StoreStats") -> str:
-    lines = [f"{found.engine} {found.version}, schema {found.schema}"]
+    lines = [f"{found.engine} {found.version}, schema {found.revision}"]
     if found.journal_mode is not None:
         lines[0] += f", journal {found.journal_mode}"
     if found.size_bytes is not None:

@@ -50,7 +50,7 @@ class StoreStats:
 
     engine: str
     version: str
-    schema: str | None
+    revision: str | None
     journal_mode: str | None
     size_bytes: int | None
     free_bytes: int | None
@@ -96,7 +96,7 @@ def read_stats(session: Session, *, is_exact: bool) -> StoreStats:
     return StoreStats(
         engine=connection.dialect.name,
         version=".".join(map(str, connection.dialect.server_version_info or ())),
-        schema=find_revision(connection),
+        revision=find_revision(connection),
         journal_mode=journal_mode_for(sqlite3.sqlite_version_info) if is_sqlite else None,
         size_bytes=size,
         free_bytes=free,

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Row, Select, Table, exists, func, select, text
+from sqlalchemy import Column, Connection, Row, Select, Table, exists, func, select, text
 
-from pipeline.models import Evidence, RunStatus
+from pipeline.models import Evidence, Request, RunStatus
 from pipeline.store.checks import Problem, RunCheck, check_run
 from pipeline.store.db import Store
 from pipeline.store.seals import (
@@ -28,12 +28,21 @@ from pipeline.store.seals import (
     read_seals,
     unsealed_runs,
 )
-from pipeline.store.tables import ATTEMPTS, BATCHES, EVIDENCE, LOSSES, RUNS, SEALS, TALLIES
-from pipeline.store.writes import digest_of_evidence
+from pipeline.store.tables import (
+    ATTEMPTS,
+    BATCHES,
+    EVIDENCE,
+    LOSSES,
+    REQUESTS,
+    RUNS,
+    SEALS,
+    TALLIES,
+)
+from pipeline.store.writes import digest_of_evidence, digest_of_request
 
 SEALS_AT_ONCE = 500
 ROWS_AT_ONCE = 10_000  # batches and attempts in one transaction, if no run has more
-ANSWERS_AT_ONCE = 200
+EXCHANGES_AT_ONCE = 200
 
 
 class Mark(NamedTuple):
@@ -90,7 +99,7 @@ def verify(
             walk.count(check_run(session.connection(), run_id=run_id))
     with store.read() as session:
         walk.problems += _strays(session.connection(), walk.position, walk.removed)
-    walk.problems += _changed_answers(store)
+    walk.problems += _changed_exchanges(store)
     return walk.verification()
 
 
@@ -258,31 +267,61 @@ def _wrong_prunings(connection: Connection) -> Iterator[Problem]:
         yield Problem(text=line, position=position)
 
 
-def _changed_answers(store: Store) -> Iterator[Problem]:
-    """Work out the keys of all answers once more, and find those that nobody got."""
-    is_used = exists().where(ATTEMPTS.c.evidence == EVIDENCE.c.digest)
-    query = select(*map(as_stored, EVIDENCE.c), is_used.label("is_used"))
-    query = query.order_by(EVIDENCE.c.digest).limit(ANSWERS_AT_ONCE)
-    rows: list[Row[*tuple[Any, ...]]] = []
+def _changed_exchanges(store: Store) -> Iterator[Problem]:
+    """Hash every answer and request once more, and find those that belong to no attempt."""
+    for kind in (_ANSWERS, _REQUESTS):
+        for row in _rows_of(store, kind):
+            if not row.is_used:
+                yield Problem(text=f"{kind.name} {row.digest}: belongs to no attempt")
+            elif not _has_digest(row, kind.digest):
+                yield Problem(text=f"{kind.name} {row.digest}: was changed")
+
+
+def _digest_of_answer(row: Row[*tuple[Any, ...]]) -> str:
+    headers = tuple((name, value) for name, value in json.loads(row.headers))
+    answer = Evidence(status=row.status, headers=headers, body=row.body, body_bytes=row.body_bytes)
+    return digest_of_evidence(answer)
+
+
+def _digest_of_sent(row: Row[*tuple[Any, ...]]) -> str:
+    headers = tuple((name, value) for name, value in json.loads(row.headers))
+    return digest_of_request(
+        Request(method=row.method, url=row.url, headers=headers, body=row.body)
+    )
+
+
+class _Kind(NamedTuple):
+    """One of the two tables that attempts refer to."""
+
+    name: str
+    table: Table
+    reference: Column[Any]
+    digest: Callable[[Row[*tuple[Any, ...]]], str]
+
+
+_ANSWERS = _Kind("answer", EVIDENCE, ATTEMPTS.c.evidence, _digest_of_answer)
+_REQUESTS = _Kind("request", REQUESTS, ATTEMPTS.c.request, _digest_of_sent)
+
+
+def _rows_of(store: Store, kind: _Kind) -> Iterator[Row[*tuple[Any, ...]]]:
+    """Read a whole table by its digests, some rows in a transaction."""
+    digest = kind.table.c.digest
+    (key,) = kind.table.primary_key
+    is_used = exists().where(kind.reference == key)
+    query = select(*map(as_stored, kind.table.c), is_used.label("is_used"))
+    query = query.order_by(digest).limit(EXCHANGES_AT_ONCE)
+    last = ""
     while True:
-        after = EVIDENCE.c.digest > (rows[-1].digest if rows else "")
         with store.read() as session:
-            rows = list(session.connection().execute(query.where(after)))
+            rows = session.connection().execute(query.where(digest > last)).all()
         if not rows:
             return
-        for row in rows:
-            if not row.is_used:
-                yield Problem(text=f"evidence {row.digest}: no attempt got such an answer")
-            elif not _is_answer(row):
-                yield Problem(text=f"evidence {row.digest}: the answer was changed")
+        yield from rows
+        last = rows[-1].digest
 
 
-def _is_answer(row: Row[*tuple[Any, ...]]) -> bool:
+def _has_digest(row: Row[*tuple[Any, ...]], digest: Callable[[Row[*tuple[Any, ...]]], str]) -> bool:
     try:
-        headers = tuple((name, value) for name, value in json.loads(row.headers))
-        answer = Evidence(
-            status=row.status, headers=headers, body=row.body, body_bytes=row.body_bytes
-        )
-        return bool(digest_of_evidence(answer) == row.digest)
+        return bool(digest(row) == row.digest)
     except (TypeError, ValueError, AttributeError):  # not even the kinds of the values are right
         return False

@@ -218,7 +218,7 @@ def _save_requests(session: Session, attempts: Sequence[Attempt]) -> list[int | 
     """Store each different request once, and give the ids by attempt."""
     # By identity: mostly they are one and the same object, and to hash it takes as long as SQL.
     distinct = {id(request): request for attempt in attempts if (request := attempt.request)}
-    digests = {key: _request_digest(request) for key, request in distinct.items()}
+    digests = {key: digest_of_request(request) for key, request in distinct.items()}
     wanted = {digests[key]: request for key, request in distinct.items()}
     known = select(REQUESTS.c.digest, REQUESTS.c.id).where(REQUESTS.c.digest.in_(wanted))
     connection = session.connection()
@@ -244,7 +244,8 @@ def _request_row(digest: str, request: Request) -> dict[str, object]:
     }
 
 
-def _request_digest(request: Request) -> str:
+def digest_of_request(request: Request) -> str:
+    """Hash what was sent; no two requests in the store are the same."""
     head = json.dumps([request.method, request.url, request.headers]).encode()
     return hashlib.sha256(head + b"\n" + request.body).hexdigest()
 
