@@ -30,8 +30,9 @@ def make_app() -> "Typer":
     from pipeline.cli.db import db_app
     from pipeline.cli.export import export
     from pipeline.cli.plan import plan
-    from pipeline.cli.report import report
+    from pipeline.cli.report import report_app
     from pipeline.cli.sandbox import sandbox
+    from pipeline.cli.schedule import schedule_app
     from pipeline.cli.sources import sources_app
 
     def print_version(is_wanted: bool) -> None:
@@ -59,8 +60,9 @@ def make_app() -> "Typer":
     app.callback()(root)
     app.command()(collect)
     app.command()(plan)
-    app.command()(report)
+    app.add_typer(report_app, name="report")
     app.add_typer(audit_app, name="audit")
+    app.add_typer(schedule_app, name="schedule")
     app.command()(export)
     app.add_typer(sources_app, name="sources")
     app.add_typer(db_app, name="db")

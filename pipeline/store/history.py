@@ -32,7 +32,7 @@ from pipeline.store.tables import (
 )
 
 FEW_ATTEMPTS = 20_000  # in a window: their percentiles are read from the attempts themselves
-FEW_HOURS = 14 * 24  # a longer window is read by days
+FEW_HOURS = 15 * 24  # a longer window is read by days
 LENGTHS = {Step.HOUR: timedelta(hours=1), Step.DAY: timedelta(days=1)}
 
 Distribution = dict[str, dict[str, Histogram]]  # by source, then by phase or ``exchange``
