@@ -116,6 +116,8 @@ def check_run(connection: Connection, *, run_id: int, is_pruned: bool = False) -
                 _check_totals(check, of_run, tallies, None if is_gone else found)
     except DBAPIError as exc:  # damaged, so that SQLite or Python cannot make a value of it
         check.add_problem(f"cannot be read: {exc.orig}")
+    except UnicodeDecodeError:  # the message says what is damaged, and quotes it
+        check.add_problem("cannot be read: damaged")
     except TypeError:
         check.add_problem("holds something else where a count should be")
     return check

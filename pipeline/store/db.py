@@ -75,6 +75,8 @@ class _Place:
             raise self._explain(exc) from exc
         except DBAPIError as exc:
             raise self._explain(exc.orig) from exc
+        except UnicodeDecodeError as exc:  # SQLite quotes what is damaged, and that is no text
+            raise StoreError(f"{self.name}: damaged; restore a backup") from exc
 
     def _explain(self, exc: BaseException | None) -> StoreError:
         if self.path and isinstance(exc, sqlite3.Error):
