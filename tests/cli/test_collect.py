@@ -103,7 +103,7 @@ def test_json_is_the_whole_run(invoke: Invoke) -> None:
     """Documented names, all batches with their numbers, all attempts with their phases."""
     document = json.loads(invoke("collect", "--format", "json").stdout)
 
-    assert document.keys() == {"schema", "run", "batches", "attempts"}
+    assert document.keys() == {"schema", "run", "pruned_at", "batches", "attempts", "tallies"}
     assert document["schema"] == "pipeline.run/1"
     assert (document["run"]["status"], document["run"]["numbers"]) == ("ok", 434)
     assert len(document["batches"]) == 28

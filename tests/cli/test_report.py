@@ -7,7 +7,7 @@ import pytest
 from sqlmodel import Session
 
 from pipeline.cli.boundary import ExitCode
-from pipeline.cli.report import MOST_LINES, total_line
+from pipeline.cli.report.run import MOST_LINES, total_line
 from pipeline.errors import ErrorName
 from pipeline.models import Outcome, RunStatus, Verdict
 from pipeline.store.writes import finish_run, order_batches, save_results
@@ -48,7 +48,12 @@ def test_without_a_store_it_says_what_to_do(invoke: Invoke) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"), [((), "No run yet."), (("-s", "x"), "No such run.")]
+    ("arguments", "says"),
+    [
+        ((), "No run yet."),
+        (("-s", "sandbox_anu"), "No such run."),
+        (("runs", "--since", "7d"), "No such run."),
+    ],
 )
 def test_an_empty_history_is_said(
     invoke: Invoke, session: Session, arguments: tuple[str, ...], says: str
@@ -67,7 +72,7 @@ def test_the_history_is_newest_first(invoke: Invoke, session: Session) -> None:
 
     assert runs_of(shown) == ["2", "1"]
     assert shown.splitlines()[-1].split() == [
-        *("1", "2026-03-01", "12:00:00Z", "ok", "1/1", "0", "0", "3", "1", "1", "s")
+        *("1", "2026-03-01", "12:00:00Z", "ok", "1/1", "0", "0", "3", "1", "0", "1", "s")
     ]
 
 
@@ -77,6 +82,9 @@ def test_the_history_is_newest_first(invoke: Invoke, session: Session) -> None:
         (("--limit", "1"), ["2"]),
         (("--since", "2026-03-01T12:01"), ["2"]),
         (("--since", "2026-03-01"), ["2", "1"]),
+        (("--until", "2026-03-01T12:05"), ["1"]),
+        (("runs", "--limit", "1"), ["2"]),
+        (("runs", "-s", "coin", "--since", "2026-03-01"), ["2"]),
         (("--source", "dice"), ["1"]),
         (("--since", "2026-03-01T13:00+01:00", "-s", "dice", "-n", "5"), ["1"]),
     ],
@@ -111,8 +119,8 @@ def test_one_run_is_shown_batch_by_batch_and_phase_by_phase(
     first, _, *lines = invoke("report", "--run", "1").output.splitlines()
 
     assert first.startswith("Run 1, 2026-03-01 12:00:00Z to ")
-    assert lines[0].split() == ["worker", "source", "n", "sum", "time", "outcome"]
-    assert lines[2].split() == ["w0", "dice", "3", "18", "2.04", "ms", "collected"]
+    assert lines[0].split() == ["worker", "source", "n", "sum", "time", "tries", "outcome"]
+    assert lines[2].split() == ["w0", "dice", "3", "18", "2.04", "ms", "1", "collected"]
     assert lines[4].split()[:4] == ["mean", "per", "attempt", "wait"]
     assert lines[6].split() == [
         *("dice", "0.005", "ms", "-", "-", "-", "0.01", "ms", "2", "ms", "0.02", "ms"),
@@ -186,6 +194,7 @@ def test_each_outcome_says_why(invoke: Invoke, session: Session) -> None:
         "1",
         "3",
         "2",
+        "0",
         "-",
     ]
 

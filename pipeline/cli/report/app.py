@@ -129,9 +129,10 @@ def batches(
     ] = None,
     format_: ShapeOption = Shape.TEXT,
 ) -> None:
-    """List the last batches, the last of the newest run first; or those of one run in order.
+    """List the last batches, or those of one run.
 
-    As JSON with their numbers.
+    The last batch of the newest run comes first; those of one run are in order. JSON has their
+    numbers.
     """
     question = Question(
         config=config or config_before(context),
@@ -155,7 +156,7 @@ def timings(
     run: RunOption = None,
     format_: ShapeOption = Shape.TEXT,
 ) -> None:
-    """Show how long each phase took: percentiles by source, and their course.
+    """Show how long each phase took, by source.
 
     An exchange is all of an attempt but its wait for permission. Without --since: the last 7 days.
     With --run: that run's attempts, one by one.
@@ -182,7 +183,7 @@ def errors(
     run: RunOption = None,
     format_: ShapeOption = Shape.TEXT,
 ) -> None:
-    """Show what was lost to which error: how often, since when, whose fault.
+    """Show what was lost to which error, since when, whose fault.
 
     Without --since: the last 7 days.
     """
@@ -208,8 +209,9 @@ def numbers(
     run: RunOption = None,
     format_: ShapeOption = Shape.TEXT,
 ) -> None:
-    """Show what the numbers add up to, and whether their mean is that of a fair source.
+    """Show what the numbers add up to, and whether they look fair.
 
+    They do if their mean is near that of a source whose numbers are equally likely.
     Without --since: the last 7 days.
     """
     question = Question(
@@ -234,8 +236,9 @@ def sources(
     run: RunOption = None,
     format_: ShapeOption = Shape.TEXT,
 ) -> None:
-    """Show what each source was worth: what came of what was ordered, how reliably, how fast.
+    """Show what each source was worth.
 
+    What came of what was ordered, how reliably and how fast, and who must not be asked now.
     Without --since: the last 7 days.
     """
     question = Question(
@@ -248,3 +251,25 @@ def sources(
         shape=format_,
     )
     _answer("sources", question)
+
+
+@report_app.command()
+def slots(
+    context: typer.Context,
+    config: ConfigOption = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
+    format_: ShapeOption = Shape.TEXT,
+) -> None:
+    """Show what became of the slots that the schedule promised.
+
+    Without --since: the last 7 days.
+    """
+    question = Question(
+        config=config or config_before(context),
+        since=since,
+        until=until,
+        looks_back=A_WEEK,
+        shape=format_,
+    )
+    _answer("slots", question)
