@@ -41,7 +41,9 @@ from pipeline.errors import Phase
 from pipeline.sanitize import printable
 
 MOST_BARS = 500
+LONG = 40  # characters of a cell, past which it may be folded
 TICKS = 4  # stretches on the scale of a waterfall
+HATCHES = 2  # that page.css knows
 NARROWEST = 0.15  # per cent of its width: a bar can be seen, however short
 
 # The largest first: the unit that a chart of durations has, by its largest value.
@@ -58,8 +60,9 @@ VALUE_FORMATS = {
 def _cell(cell: Cell, column: Column) -> str:
     shown = as_html(show_cell(cell, column.kind))
     if column.kind is Kind.TEXT:
-        tone = style_of(str(cell))
-        return f'<td class="{tone} tone">{shown}</td>' if tone else f"<td>{shown}</td>"
+        tone = f"{style_of(str(cell))} tone" if style_of(str(cell)) else ""
+        length = "long" if len(shown) > LONG else ""
+        return f'<td class="{f"{tone} {length}".strip()}">{shown}</td>'
     if cell is None:
         return f'<td class="{column.kind}">{shown}</td>'
     key = cell.timestamp() if isinstance(cell, datetime) else as_html(str(cell))
@@ -179,16 +182,25 @@ def _html_of_waterfall(waterfall: Waterfall) -> Iterator[str]:
     yield from _figures(tabulate_waterfall(waterfall))
 
 
-def _html_of_strip(strip: Strip) -> Iterator[str]:
-    def ink(word: str) -> str:
-        return style_of(word) or "plain"
+def _inks(words: Iterable[str]) -> dict[str, str]:
+    """Choose a colour for each word, and hatch it where another word has it already."""
+    used: Counter[str] = Counter()
+    inks = {}
+    for word in words:
+        tone = style_of(word) or "plain"
+        inks[word] = f"{tone} hatched-{min(used[tone], HATCHES)}" if used[tone] else tone
+        used[tone] += 1
+    return inks
 
+
+def _html_of_strip(strip: Strip) -> Iterator[str]:
     counts = Counter(word for _, word in strip.cells)
-    yield _legend((ink(word), f"{word} {n:,}") for word, n in counts.items())
+    inks = _inks(counts)
+    yield _legend((inks[word], f"{word} {n:,}") for word, n in counts.items())
     said = ", ".join(f"{word} {n}" for word, n in counts.items())
     yield f'<div class="strip" role="img" aria-label="{as_html(said)}">'
     yield "".join(
-        f'<i class="{ink(word)}" title="{show_time(moment)} {as_html(word)}"></i>'
+        f'<i class="{inks[word]}" title="{show_time(moment)} {as_html(word)}"></i>'
         for moment, word in strip.cells
     )
     first, last = strip.cells[0][0], strip.cells[-1][0]

@@ -39,7 +39,7 @@ def _plotly() -> str:
 def _style() -> str:
     """Add to our style sheet the colours that terminals show as well."""
     colours = {**PHASE_COLOURS, **{tone or "plain": ink for tone, ink in TONE_COLOURS.items()}}
-    inks = "\n".join(f".{name} {{ --ink: {ink}; }}" for name, ink in colours.items())
+    inks = "\n".join(f".{name} {{ --fill: {ink}; }}" for name, ink in colours.items())
     return f"{_asset('page.css')}\n{inks}\n"
 
 

@@ -1,8 +1,8 @@
 """Documents as text: tables, sparklines, rows of cells; letters where there are no colours."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, TypeAlias
 
 from pipeline.cli.document import (
     NOTHING,
@@ -20,6 +20,7 @@ from pipeline.cli.document import (
 )
 from pipeline.cli.palette import PHASE_COLOURS, PHASE_LETTERS, TONE_COLOURS
 from pipeline.cli.render import (
+    NARROWEST_LAST,
     draw,
     new_console,
     render_table,
@@ -34,53 +35,37 @@ from pipeline.sanitize import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.text import Text as Cells
+    from rich.text import Text as Drawn
 
 MOST_BARS = 40
 MOST_CELLS = 96  # characters of a drawing, however wide the terminal is
 FEWEST_CELLS = 20  # and however narrow
 BESIDE_TREND = 64  # characters that the other columns take
-BESIDE_BAR = 42
+BESIDE_BAR = 18  # without what differs from run to run
 BESIDE_STRIP = 24
+
+Ink: TypeAlias = tuple[str, str]  # a letter and its style: who sees no colours sees the letter
 
 SPARE_LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789#"
 
 
-class Ink:
-    """Draws cells: as colours where the terminal has them, else as letters."""
+def _room(console: "Console", beside: int) -> int:
+    """Count the cells that fit on a line next to so many characters."""
+    return max(min(console.width - beside, MOST_CELLS), FEWEST_CELLS)
 
-    def __init__(self, console: "Console") -> None:
-        self.console = console
-        self.has_colours = console.color_system is not None and not console.no_color
 
-    def cell(self, letter: str, colour: str) -> "Cells":
-        """Draw one cell."""
-        from rich.text import Text
+def _bold(console: "Console", text: str) -> str:
+    from rich.text import Text as Drawn
 
-        return Text(" ", f"on {colour}") if self.has_colours else Text(letter)
+    return draw(console, Drawn(printable(text), "bold"))
 
-    def legend(self, inks: Mapping[str, tuple[str, str]]) -> str:
-        """Say what each letter or colour means."""
-        from rich.text import Text
 
-        words = (
-            Text.assemble(self.cell(*ink), f" {printable(name)}") for name, ink in inks.items()
-        )
-        return self.draw(Text("   ").join(words))
+def _legend(console: "Console", inks: Mapping[str, Ink]) -> str:
+    """Say what each letter or colour means."""
+    from rich.text import Text as Drawn
 
-    def heading(self, text: str) -> str:
-        """Write *text* so that it stands out."""
-        from rich.text import Text
-
-        return self.draw(Text(printable(text), "bold"))
-
-    def draw(self, *lines: "Cells") -> str:
-        """Draw one line below the other."""
-        return draw(self.console, *lines)
-
-    def room(self, beside: int) -> int:
-        """Count the cells that fit on a line next to so many characters."""
-        return max(min(self.console.width - beside, MOST_CELLS), FEWEST_CELLS)
+    names = (Drawn.assemble(ink, f" {printable(name)}") for name, ink in inks.items())
+    return draw(console, Drawn("   ").join(names))
 
 
 def _text_of_table(table: Table) -> str:
@@ -115,17 +100,21 @@ def _phases_of_cells(bar: Bar, clock_us: int, width: int) -> Iterator[Phase | No
             yield _phase_within(bar, cell * us_per_cell, (cell + 1) * us_per_cell)
 
 
-def _text_of_waterfall(waterfall: Waterfall, ink: Ink) -> Iterator[str]:
-    from rich.text import Text
+def _phase_ink(phase: Phase) -> Ink:
+    colour = PHASE_COLOURS[phase]
+    return PHASE_LETTERS[phase], f"{colour} on {colour}"
 
-    def drawn(bar: Bar) -> "Cells":
+
+def _text_of_waterfall(waterfall: Waterfall, console: "Console") -> Iterator[str]:
+    from rich.text import Text as Drawn
+
+    def drawn(bar: Bar) -> "Drawn":
         phases = _phases_of_cells(bar, waterfall.clock_us, width)
-        return Text("").join(
-            Text(" ") if phase is None else ink.cell(PHASE_LETTERS[phase], PHASE_COLOURS[phase])
-            for phase in phases
-        )
+        return Drawn.assemble(*(" " if phase is None else _phase_ink(phase) for phase in phases))
 
-    width = ink.room(BESIDE_BAR)
+    labels = max(len(bar.label) for bar in waterfall.bars)
+    errors = max(len(bar.error) for bar in waterfall.bars)
+    width = _room(console, labels + min(errors, NARROWEST_LAST) + BESIDE_BAR)
     clock = show_duration(waterfall.clock_us)
     yield render_table(
         ("attempt", f"0{clock:>{width - 1}}", "took", "error"),
@@ -133,12 +122,10 @@ def _text_of_waterfall(waterfall: Waterfall, ink: Ink) -> Iterator[str]:
         to_the_right=[2],
     )
     reached = {phase for bar in waterfall.bars for phase, _ in bar.segments}
-    yield ink.legend(
-        {phase: (PHASE_LETTERS[phase], PHASE_COLOURS[phase]) for phase in Phase if phase in reached}
-    )
+    yield _legend(console, {phase: _phase_ink(phase) for phase in Phase if phase in reached})
 
 
-def _letters_of(words: Sequence[str]) -> dict[str, str]:
+def _letters_of(words: Iterable[str]) -> dict[str, str]:
     """Choose a letter for each word, if it can be one of its own."""
     letters: dict[str, str] = {}
     for word in words:
@@ -148,41 +135,45 @@ def _letters_of(words: Sequence[str]) -> dict[str, str]:
     return letters
 
 
-def _text_of_strip(strip: Strip, ink: Ink) -> Iterator[str]:
-    from rich.text import Text
+def _text_of_strip(strip: Strip, console: "Console") -> Iterator[str]:
+    from rich.text import Text as Drawn
 
     counts = Counter(word for _, word in strip.cells)
     inks = {
-        word: (letter, TONE_COLOURS[style_of(word)])
-        for word, letter in _letters_of(list(counts)).items()
+        word: (letter, f"black on {TONE_COLOURS[style_of(word)]}")
+        for word, letter in _letters_of(counts).items()
     }
-    width = ink.room(BESIDE_STRIP)
+    width = _room(console, BESIDE_STRIP)
     for begin in range(0, len(strip.cells), width):
         line = strip.cells[begin : begin + width]
-        cells = (ink.cell(*inks[word]) for _, word in line)
-        yield ink.draw(Text.assemble(show_time(line[0][0]), "  ", *cells))
-    yield ink.legend({f"{word} {counts[word]}": drawn for word, drawn in inks.items()})
+        yield draw(
+            console,
+            Drawn.assemble(show_time(line[0][0]), "  ", *(inks[word] for _, word in line)),
+        )
+    yield _legend(console, {f"{word} {counts[word]}": ink for word, ink in inks.items()})
 
 
-def _shown(part: Part, ink: Ink) -> Part:
+def _shown(part: Part, console: "Console") -> Part:
     """Make of a part what a terminal has room for."""
     match part:
         case Chart():
-            return summarize(part, width=ink.room(BESIDE_TREND), is_ascii=not speaks_unicode())
+            return summarize(
+                part, width=_room(console, BESIDE_TREND), is_ascii=not speaks_unicode()
+            )
         case Waterfall():
             return longest_bars(part, MOST_BARS)
         case _:
             return part
 
 
-def _text_of(part: Part, ink: Ink) -> Iterator[str]:
+def _text_of(part: Part, console: "Console") -> Iterator[str]:
     match part:
         case Table():
             yield _text_of_table(part)
         case Waterfall(bars=[_, *_]):
-            yield from _text_of_waterfall(part, ink)
+            yield from _text_of_waterfall(part, console)
         case Strip(cells=[_, *_]):
-            yield from _text_of_strip(part, ink)
+            yield from _text_of_strip(part, console)
         case Text():
             yield from map(printable, part.lines)
         case _:
@@ -194,12 +185,12 @@ def render_text(document: Document) -> Iterator[str]:
 
     Its title is left out: who typed the command knows what was asked.
     """
-    ink = Ink(new_console())
+    console = new_console()
     yield from map(printable, document.facts)
     for index, part in enumerate(document.parts):
         if index or document.facts:
             yield ""
-        shown = _shown(part, ink)
+        shown = _shown(part, console)
         if shown.title:
-            yield ink.heading(shown.title)
-        yield from _text_of(shown, ink)
+            yield _bold(console, shown.title)
+        yield from _text_of(shown, console)
