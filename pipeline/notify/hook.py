@@ -14,11 +14,15 @@ from tempfile import TemporaryFile
 from time import monotonic
 
 from pipeline.notify.harmless import SECONDS, within
+from pipeline.settings import Settings
 
 MOST_OUTPUT = 4096  # bytes that are kept, the last ones
 LOOK_SECONDS = 0.02  # between two looks whether it has ended while something else holds its output
 
 _GRACE_SECONDS = 1.0  # for what comes after it was killed
+_SECRETS = frozenset(
+    {"PIPELINE_NOTIFY_PING_URL", "PIPELINE_STORE_URL", "OTEL_EXPORTER_OTLP_HEADERS"}
+)
 
 
 def run_hook(
@@ -42,6 +46,12 @@ def run_hook(
         f"the command {command[0]}",
         lambda: _run(command, body, environment, seconds),
     )
+
+
+def secret_variables(settings: Settings) -> frozenset[str]:
+    """Name the environment variables that hold a secret of ours, whoever put them there."""
+    named = {source.api_key_env for source in settings.sources.values()}
+    return _SECRETS.union(name for name in (*named, settings.notify.ping_url_env) if name)
 
 
 def _as_json(value: object) -> object:

@@ -53,7 +53,7 @@ def _send(
                 if monotonic() > end:  # who waited for us has left
                     return None
                 if not spans.was_taken(exporter.export(group)):
-                    return f"{WHAT} failed: {said[-1] if said else 'they were not taken'}"
+                    return f"{WHAT} failed: {said[0] if said else 'they were not taken'}"
         finally:
             exporter.shutdown()
     return None
@@ -61,7 +61,10 @@ def _send(
 
 @contextmanager
 def _log_kept() -> Iterator[list[str]]:
-    """Keep what OpenTelemetry logs: its exporter says nowhere else why it failed."""
+    """Keep what OpenTelemetry logs: its exporter says nowhere else why it failed.
+
+    The first word is the one that counts; the last is only that it gave up.
+    """
     said: list[str] = []
 
     class Keeper(logging.Handler):
@@ -69,11 +72,10 @@ def _log_kept() -> Iterator[list[str]]:
             said.append(record.getMessage())
 
     log = logging.getLogger("opentelemetry")
-    keeper, propagated = Keeper(logging.WARNING), log.propagate
+    log.propagate = False  # to stderr, which cron mails
+    keeper = Keeper(logging.WARNING)
     log.addHandler(keeper)
-    log.propagate = False  # and not to stderr, which cron mails
     try:
         yield said
     finally:
         log.removeHandler(keeper)
-        log.propagate = propagated
