@@ -2,22 +2,43 @@
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from itertools import takewhile
 from typing import Any
 
-from sqlalchemy import Select, func, or_, select
+from sqlalchemy import Select, bindparam, func, or_, select
 from sqlmodel import Session
 
 from pipeline.errors import ErrorName, Phase
 from pipeline.models import Batch, Evidence, Fetch, Request, StoredAnswer
-from pipeline.store.tables import ATTEMPTS, BATCHES, EVIDENCE, REQUESTS
+from pipeline.store.tables import ATTEMPTS, BATCHES, EVIDENCE, REQUESTS, RUNS
 
+ANSWERS_AT_ONCE = 100  # in memory; each is a few kilobytes
 BATCHES_AT_ONCE = 50  # a fetch rarely serves more, and the batches of its run may be many
 
 _OF_A_BATCH = ("number", "source", "n", "min", "max")
+_BATCHES_FROM = (
+    select(*(BATCHES.c[name] for name in _OF_A_BATCH), BATCHES.c.fetch)
+    .where(BATCHES.c.run_id == bindparam("in_run"), BATCHES.c.number >= bindparam("first"))
+    .order_by(BATCHES.c.number)
+)
 
 _Found = Mapping[Any, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SentRequest:
+    """One request, and how often it was sent.
+
+    Attributes:
+        n: attempts that sent it, from the first to the last in UTC.
+    """
+
+    request: Request
+    n: int
+    first_at: datetime
+    last_at: datetime
 
 
 def find_request(session: Session, *, request_id: int) -> Request:
@@ -65,67 +86,107 @@ def stored_answers(
 ) -> Iterator[StoredAnswer]:
     """Read the answers that an adapter had to judge, each once per source and error.
 
-    What failed before that (a body that was cut off, say) is left out; so are attempts that began
-    before *since* or not before *until*, and those of other sources. The order is that of the
-    sources, and then of the newest attempt.
+    What failed before that (a body that was cut off, say) is left out; so is what belongs to runs
+    that started before *since* or not before *until*, and to other sources. The order is that of
+    the sources, and then of the newest attempt.
     """
+    groups = _groups(since, until, source).subquery()
     query = (
-        select(
-            ATTEMPTS.c.source,
-            ATTEMPTS.c.error,
-            ATTEMPTS.c.evidence,
-            func.count().label("n"),
-            func.max(ATTEMPTS.c.id).label("newest"),
+        select(groups, EVIDENCE, ATTEMPTS.c.run_id, ATTEMPTS.c.fetch)
+        .join(EVIDENCE, EVIDENCE.c.digest == groups.c.evidence)
+        .join(ATTEMPTS, ATTEMPTS.c.id == groups.c.newest)
+        .order_by(groups.c.source, groups.c.newest)
+    )
+    options = {"yield_per": ANSWERS_AT_ONCE}
+    for row in session.connection().execute(query, execution_options=options).mappings():
+        yield StoredAnswer(
+            source=row["source"],
+            error=row["error"] and ErrorName(row["error"]),
+            attempts=row["n"],
+            newest=row["newest"],
+            evidence=make_evidence(row),
+            fetch=_find_fetch(session, row["run_id"], row["fetch"]),
         )
+
+
+def _groups(
+    since: datetime | None, until: datetime | None, source: str | None
+) -> Select[*tuple[Any, ...]]:
+    group = (ATTEMPTS.c.evidence, ATTEMPTS.c.source, ATTEMPTS.c.error)
+    query = (
+        select(*group, func.count().label("n"), func.max(ATTEMPTS.c.id).label("newest"))
         .where(
             ATTEMPTS.c.evidence.is_not(None),
             or_(ATTEMPTS.c.error.is_(None), ATTEMPTS.c.phase == Phase.CHECK),
         )
-        .group_by(ATTEMPTS.c.evidence, ATTEMPTS.c.source, ATTEMPTS.c.error)
-        .order_by(ATTEMPTS.c.source, func.max(ATTEMPTS.c.id))
+        .group_by(*group)
     )
-    for row in session.connection().execute(_narrowed(query, since, until, source)):
-        yield StoredAnswer(
-            source=row.source,
-            error=row.error and ErrorName(row.error),
-            attempts=row.n,
-            newest=row.newest,
-            evidence=find_evidence(session, digest=row.evidence),
-            fetch=_find_fetch(session, row.newest),
-        )
-
-
-def _narrowed(
-    query: Select[*tuple[Any, ...]],
-    since: datetime | None,
-    until: datetime | None,
-    source: str | None,
-) -> Select[*tuple[Any, ...]]:
+    runs = select(RUNS.c.id)
     if since is not None:
-        query = query.where(ATTEMPTS.c.began_at >= since)
+        runs = runs.where(RUNS.c.started_at >= since)
     if until is not None:
-        query = query.where(ATTEMPTS.c.began_at < until)
-    if source is not None:
-        query = query.where(ATTEMPTS.c.source == source)
-    return query
+        runs = runs.where(RUNS.c.started_at < until)
+    if (since or until) is not None:
+        query = query.where(ATTEMPTS.c.run_id.in_(runs))
+    return query if source is None else query.where(ATTEMPTS.c.source == source)
 
 
-def _find_fetch(session: Session, attempt_id: int) -> Fetch | None:
-    """Find the batches that an attempt was to serve; None if they are not there any more.
+def _find_fetch(session: Session, run_id: int, fetch: int) -> Fetch | None:
+    """Find the batches that a fetch was to serve; None if they are not there any more.
 
     They stand in a row, from the one that gave the fetch its number: no need to read all of a run.
     """
-    connection = session.connection()
-    key = select(ATTEMPTS.c.run_id, ATTEMPTS.c.fetch).where(ATTEMPTS.c.id == attempt_id)
-    run_id, fetch = connection.execute(key).one()
-    query = (
-        select(*(BATCHES.c[name] for name in _OF_A_BATCH), BATCHES.c.fetch)
-        .where(BATCHES.c.run_id == run_id, BATCHES.c.number >= fetch)
-        .order_by(BATCHES.c.number)
-    )
-    with connection.execute(query, execution_options={"yield_per": BATCHES_AT_ONCE}) as rows:
+    wanted = {"in_run": run_id, "first": fetch}
+    options = {"yield_per": BATCHES_AT_ONCE}
+    with session.connection().execute(_BATCHES_FROM, wanted, execution_options=options) as rows:
         batches = tuple(
             Batch(**{name: getattr(row, name) for name in _OF_A_BATCH})
             for row in takewhile(lambda row: row.fetch == fetch, rows)
         )
     return Fetch(number=fetch, batches=batches) if batches else None
+
+
+def sent_requests(
+    session: Session,
+    *,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    source: str,
+    most: int,
+) -> list[SentRequest]:
+    """List the different requests of a source, most frequent first, *most* of them.
+
+    Those count that belong to runs which started from *since* up to but without *until*; if such a
+    run was pruned, its requests are gone.
+    """
+    n = func.count().label("n")
+    runs = select(RUNS.c.id)
+    if since is not None:
+        runs = runs.where(RUNS.c.started_at >= since)
+    if until is not None:
+        runs = runs.where(RUNS.c.started_at < until)
+    query = (
+        select(
+            ATTEMPTS.c.request,
+            n,
+            func.min(ATTEMPTS.c.began_at).label("first_at"),
+            func.max(ATTEMPTS.c.began_at).label("last_at"),
+        )
+        .where(
+            ATTEMPTS.c.run_id.in_(runs),
+            ATTEMPTS.c.source == source,
+            ATTEMPTS.c.request.is_not(None),
+        )
+        .group_by(ATTEMPTS.c.request)
+        .order_by(n.desc(), ATTEMPTS.c.request)
+        .limit(most)
+    )
+    return [
+        SentRequest(
+            request=find_request(session, request_id=row.request),
+            n=row.n,
+            first_at=row.first_at,
+            last_at=row.last_at,
+        )
+        for row in session.connection().execute(query).all()
+    ]

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import datetime
 
 from sqlmodel import Session
 
@@ -12,6 +13,7 @@ from pipeline.store.evidence import stored_answers
 from pipeline.store.queries import exchanges_of_run, find_attempt
 from pipeline.store.writes import finish_run, order_batches, save_results
 from tests.store.makers import (
+    NOON,
     at,
     begin,
     make_attempt,
@@ -37,9 +39,10 @@ def record(
     *,
     batches: Sequence[Batch] = (),
     fetch: int = 0,
+    started_at: datetime = NOON,
 ) -> int:
     """Record a run whose batches, if it has any, are all served by the last attempt of a fetch."""
-    run_id = begin(session)
+    run_id = begin(session, started_at=started_at)
     order_batches(session, run_id=run_id, batches=batches)
     deciding = [attempt for attempt in attempts if attempt.fetch == fetch]
     save_results(
@@ -49,7 +52,7 @@ def record(
         outcomes=[_outcome(batch, deciding[-1]) for batch in batches],
         keep_numbers=True,
     )
-    finish_run(session, run_id=run_id, ended_at=at(5), clock_us=1)
+    finish_run(session, run_id=run_id, ended_at=started_at, clock_us=1)
     return run_id
 
 
@@ -65,14 +68,9 @@ def _outcome(batch: Batch, attempt: Attempt) -> Outcome:
     )
 
 
-def schema_error(fetch: int = 0, body: bytes = b"[]", minute: int = 0) -> Attempt:
+def schema_error(fetch: int = 0, body: bytes = b"[]") -> Attempt:
     """Get an answer that is not what was agreed upon."""
-    return make_failed_attempt(
-        fetch,
-        error=ErrorName.SCHEMA,
-        began_at=at(minute),
-        evidence=make_evidence(body),
-    )
+    return make_failed_attempt(fetch, error=ErrorName.SCHEMA, evidence=make_evidence(body))
 
 
 def test_an_attempt_is_found_with_what_was_sent(store: Store) -> None:
@@ -155,7 +153,7 @@ def test_the_exchanges_of_a_run_come_with_both_sides(store: Store) -> None:
 
 def test_answers_are_given_once_with_how_often_they_came(store: Store) -> None:
     """The newest attempt stands for all; an error of another name is another answer."""
-    alike = [schema_error(fetch, minute=fetch) for fetch in range(3)]
+    alike = [schema_error(fetch) for fetch in range(3)]
     other = replace(schema_error(3), error=ErrorName.COUNT)
     with store.write() as session:
         record(session, [*alike, other])
@@ -213,16 +211,19 @@ def test_what_no_adapter_judged_is_left_out(store: Store) -> None:
 
 
 def test_answers_can_be_narrowed(store: Store) -> None:
-    """From a moment, itself included, up to another one, which is not; and by source."""
-    made = [schema_error(minute, bytes([minute]), minute) for minute in range(4)]
+    """By the start of their runs: from a moment on, up to another one; and by source."""
     coin = replace(schema_error(4, b"coin"), source="coin")
     with store.write() as session:
-        record(session, [*made, coin])
+        for minute in range(4):
+            record(session, [schema_error(0, bytes([minute]))], started_at=at(minute))
+        record(session, [coin], started_at=at(9))
 
         window = list(stored_answers(session, since=at(1), until=at(3)))
+        later = list(stored_answers(session, since=at(3)))
         of_coin = list(stored_answers(session, source="coin"))
         everything = list(stored_answers(session))
 
     assert [each.evidence.body for each in window] == [b"\x01", b"\x02"]
+    assert [each.evidence.body for each in later] == [b"coin", b"\x03"]
     assert [each.source for each in of_coin] == ["coin"]
     assert [each.newest for each in everything] == [5, 1, 2, 3, 4]
