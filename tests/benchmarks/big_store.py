@@ -1,142 +1,263 @@
-"""How long the questions take on a large store: ``python -m tests.benchmarks.big_store PATH N``.
+"""How long a default report or audit takes after years.
 
-Fills a new database with N attempts, every one of them failed, which is the worst case for the
-list of failures. One run of a thousand goes in as a real one would; SQLite then multiplies it.
+    python -m tests.benchmarks.big_store FOLDER [--few 100000] [--many 10000000] [--rounds 5]
+
+Two databases are filled, with few attempts and with many, all else alike: a run every five minutes
+of 28 batches from five sources, two attempts in a hundred in vain, up to the last midnight. One
+day goes in as real runs would; SQLite multiplies it, shifted by days. Then each command is timed as
+a whole process against either, medians over rounds in which they take turns. The targets: within a
+second over `pipeline --version`, and many at most 1.5 times as long as few. Nothing passes or
+fails here. The many need about 5 GB.
 """
 
+import argparse
+import os
+import random
+import sqlite3
+import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
 from time import perf_counter, process_time
 
-from sqlalchemy import text
-from sqlmodel import Session
-
-from pipeline.errors import ErrorName
-from pipeline.models import RunStatus
-from pipeline.store import queries
+from pipeline.errors import ErrorName, Phase
+from pipeline.models import Attempt, Batch, Outcome, Timings, Verdict
+from pipeline.pacing import Rate, Rules
 from pipeline.store.db import Store, open_store
-from pipeline.store.tables import ATTEMPTS, BATCHES, RUNS
 from pipeline.store.writes import finish_run, order_batches, save_results
 from tests.store.makers import (
-    NOON,
-    at,
     begin,
     make_attempt,
     make_batch,
     make_collected,
-    make_failed_attempt,
+    make_evidence,
     make_lost,
 )
 
-PER_RUN = 1_000
+SOURCES = [f"source_{number}" for number in range(5)]
+ERRORS = {
+    ErrorName.HTTP_5XX: Phase.CHECK,
+    ErrorName.READ_TIMEOUT: Phase.FIRST_BYTE,
+    ErrorName.RATE_LIMITED: Phase.CHECK,
+    ErrorName.DNS: Phase.DNS,
+}
+RULES = {source: Rules(rate=Rate(requests=50, period_seconds=1.0)) for source in SOURCES}
+RUNS_A_DAY = 288
+BATCHES = 28
+IN_VAIN = 0.02
 GROUP = 250  # about what a run saves at once
-SOURCES = [f"source_{number}" for number in range(8)]
-ERRORS = [ErrorName.HTTP_5XX, ErrorName.RATE_LIMITED, ErrorName.REFUSED, ErrorName.COUNT]
 
-MULTIPLY = """
-WITH RECURSIVE copies (copy) AS (SELECT 2 UNION ALL SELECT copy + 1 FROM copies WHERE copy < :runs)
-INSERT INTO {table} ({columns}) SELECT {values} FROM copies CROSS JOIN {table} WHERE {key} = 1
-"""
+# What a copy of a day adds to the columns of the day, by table; a copy is :copy days later.
+MOMENT = "strftime('%Y-%m-%dT%H:%M:%S', {0}, '+' || :copy || ' days') || substr({0}, 20)"
+RUN, ATTEMPT = "{0} + :copy * :runs", "{0} + :copy * :attempts"
+CHANGES = {
+    "runs": {"id": RUN, "uid": "lower(hex(randomblob(16)))", "started_at": MOMENT}
+    | {"ended_at": MOMENT},
+    "batches": {"run_id": RUN},
+    "attempts": {"id": ATTEMPT, "run_id": RUN, "began_at": MOMENT},
+    "tallies": {"run_id": RUN, "started_at": MOMENT, "fastest_attempt": ATTEMPT}
+    | {"first_sent_at": MOMENT, "last_sent_at": MOMENT},
+    "losses": {"run_id": RUN, "started_at": MOMENT, "first_at": MOMENT, "last_at": MOMENT}
+    | {"first_attempt": ATTEMPT, "last_attempt": ATTEMPT},
+    "timings": {"began_at": MOMENT},
+    "seals": {"position": RUN, "run_id": RUN, "sealed_at": MOMENT}
+    | {"chain": "lower(hex(randomblob(32)))"},
+}
+
+COMMANDS = [
+    "--version",
+    "report",
+    "report --run last",
+    "report runs -s source_1",
+    "report batches",
+    "report batches -s source_1",
+    "report timings",
+    "report timings --run last",
+    "report errors",
+    "report numbers",
+    "report sources",
+    "report slots",
+    "report --format markdown",
+    "report --format html",
+    "audit",
+    "audit --format html",
+    "audit show 1",
+    "audit dossier source_1",
+]
 
 
-def _failing_run(session: Session) -> None:
-    run_id = begin(session)
-    batches = [make_batch(number, SOURCES[number % 8], n=16) for number in range(PER_RUN)]
-    order_batches(session, run_id=run_id, batches=batches)
-    attempts = [
-        make_failed_attempt(
-            batch.number,
-            source=batch.source,
-            error=ERRORS[batch.number // 8 % 4],
-            began_at=at(batch.number),
-        )
-        for batch in batches
-    ]
-    outcomes = [make_lost(batch) for batch in batches]
-    save_results(session, run_id=run_id, attempts=attempts, outcomes=outcomes, keep_numbers=True)
-    finish_run(session, run_id=run_id, status=RunStatus.FAILED, ended_at=NOON, clock_us=1)
-
-
-def _multiply(session: Session, table: str, columns: Iterable[str], runs: int, **new: str) -> None:
-    names = [name for name in columns if name != "id"]
-    statement = MULTIPLY.format(
-        table=table,
-        columns=", ".join(f'"{name}"' for name in names),
-        values=", ".join(new.get(name, f'"{name}"') for name in names),
-        key="id" if table == "runs" else "run_id",
+def _attempt(chance: random.Random, batch: Batch, number: int, began_at: datetime) -> Attempt:
+    timings = Timings(
+        wait_us=int(chance.expovariate(1 / 20_000)),
+        dns_us=int(chance.expovariate(1 / 3_000)),
+        connect_us=int(chance.gauss(30_000, 3_000)),
+        tls_us=int(chance.gauss(60_000, 5_000)),
+        send_us=int(chance.expovariate(1 / 200)),
+        first_byte_us=int(chance.lognormvariate(12, 0.6)),
+        body_us=int(chance.expovariate(1 / 2_000)),
+        check_us=int(chance.expovariate(1 / 100)),
     )
-    session.connection().execute(text(statement), {"runs": runs})
+    is_vain = number == 1 and chance.random() < IN_VAIN
+    error = chance.choice(list(ERRORS)) if is_vain else None
+    return Attempt(
+        fetch=batch.number,
+        number=number,
+        source=batch.source,
+        began_at=began_at,
+        timings=timings,
+        status=None if error in (ErrorName.DNS, ErrorName.READ_TIMEOUT) else 503 if error else 200,
+        body_bytes=400,
+        error=error,
+        phase=ERRORS[error] if error else None,
+        detail="something went wrong" if error else None,
+        evidence=make_evidence() if error is ErrorName.HTTP_5XX else None,
+    )
 
 
-def fill(store: Store, attempts: int) -> None:
-    """Record *attempts* failed attempts, a thousand to a run."""
-    runs = attempts // PER_RUN
+def _run(store: Store, chance: random.Random, started_at: datetime) -> None:
+    """Record a run: a batch whose first attempt was in vain is lost or comes with the second."""
+    batches = [make_batch(number, SOURCES[number % 5], n=16) for number in range(BATCHES)]
+    attempts: list[Attempt] = []
+    outcomes: list[Outcome] = []
+    for batch in batches:
+        attempts.append(first := _attempt(chance, batch, 1, started_at))
+        if first.error is None:
+            outcomes.append(make_collected(batch))
+        elif chance.random() < 0.5:
+            attempts.append(_attempt(chance, batch, 2, started_at + timedelta(seconds=1)))
+            outcomes.append(make_collected(batch, attempt=2))
+        else:
+            outcomes.append(make_lost(batch, Verdict.FAILED))
     with store.write() as session:
-        _failing_run(session)
-        _multiply(session, "runs", RUNS.c.keys(), runs, uid="lower(hex(randomblob(16)))")
-        _multiply(session, "batches", BATCHES.c.keys(), runs, run_id="copy")
-        _multiply(session, "attempts", ATTEMPTS.c.keys(), runs, run_id="copy")
+        run_id = begin(session, started_at=started_at)
+        order_batches(session, run_id=run_id, batches=batches)
+        save_results(
+            session, run_id=run_id, attempts=attempts, outcomes=outcomes, keep_numbers=True
+        )
+        finish_run(
+            session,
+            run_id=run_id,
+            ended_at=started_at + timedelta(seconds=3),
+            clock_us=3_000_000,
+            rules=RULES,
+        )
 
 
-def time_saving(store: Store, batches: int = 10_000) -> float:
-    """Record a run that collects, and tell the CPU time for an attempt and its outcome, in µs."""
+def fill(path: Path, attempts: int) -> None:
+    """Record at least *attempts* attempts, day by day, up to the last midnight in UTC."""
+    day = timedelta(days=1)
+    midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    days = -(-attempts // (RUNS_A_DAY * BATCHES))
+    chance = random.Random(1)
+    with open_store(f"sqlite:///{path}", busy_seconds=5, for_writing=True) as store:
+        for number in range(RUNS_A_DAY):
+            _run(store, chance, midnight - days * day + number * day / RUNS_A_DAY)
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        # Nobody minds if a crash ruins it.
+        connection.execute("PRAGMA journal_mode = OFF")
+        connection.execute("PRAGMA synchronous = OFF")
+        _multiply(connection, days)
+
+
+def _multiply(connection: sqlite3.Connection, days: int) -> None:
+    """Copy the one day that is there to all others, table by table, in the order of time."""
+    (made,) = connection.execute("SELECT max(id) FROM attempts").fetchone()
+    statements = []
+    for table, changes in CHANGES.items():
+        columns = [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
+        values = ", ".join(
+            changes.get(name, "{0}").format(f'"{name}"') + f' AS "{name}"' for name in columns
+        )
+        connection.execute(f"CREATE TEMP TABLE day_of_{table} AS SELECT * FROM {table}")
+        statements.append(f"INSERT INTO main.{table} SELECT {values} FROM day_of_{table}")
+    connection.execute("BEGIN")
+    for copy in range(1, days):
+        for statement in statements:
+            numbers = {"copy": copy, "runs": RUNS_A_DAY, "attempts": made}
+            connection.execute(statement, numbers)
+    connection.execute("COMMIT")
+
+
+def time_saving(path: Path, batches: int = 10_000) -> float:
+    """Record a run in a new database, and tell the CPU time for an attempt and its outcome, µs."""
     wanted = [make_batch(number, n=16) for number in range(batches)]
     attempts = [make_attempt(number) for number in range(batches)]
     outcomes = [make_collected(batch) for batch in wanted]
-    with store.write() as session:
-        run_id = begin(session)
-        order_batches(session, run_id=run_id, batches=wanted)
-    began = process_time()
-    for first in range(0, batches, GROUP):
-        with store.write() as session:
-            save_results(
-                session,
-                run_id=run_id,
-                attempts=attempts[first : first + GROUP],
-                outcomes=outcomes[first : first + GROUP],
-                keep_numbers=True,
-            )
-    return (process_time() - began) * 1e6 / batches
-
-
-def time_questions(store: Store) -> dict[str, float]:
-    """Ask every question once and tell how long each took, in ms."""
-    questions: dict[str, Callable[[Session], object]] = {
-        "recent_runs": lambda s: queries.recent_runs(s, limit=20),
-        "recent_runs of no source": lambda s: queries.recent_runs(s, source="none", limit=20),
-        "recent_runs since never": lambda s: queries.recent_runs(s, since=at(10**6), limit=20),
-        "find_run, the last": lambda s: queries.find_run(s, run_id=None),
-        "batches_of_run": lambda s: list(queries.batches_of_run(s, run_id=1)),
-        "attempts_of_run": lambda s: list(queries.attempts_of_run(s, run_id=1)),
-        "phase_totals": lambda s: queries.phase_totals(s, run_id=1),
-        "failures": queries.failures,
-        "failures of a source": lambda s: queries.failures(s, source=SOURCES[0]),
-        "failures since": lambda s: queries.failures(s, since=at(PER_RUN // 2)),
-        "find_attempt": lambda s: queries.find_attempt(s, attempt_id=PER_RUN),
-    }
-    took = {}
-    for name, question in questions.items():
-        with store.read() as session:
-            began = perf_counter()
-            question(session)
-            took[name] = (perf_counter() - began) * 1e3
-    return took
-
-
-def main(path: Path, attempts: int) -> None:
-    """Fill the database at *path* and print every figure."""
-    say = sys.stdout.write
     with open_store(f"sqlite:///{path}", busy_seconds=5, for_writing=True) as store:
-        began = perf_counter()
-        fill(store, attempts)
-        say(f"{attempts} failed attempts filled in {perf_counter() - began:.1f} s\n")
-        say(f"{path.stat().st_size / attempts:.0f} bytes for an attempt with its batch\n")
-        say(f"{time_saving(store):.1f} µs of CPU to save an attempt and its outcome\n")
-    with open_store(f"sqlite:///{path}", busy_seconds=5, for_writing=False) as store:
-        for name, milliseconds in time_questions(store).items():
-            say(f"{milliseconds:9.1f} ms  {name}\n")
+        with store.write() as session:
+            run_id = begin(session)
+            order_batches(session, run_id=run_id, batches=wanted)
+        began = process_time()
+        for first in range(0, batches, GROUP):
+            with store.write() as session:
+                save_results(
+                    session,
+                    run_id=run_id,
+                    attempts=attempts[first : first + GROUP],
+                    outcomes=outcomes[first : first + GROUP],
+                    keep_numbers=True,
+                )
+        return (process_time() - began) * 1e6 / batches
+
+
+def time_command(path: Path, command: str) -> float:
+    """Run a command as a process of its own, and tell how long it took in seconds."""
+    environment = os.environ | {"PIPELINE_STORE_URL": f"sqlite:///{path}"}
+    began = perf_counter()
+    subprocess.run(
+        [sys.executable, "-m", "pipeline", *command.split()],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        check=True,
+    )
+    return perf_counter() - began
+
+
+def compare(few: Path, many: Path, rounds: int) -> None:
+    """Time each command against both databases, and print the medians."""
+    print(f"{'':30} {'few':>8} {'many':>8} {'over --version':>15} {'ratio':>6}")
+    version = 0.0
+    for command in COMMANDS:
+        took: dict[Path, list[float]] = {few: [], many: []}
+        for _ in range(rounds):
+            for path, times in took.items():
+                times.append(time_command(path, command))
+        small, large = median(took[few]), median(took[many])
+        version = version or large
+        print(
+            f"{command:30} {small:7.2f}s {large:7.2f}s {large - version:14.2f}s"
+            f" {large / small:6.2f}"
+        )
+
+
+def main() -> None:
+    """Fill what is not there yet, and print every figure."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--few", type=int, default=100_000)
+    parser.add_argument("--many", type=int, default=10_000_000)
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    paths = []
+    for attempts in (options.few, options.many):
+        path = (options.folder / f"{attempts}.db").resolve()
+        if not path.exists():
+            began = perf_counter()
+            fill(path, attempts)
+            size = path.stat().st_size
+            print(
+                f"{attempts} attempts in {perf_counter() - began:.0f} s,"
+                f" {size / attempts:.0f} bytes for an attempt with its batch"
+            )
+        paths.append(path)
+    with TemporaryDirectory() as folder:
+        took = time_saving(Path(folder, "new.db"))
+    print(f"{took:.1f} µs of CPU to save an attempt and its outcome")
+    compare(paths[0], paths[1], options.rounds)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    main()
