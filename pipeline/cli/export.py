@@ -54,7 +54,7 @@ def export(
     ] = False,
     force: Annotated[bool, Option("--force", help="Replace files that are there already.")] = False,
 ) -> None:
-    """Write the numbers, or what is known of batches, attempts or runs, for other programs.
+    """Write numbers, batches, attempts or runs for other programs.
 
     A run is exported once it has ended. Times are UTC; durations, named _us, microseconds. In CSV
     a text that a spreadsheet could take for a formula gets an apostrophe in front.

@@ -17,6 +17,7 @@ COMMANDS = [
     ("report",),
     ("audit",),
     ("audit", "show"),
+    ("export",),
     ("sandbox",),
 ]
 
@@ -36,7 +37,7 @@ def test_help_begins_with_an_order(invoke: Invoke, command: tuple[str, ...]) -> 
     """What the command does, as a verb, before anything else."""
     described = invoke(*command, "-h").output.splitlines()[2].split()[0]
 
-    assert described in {"Fetch,", "Show", "List", "Serve"}
+    assert described in {"Fetch,", "Show", "List", "Write", "Serve"}
 
 
 @pytest.mark.parametrize("option", ["--version", "-V"])
