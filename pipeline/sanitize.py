@@ -12,6 +12,7 @@ from urllib.parse import quote
 REDACTED = b"[REDACTED]"
 LINE_LENGTH = 300  # characters of one line of foreign text that we keep
 MOST_MARKS = 4  # combining marks on one letter; more are an attack on the lines around it
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")  # to a spreadsheet (OWASP, "CSV Injection")
 CLUE_LENGTH = 4  # characters at the start of a secret that give nothing away
 
 
@@ -35,6 +36,11 @@ def printable(text: str) -> str:
 def printable_lines(text: str) -> str:
     """Do the same and keep line ends, for text that is shown as a block."""
     return "\n".join(printable(line) for line in text.replace("\r\n", "\n").split("\n"))
+
+
+def sheet_text(text: str) -> str:
+    """Make *text* printable, and text alone: an apostrophe keeps a spreadsheet from obeying it."""
+    return printable(f"'{text}" if text.startswith(FORMULA_STARTS) else text)
 
 
 def one_line(text: str) -> str:

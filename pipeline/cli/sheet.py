@@ -18,10 +18,7 @@ from pipeline.cli.document import (
     tabulate_strip,
     tabulate_waterfall,
 )
-from pipeline.sanitize import printable
-
-# What a sheet takes for the beginning of a formula (OWASP, "CSV Injection").
-FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r")
+from pipeline.sanitize import sheet_text
 
 SUFFIXES = {Kind.DURATION: "_us", Kind.MOMENT: "_utc"}
 
@@ -40,15 +37,10 @@ def _head(column: Column) -> str:
     return name if name.endswith(suffix) else name + suffix
 
 
-def _safe(text: str) -> str:
-    """Make foreign text visible, and text alone: a quote keeps a sheet from calculating it."""
-    return f"'{printable(text)}" if text.startswith(FORMULA_SIGNS) else printable(text)
-
-
 def _raw(cell: Cell) -> str | int | float | None:
     if isinstance(cell, datetime):
         return cell.astimezone(UTC).isoformat().replace("+00:00", "Z")
-    return _safe(cell) if isinstance(cell, str) else cell
+    return sheet_text(cell) if isinstance(cell, str) else cell
 
 
 def _as_table(document: Document) -> Table:
@@ -79,7 +71,7 @@ def render_sheet(document: Document) -> Iterator[str]:
     table = _as_table(document)
     line = _LastLine()
     writer = csv.writer(line)  # its line end is that of RFC 4180
-    writer.writerow(_safe(_head(column)) for column in table.columns)
+    writer.writerow(sheet_text(_head(column)) for column in table.columns)
     yield line.text.removesuffix("\n")
     for row in table.rows:
         writer.writerow(_raw(cell) for cell in row)

@@ -8,14 +8,11 @@ from typing import IO, Any, TypeAlias
 
 from pipeline.errors import UsageError
 from pipeline.export.choices import FileFormat
-from pipeline.sanitize import printable
+from pipeline.sanitize import sheet_text
 
 Columns: TypeAlias = Mapping[str, type]  # by name what the cells are, unless None
 Page: TypeAlias = Sequence[Sequence[Any]]  # the cells of each column, all of them equally many
 Encoder: TypeAlias = Callable[[IO[bytes], Columns, Iterable[Page]], None]
-
-# What a spreadsheet may take for the beginning of a formula (OWASP, "CSV Injection").
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 SAME_CELLS = 4096  # distinct texts or moments that are spelled once; most cells repeat those above
 
@@ -30,8 +27,8 @@ def _sheet_moment(moment: datetime) -> str:
 
 
 @lru_cache(SAME_CELLS)
-def _sheet_text(text: str) -> str:
-    safe = printable(f"'{text}" if text.startswith(FORMULA_STARTS) else text)
+def _sheet_cell(text: str) -> str:
+    safe = sheet_text(text)
     # A line end has become visible above; and nothing between quotes is not nothing at all.
     if not safe or "," in safe or '"' in safe:
         safe = safe.replace('"', '""')
@@ -55,7 +52,7 @@ def _json_text(text: str) -> str:
 _Spellings: TypeAlias = Mapping[type, Callable[[Any], str]]
 _SHEET: _Spellings = {
     int: str,
-    str: _sheet_text,
+    str: _sheet_cell,
     bool: _flag,
     datetime: _sheet_moment,
     bytes: bytes.hex,

@@ -16,7 +16,8 @@ from pyarrow import parquet
 
 from pipeline.errors import UsageError
 from pipeline.export.choices import FileFormat
-from pipeline.export.encoders import ENCODERS, FORMULA_STARTS, Columns
+from pipeline.export.encoders import ENCODERS, Columns
+from pipeline.sanitize import FORMULA_STARTS
 
 COLUMNS: Columns = {"count": int, "name": str, "is_open": bool, "at": datetime, "digest": bytes}
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
