@@ -1,14 +1,17 @@
-"""What is stored, judged by rules: findings, availability, failures and the case of one attempt."""
+"""What is stored, judged by rules: findings, availability, the case of an attempt, a dossier."""
 
 from pipeline.audit.availability import ACCOUNTING_RULE, Availability
 from pipeline.audit.cases import find_case
-from pipeline.audit.examination import Examination, check_source, examine
+from pipeline.audit.dossier import Dossier, compile_dossier, request_ids
+from pipeline.audit.examination import Examination, examine
 
 __all__ = [
     "ACCOUNTING_RULE",
     "Availability",
+    "Dossier",
     "Examination",
-    "check_source",
+    "compile_dossier",
     "examine",
     "find_case",
+    "request_ids",
 ]

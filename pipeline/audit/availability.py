@@ -22,8 +22,9 @@ ACCOUNTING_RULE = (
     " Failures of our own, and of our side of the path, tell nothing."
     f" A state holds until the next run that tells, but no longer than {HOLDS} usual intervals"
     " (the median gap between such runs); all other time is unknown and counts as neither."
-    " Availability is up / (up + down). Recovery is the time from the first run that found it down"
-    " to the first that found it up again; outages during which we stopped looking are left out."
+    " Availability is the share of up in the time that is known. Recovery is the time from the"
+    " first run that found it down to the first that found it up again; outages during which we"
+    " stopped looking are left out."
 )
 
 

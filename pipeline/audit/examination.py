@@ -10,7 +10,6 @@ from pipeline.audit.availability import Availability, measure_availability
 from pipeline.audit.incidents import find_incidents
 from pipeline.audit.observations import observe
 from pipeline.audit.rules import find_conduct, find_contract_changes, find_silent, find_stale
-from pipeline.errors import UsageError
 from pipeline.models import Finding, Severity
 from pipeline.store import history
 from pipeline.store.history import LossTotals, Window
@@ -76,17 +75,3 @@ def _ranked(findings: Iterable[Finding]) -> list[Finding]:
         findings,
         key=lambda finding: (WORST_FIRST.index(finding.severity), finding.since, finding.sources),
     )
-
-
-def check_source(session: Session, source: str, configured: Collection[str]) -> None:
-    """See that *source* is a name that the configuration or the store knows.
-
-    Raises:
-        UsageError: it is not; the known names are listed.
-    """
-    if source in configured:
-        return
-    known = sorted({*configured, *history.known_sources(session)})
-    if source not in known:
-        names = f"known are {', '.join(known)}" if known else "none is configured or stored"
-        raise UsageError(f"--source {source!a}: there is none; {names}")

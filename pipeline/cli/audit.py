@@ -1,14 +1,17 @@
 """``pipeline audit``: what is wrong, with whom, since when, and where the evidence is."""
 
 import os
-from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Annotated
+from datetime import timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
+from pipeline.cli.asking import A_WEEK, check_source, make_window, reading
 from pipeline.cli.boundary import ExitCode, error_boundary
 from pipeline.cli.evidence import har, replay, show
+from pipeline.cli.files import STDOUT
 from pipeline.cli.options import (
     ConfigOption,
     Shape,
@@ -16,19 +19,20 @@ from pipeline.cli.options import (
     SinceOption,
     SourceOption,
     UntilOption,
+    config_before,
 )
-from pipeline.cli.render import json_lines, show_time, write
-from pipeline.cli.report import reading
+from pipeline.cli.render import write
 from pipeline.cli.verify import verify
-from pipeline.errors import ERRORS, UsageError
 
-if TYPE_CHECKING:
-    from pipeline.audit import Availability, Examination
-    from pipeline.cli.document import Document, Table, Text
-    from pipeline.models import Finding
-    from pipeline.store.history import LossTotals, Window
+A_MONTH = timedelta(days=30)  # what a dossier looks at without --since
 
-LOOKS_BACK = timedelta(days=7)  # without --since
+
+class DossierFormat(StrEnum):
+    """What a dossier is written in."""
+
+    MARKDOWN = "markdown"
+    HTML = "html"
+
 
 audit_app = typer.Typer(rich_markup_mode=None)
 audit_app.command()(show)
@@ -65,231 +69,63 @@ def audit(
         return
     with error_boundary():
         from pipeline import audit as core
+        from pipeline.cli.findings import lines_of
         from pipeline.settings import load_settings
 
         settings = load_settings(config, os.environ, will_ask=False)
-        window = make_window(since, until, looks_back=LOOKS_BACK)
+        window = make_window(since, until, looks_back=A_WEEK)
         with reading(settings.store) as session:
             if source is not None:
-                core.check_source(session, source, settings.sources)
+                check_source(settings, session, source)
             found = core.examine(session, window, source=source, enabled=settings.enabled_sources)
-        for line in _lines(found, format_):
+        for line in lines_of(found, source, format_):
             write(line)
     if strict and found.is_alarming:
         raise typer.Exit(ExitCode.FINDINGS)
 
 
-def make_window(
-    since: datetime | None, until: datetime | None, *, looks_back: timedelta
-) -> "Window":
-    """Give the window that was asked for; it ends now, and begins *looks_back* before its end.
+@audit_app.command()
+def dossier(
+    context: typer.Context,
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="Its name.")],
+    config: ConfigOption = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
+    format_: Annotated[
+        DossierFormat | None,
+        typer.Option("--format", "-f", help="Else as the file's ending says, else Markdown."),
+    ] = None,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", help="The file to write; - is stdout.")
+    ] = STDOUT,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+) -> None:
+    """Write all that a provider needs to know of what passed between us.
 
-    Raises:
-        UsageError: it would end before it begins.
+    What was asked, the rules kept, availability, incidents with the provider's own request ids,
+    timings, and what was answered; without secrets, and without a word of who you are. Without
+    --since it looks at the last 30 days.
+
+    \b
+    pipeline audit dossier anu -o anu.html
+    pipeline audit dossier anu --since 2026-11-20 --until 2026-11-22
     """
-    from pipeline.store.history import Window
+    with error_boundary():
+        from pipeline import audit as core
+        from pipeline.cli.document import render
+        from pipeline.cli.dossier import make_document
+        from pipeline.cli.files import write_file
+        from pipeline.settings import load_settings
 
-    end = until or datetime.now(UTC)
-    try:
-        begin = since or end - looks_back
-    except OverflowError:  # --until in the first days of the year 1
-        begin = end
-    if since is not None and end <= begin:
-        raise UsageError(f"--until {show_time(end)} is not after --since {show_time(begin)}")
-    return Window(since=begin, until=end)
-
-
-def show_window(window: "Window") -> str:
-    """Write from when to when it is."""
-    return f"{show_time(window.since)} to {show_time(window.until)}"
-
-
-def _lines(found: "Examination", shape: Shape) -> Iterator[str]:
-    from pipeline.cli.document import render
-
-    return _json(found) if shape is Shape.JSON else render(_document(found, shape), shape)
+        settings = load_settings(config or config_before(context), os.environ, will_ask=False)
+        window = make_window(since, until, looks_back=A_MONTH)
+        with reading(settings.store) as session:
+            check_source(settings, session, source)
+            found = core.compile_dossier(session, window, source=source)
+        lines = render(make_document(found), Shape(format_ or _format_of(output)))
+        write_file(output, (f"{line}\n".encode() for line in lines), force=force)
 
 
-def _json(found: "Examination") -> Iterator[str]:
-    from pipeline.audit import ACCOUNTING_RULE
-
-    head = {
-        "schema": "pipeline.audit/1",
-        "since": found.window.since,
-        "until": found.window.until,
-        "runs": found.runs,
-        "is_alarming": found.is_alarming,
-        "accounting_rule": ACCOUNTING_RULE,
-    }
-    return json_lines(
-        head,
-        findings=found.findings,
-        availability=found.availability,
-        failures=map(_failure_json, found.failures),
-    )
-
-
-def _failure_json(loss: "LossTotals") -> dict[str, object]:
-    return {
-        "source": loss.source,
-        "error": loss.error,
-        "phase": loss.phase,
-        "whose": ERRORS[loss.error].whose,
-        "n": loss.attempts,
-        "batches": loss.batches,
-        "first_at": loss.first_at,
-        "last_at": loss.last_at,
-        "last_attempt": loss.last_attempt,
-    }
-
-
-def _document(found: "Examination", shape: Shape) -> "Document":
-    from pipeline.cli.document import Document
-
-    runs = f"{found.runs:,} run{'s' * (found.runs != 1)}"
-    window = f"{show_window(found.window)}, {runs}; --since and --until choose another time."
-    parts: list[Table | Text] = []
-    if found.findings:
-        as_list = shape is Shape.TEXT
-        parts.append(
-            _list_findings(found.findings) if as_list else tabulate_findings(found.findings)
-        )
-    if found.availability:
-        parts += tell_availability(found.availability)
-    if found.failures:
-        parts.append(tabulate_failures(found.failures))
-    facts = [window] if found.findings else [f"Nothing to complain about: {window}"]
-    return Document(title="Audit", facts=facts, parts=parts)
-
-
-def _list_findings(findings: list["Finding"]) -> "Text":
-    """Tell each finding in a few lines: on a terminal a table of them would not fit."""
-    from pipeline.cli.document import Text
-
-    lines = [line for finding in findings for line in _tell(finding)]
-    return Text(title="Findings", lines=lines, is_verbatim=True)
-
-
-def _tell(finding: "Finding") -> Iterator[str]:
-    kind, sources = finding.kind.replace("_", " "), ", ".join(finding.sources)
-    yield f"{finding.severity}: {kind}, {sources}, {_when(finding)}"
-    whose = f" (whose: {finding.whose})" if finding.whose else ""
-    yield f"    {finding.reason}{whose}"
-    if finding.attempts:
-        first, last = finding.attempts[0], finding.attempts[-1]
-        to_last = f" (the first), {last} (the last)" if last != first else ""
-        yield f"    see: pipeline audit show {first}{to_last}"
-
-
-def _when(finding: "Finding") -> str:
-    if finding.until is None:
-        return f"since {show_time(finding.since)}, still going on"
-    if finding.until == finding.since:
-        return show_time(finding.since)
-    return f"{show_time(finding.since)} to {show_time(finding.until)}"
-
-
-def tabulate_findings(findings: list["Finding"], title: str = "Findings") -> "Table":
-    """Make a row of each finding."""
-    from pipeline.cli.document import Column, Kind, Table
-
-    return Table(
-        title=title,
-        columns=(
-            Column("severity"),
-            Column("kind"),
-            Column("source"),
-            Column("since", Kind.MOMENT),
-            Column("until", Kind.MOMENT),
-            Column("whose"),
-            Column("batches", Kind.NUMBER),
-            Column("attempts"),
-            Column("reason"),
-        ),
-        rows=[
-            (
-                finding.severity,
-                finding.kind,
-                ", ".join(finding.sources),
-                finding.since,
-                finding.until,
-                finding.whose,
-                finding.batches,
-                ", ".join(map(str, finding.attempts)) or None,
-                finding.reason,
-            )
-            for finding in findings
-        ],
-    )
-
-
-def tell_availability(availability: list["Availability"]) -> tuple["Table", "Text"]:
-    """Make a row of each source, and print the rule by which the time was counted."""
-    from pipeline.audit import ACCOUNTING_RULE
-    from pipeline.cli.document import Column, Kind, Table, Text
-
-    table = Table(
-        title="Availability",
-        columns=(
-            Column("source"),
-            Column("availability", Kind.SHARE),
-            Column("unknown", Kind.SHARE),
-            Column("up", Kind.DURATION),
-            Column("down", Kind.DURATION),
-            Column("looks", Kind.NUMBER),
-            Column("outages", Kind.NUMBER),
-            Column("recovered", Kind.NUMBER),
-            Column("mean", Kind.DURATION),
-            Column("longest", Kind.DURATION),
-        ),
-        rows=[
-            (
-                of.source,
-                of.share,
-                of.unknown_share,
-                of.up_us,
-                of.down_us,
-                of.observations,
-                of.outages,
-                of.recoveries,
-                of.mean_recovery_us,
-                of.longest_recovery_us,
-            )
-            for of in availability
-        ],
-    )
-    return table, Text(lines=[ACCOUNTING_RULE])
-
-
-def tabulate_failures(failures: list["LossTotals"]) -> "Table":
-    """Make a row of each source, error and phase."""
-    from pipeline.cli.document import Column, Kind, Table
-
-    return Table(
-        title="Failures (`pipeline audit show NUMBER` prints the evidence of an attempt)",
-        columns=(
-            Column("source"),
-            Column("error"),
-            Column("phase"),
-            Column("whose"),
-            Column("attempts", Kind.NUMBER),
-            Column("batches", Kind.NUMBER),
-            Column("first", Kind.MOMENT),
-            Column("last", Kind.MOMENT),
-            Column("newest attempt", Kind.NUMBER),
-        ),
-        rows=[
-            (
-                loss.source,
-                loss.error,
-                loss.phase,
-                ERRORS[loss.error].whose,
-                loss.attempts,
-                loss.batches,
-                loss.first_at,
-                loss.last_at,
-                loss.last_attempt,
-            )
-            for loss in failures
-        ],
-    )
+def _format_of(file: Path) -> DossierFormat:
+    is_page = file.suffix.lower() in (".html", ".htm")
+    return DossierFormat.HTML if is_page else DossierFormat.MARKDOWN

@@ -9,8 +9,7 @@ import pytest
 from sqlalchemy import insert
 from sqlmodel import Session
 
-from pipeline.audit import check_source, examine
-from pipeline.errors import UsageError
+from pipeline.audit import examine
 from pipeline.models import FindingKind
 from pipeline.store.db import open_store
 from pipeline.store.history import Window
@@ -110,13 +109,3 @@ def test_an_empty_store_has_nothing_to_say(session: Session) -> None:
     found = examine(session, WHOLE, enabled={"dice"})
 
     assert (found.runs, found.findings, found.availability, found.failures) == (0, [], [], [])
-
-
-def test_sources_that_nobody_knows_are_a_mistake(session: Session) -> None:
-    """Else a slip of the finger would be good news."""
-    with pytest.raises(UsageError, match="--source 'dcie': there is none; known are coin, dice"):
-        check_source(session, "dcie", {"dice", "coin"})
-    with pytest.raises(UsageError, match="none is configured or stored"):
-        check_source(session, "dcie", ())
-
-    check_source(session, "dice", {"dice"})
