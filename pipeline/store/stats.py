@@ -136,6 +136,6 @@ def _sizes(connection: Connection) -> dict[str, int]:
         WHERE aggregate = TRUE GROUP BY tbl_name
     """
     try:
-        return dict(connection.exec_driver_sql(query).tuples().all())
+        return {str(name): int(size) for name, size in connection.exec_driver_sql(query)}
     except OperationalError:  # built without it
         return {}

@@ -1,0 +1,66 @@
+"""How large the database is, and what fills it."""
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+from pipeline.store.db import Store
+from pipeline.store.stats import StoreStats, TableStats, file_space, read_stats
+from tests.store.histories import record_history
+from tests.store.makers import at
+
+
+def stats_of(store: Store, *, is_exact: bool = False) -> StoreStats:
+    """Look it over."""
+    with store.read() as session:
+        return read_stats(session, is_exact=is_exact)
+
+
+def table(stats: StoreStats, name: str) -> TableStats:
+    """Pick one table."""
+    return next(table for table in stats.tables if table.name == name)
+
+
+def test_an_empty_database_has_no_history(store: Store) -> None:
+    """And nothing divides by it."""
+    found = stats_of(store)
+
+    assert (found.runs, found.oldest_at, found.bytes_per_day) == (0, None, None)
+
+
+def test_large_tables_are_not_counted(store: Store) -> None:
+    """Ten million rows take seconds to count, and what the runs add up to is as good."""
+    record_history(store)
+
+    found = stats_of(store)
+
+    assert table(found, "runs").rows == 4
+    assert table(found, "batches").rows == 15  # not those of the run that goes on
+    assert table(found, "evidence").rows is None
+    assert table(found, "attempts").bytes is None
+
+
+def test_exactly_all_is_counted(store: Store, path: Path) -> None:
+    """Pages and rows, for whoever can wait."""
+    record_history(store)
+
+    found = stats_of(store, is_exact=True)
+
+    with closing(sqlite3.connect(path)) as raw:
+        (size,) = raw.execute("SELECT sum(pgsize) FROM dbstat").fetchone()
+    assert table(found, "batches").rows == 17
+    assert table(found, "evidence").rows == 3
+    assert (table(found, "attempts").bytes or 0) > 0
+    assert found.size_bytes == size == path.stat().st_size
+
+
+def test_growth_is_told_from_what_is_used(store: Store) -> None:
+    """Three days of history say how much a day takes."""
+    record_history(store)
+
+    found = stats_of(store)
+
+    with store.read() as session:
+        size, free = file_space(session) or (0, 0)
+    assert found.bytes_per_day == (size - free) // 3
+    assert (found.oldest_at, found.newest_at) == (at(0), at(3 * 24 * 60))
