@@ -208,9 +208,8 @@ def _draw(text: str) -> None:
 def _say_what_is_missing(account: "Account", running: int) -> None:
     if running:
         complain(f"{running} run{'s are' if running > 1 else ' is'} still going on and left out")
-    if account.without_numbers:
-        complain(
-            f"{account.without_numbers} batches have no numbers: they were not kept, or pruned"
-        )
+    if bare := account.without_numbers:
+        batches = "batches have" if bare > 1 else "batch has"
+        complain(f"{bare} {batches} no numbers: they were not kept, or pruned")
     elif not account.rows:
         complain("there was nothing to export")

@@ -46,19 +46,17 @@ def _type(column: SqlColumn[Any]) -> type:
 RUN_COLUMNS = _describe(RUNS.c)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Selection:
     """The runs that an export is about: those that had ended when it began, as far as wanted.
 
     Attributes:
         source: leaves out what concerns other sources.
-        newest: the id of the newest run that there was.
         running: the ids of those that were going on: what they are is not final.
         wanted: the same in SQL, for the table ``runs``.
     """
 
     source: str | None
-    newest: int
     running: frozenset[int]
     wanted: ColumnElement[bool]
 
@@ -88,7 +86,6 @@ def select_runs(
     newest = connection.scalar(select(func.max(RUNS.c.id))) or 0
     return Selection(
         source=source,
-        newest=newest,
         running=running,
         wanted=and_(RUNS.c.id <= newest, RUNS.c.id.not_in(running), *conditions),
     )

@@ -314,7 +314,7 @@ class TestWhatIsMissing:
         numbers, batches = invoke("export", "numbers"), invoke("export", "batches")
 
         assert numbers.stderr == (
-            "pipeline: 1 batches have no numbers: they were not kept, or pruned\n"
+            "pipeline: 1 batch has no numbers: they were not kept, or pruned\n"
         )
         assert batches.stderr == ""
 
