@@ -11,6 +11,7 @@ in the one that comes twice. If neither does, a slot of the hour that is left ou
 that is over, and one of the hour that comes twice is due the first time only.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta, tzinfo
@@ -81,11 +82,13 @@ class Cron:
     def per_month(self, today: date) -> int:
         """Count the slots of the fullest of the next twelve months."""
         cron = CronSim(self.expression, datetime(2000, 1, 1, tzinfo=UTC))
-        days = [0] * 12
-        for number in range(366):
-            day = today.replace(day=1) + number * DAY
-            days[day.month - 1] += day.month in cron.months and cron.match_day(day)
-        return max(days) * self.per_day()
+        first = today.replace(day=1)
+        days = Counter(
+            (day.year, day.month)
+            for day in (first + number * DAY for number in range(366))
+            if day.month in cron.months and cron.match_day(day)
+        )
+        return max(days.values(), default=0) * self.per_day()
 
 
 def _offset(moment: datetime, zone: tzinfo) -> timedelta | None:
