@@ -131,18 +131,19 @@ def prune(
         if vacuum:
             _database(settings, "made smaller")
         now = datetime.now(UTC)
+        before = now - keep
         with open_store(
             settings.url, busy_seconds=settings.busy_seconds, for_writing=not dry_run
         ) as store:
             with store.read() as session:
-                found = pruning.find_prunable(session, before=now - keep)
-            if not force and (reason := pruning.why_not(found, keep=keep)):
+                found = pruning.find_prunable(session, before=before)
+            if not force and (reason := pruning.why_not(found, before=before, keep=keep)):
                 raise UsageError(f"{reason}: is a clock wrong? If not, give --force")
             if dry_run:
                 write(_foretell(found))
                 return
             with progress("pruning") as watch:
-                done = pruning.prune(store, before=now - keep, now=now, watch=watch)
+                done = pruning.prune(store, before=before, now=now, watch=watch)
         write(
             f"Pruned {done.runs} runs: {done.batches} batches, {done.attempts} attempts,"
             f" {done.evidence} answers, {done.requests} requests."

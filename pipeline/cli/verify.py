@@ -11,7 +11,7 @@ from pipeline.cli.boundary import error_boundary
 from pipeline.cli.options import ConfigOption, Format, FormatOption, config_before
 from pipeline.cli.progress import progress
 from pipeline.cli.render import json_lines, write
-from pipeline.errors import StoreError
+from pipeline.errors import StoreError, UsageError
 
 if TYPE_CHECKING:
     from pipeline.settings import StoreSettings
@@ -19,23 +19,23 @@ if TYPE_CHECKING:
     from pipeline.store.verification import Mark, Verification
 
 
-def parse_mark(text: str) -> tuple[int, str]:
-    """Read a place in the chain as ``verify`` prints it: ``POSITION:HASH``."""
-    found = re.fullmatch(r"([1-9][0-9]{0,18}):([0-9a-f]{64})", text.strip())
-    if found is None:
-        raise typer.BadParameter(f"{text!a}: give POSITION:HASH as `pipeline audit verify` prints")
-    return int(found[1]), found[2]
-
-
 ExpectOption = Annotated[
-    tuple[int, str] | None,
+    str | None,
     typer.Option(
         "--expect",
-        parser=parse_mark,
         metavar="POSITION:HASH",
         help="A head of the chain that was noted earlier: was history before it rewritten?",
     ),
 ]
+
+
+def _parse_mark(text: str) -> "Mark":
+    from pipeline.store.verification import Mark
+
+    found = re.fullmatch(r"([1-9][0-9]{0,18}):([0-9a-f]{64})", text.strip())
+    if found is None:
+        raise UsageError(f"--expect {text!a}: give POSITION:HASH as `pipeline audit verify` prints")
+    return Mark(int(found[1]), found[2])
 
 
 def verify(
@@ -55,10 +55,10 @@ def verify(
     """
     with error_boundary():
         from pipeline.settings import load_settings
-        from pipeline.store.verification import Mark
 
+        expected = None if expect is None else _parse_mark(expect)
         store = load_settings(config or config_before(context), os.environ, will_ask=False).store
-        found, problems = look(store, expected=Mark(*expect) if expect else None)
+        found, problems = look(store, expected=expected)
         if format_ is Format.JSON:
             write(_as_json(found, problems))
         refuse(problems)

@@ -112,7 +112,7 @@ def find_prunable(session: Session, *, before: datetime) -> Prunable:
     )
 
 
-def why_not(found: Prunable, *, keep: timedelta) -> str | None:
+def why_not(found: Prunable, *, before: datetime, keep: timedelta) -> str | None:
     """Tell what speaks against the pruning: that a clock is wrong, so that all would go.
 
     If this machine's clock is far ahead, then no run at all has started within *keep*; or some
@@ -121,7 +121,7 @@ def why_not(found: Prunable, *, keep: timedelta) -> str | None:
     if found.newest_at is None:
         return None
     if found.oldest_kept_at is None:
-        return f"no run has started since {_show(found.newest_at)}, so nothing would be left whole"
+        return f"no run has started since {_show(before)}, so nothing would be left whole"
     if found.oldest_kept_at - found.newest_at > keep:
         return f"no run started between {_show(found.newest_at)} and {_show(found.oldest_kept_at)}"
     return None

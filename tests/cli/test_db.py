@@ -1,13 +1,18 @@
 """``pipeline db`` in this process."""
 
+import json
 import sqlite3
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from sqlmodel import Session
 
 from pipeline.cli.boundary import ExitCode
+from pipeline.cli.db import show_bytes
 from tests.cli.conftest import Invoke
+from tests.store.makers import make_attempt, make_batch, record_run
 
 
 def collect(invoke: Invoke) -> None:
@@ -113,3 +118,147 @@ def test_an_older_database_is_migrated_and_kept(invoke: Invoke, database: Path) 
     assert "Migrated from nothing to 0002." in result.output
     assert f"{database}.before-0002" in result.output
     assert invoke("db", "check").exit_code == ExitCode.OK
+
+
+# ---- prune and stats ----
+
+
+@pytest.fixture
+def history(session: Session, database: Path) -> Path:
+    """Record a run of three days ago, and two of an hour ago."""
+    now = datetime.now(UTC)
+    for age in (timedelta(days=3), timedelta(hours=1), timedelta(hours=1)):
+        record_run(session, [make_batch()], attempts=[make_attempt()], started_at=now - age)
+    session.commit()
+    return database
+
+
+def test_a_dry_run_only_says_what_would_go(invoke: Invoke, history: Path) -> None:
+    """Before anybody believes in `--keep`."""
+    before = history.read_bytes()
+
+    result = invoke("db", "prune", "--keep", "2d", "--force", "--dry-run")
+
+    assert result.output.startswith("Would prune 1 runs, the newest of ")
+    assert ": 1 batches with 3 numbers, 1 attempts." in result.output
+    assert history.read_bytes() == before
+
+
+def test_nothing_to_prune_is_said(invoke: Invoke, history: Path) -> None:
+    """And is no failure: cron prunes every night."""
+    del history
+
+    assert invoke("db", "prune", "--keep", "90d", "--dry-run").output == "Nothing to prune.\n"
+    assert "Pruned 0 runs: 0 batches" in invoke("db", "prune", "--keep", "90d").output
+
+
+def test_old_runs_are_pruned(invoke: Invoke, history: Path) -> None:
+    """What is left verifies."""
+    del history
+
+    result = invoke("db", "prune", "--keep", "2d", "--force")
+
+    said = result.output.splitlines()
+    assert said[0] == "Pruned 1 runs: 1 batches, 1 attempts, 0 answers, 0 requests."
+    assert said[1].startswith("The database has ")
+    checked = invoke("db", "check")
+    assert checked.output == "All is well: 3 runs (1 pruned), 2 batches, 6 numbers verified.\n"
+
+
+def test_a_pruning_that_leaves_a_hole_asks_for_force(invoke: Invoke, history: Path) -> None:
+    """Between the runs that go and those that stay lies more than is to be kept: a clock jumped."""
+    del history
+
+    result = invoke("db", "prune", "--keep", "2d")
+
+    assert "no run started between" in result.stderr
+    assert "is a clock wrong? If not, give --force" in result.stderr
+    assert result.exit_code == ExitCode.USAGE
+
+
+def test_the_file_gets_smaller_when_asked_to(
+    invoke: Invoke, session: Session, database: Path
+) -> None:
+    """Free pages are used again by new runs, so nobody waits for this without asking."""
+    now = datetime.now(UTC)
+    for age in (timedelta(days=3), timedelta(hours=1)):
+        batches = [make_batch(number, n=100) for number in range(1_000)]
+        attempts = [make_attempt(0)]
+        record_run(session, batches, attempts=attempts, started_at=now - age)
+    session.commit()
+    size = database.stat().st_size
+
+    hinted = invoke("db", "prune", "--keep", "2d", "--force").output
+    kept = database.stat().st_size
+    done = invoke("db", "prune", "--keep", "2d", "--force", "--vacuum").output
+
+    assert "of it free; new runs fill it, or `pipeline db prune --vacuum`" in hinted
+    assert kept == size
+    assert done.splitlines()[-1].endswith(" 0 B of it free.")
+    assert database.stat().st_size < size * 0.7
+
+
+def test_a_server_is_made_smaller_by_the_server(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has its own ways."""
+    monkeypatch.setenv("PIPELINE_STORE_URL", "postgresql://127.0.0.1:1/nobody")
+
+    result = invoke("db", "prune", "--keep", "2d", "--vacuum")
+
+    assert result.exit_code == ExitCode.CONFIGURATION
+    assert "only SQLite files are made smaller here" in result.stderr
+
+
+def test_keep_is_a_time(invoke: Invoke) -> None:
+    """And the complaint says what one looks like."""
+    result = invoke("db", "prune", "--keep", "long")
+
+    assert result.exit_code == ExitCode.USAGE
+    assert "1d" in result.stderr
+
+
+def test_stats_say_what_a_person_asks(invoke: Invoke, history: Path) -> None:
+    """How large, how old, how fast it grows."""
+    del history
+
+    said = invoke("db", "stats").output.splitlines()
+
+    assert said[0].startswith("sqlite 3.")
+    assert ", schema 0002, journal " in said[0]
+    assert said[1].endswith(" 0 B of it free")
+    assert said[2].startswith("grows by about ")
+    assert said[3].endswith(", 0 of them pruned")
+    assert any(line.split() == ["batches", "3"] for line in said)
+    assert any(line.split() == ["evidence", "-"] for line in said)
+
+
+def test_exact_stats_have_bytes(invoke: Invoke, history: Path) -> None:
+    """Where this SQLite can tell."""
+    del history
+
+    said = invoke("db", "stats", "--exact").output
+
+    (line,) = (line.split() for line in said.splitlines() if line.startswith("evidence"))
+    assert line[1] == "0"
+    assert int(line[2]) > 0
+
+
+def test_stats_for_a_program(invoke: Invoke, session: Session) -> None:
+    """The published shape; an empty database has no oldest run."""
+    session.commit()
+
+    answer = json.loads(invoke("db", "stats", "--format", "json").output)
+
+    assert answer["schema"] == "pipeline.stats/1"
+    assert (answer["revision"], answer["runs"], answer["oldest_at"]) == ("0002", 0, None)
+    assert {"name": "runs", "rows": 0, "bytes": None} in answer["tables"]
+
+
+@pytest.mark.parametrize(
+    ("n", "text"),
+    [(None, "-"), (0, "0 B"), (999, "999 B"), (1000, "1 kB"), (999_999, "1 MB"), (2**41, "2.2 TB")],
+)
+def test_a_size_reads_like_one(n: int | None, text: str) -> None:
+    """Three digits, and never 1e+03."""
+    assert show_bytes(n) == text
