@@ -33,6 +33,7 @@ def make_app() -> "Typer":
     from pipeline.cli.report import report_app
     from pipeline.cli.sandbox import sandbox
     from pipeline.cli.schedule import schedule_app
+    from pipeline.cli.schema import schema
     from pipeline.cli.sources import sources_app
 
     def print_version(is_wanted: bool) -> None:
@@ -64,6 +65,7 @@ def make_app() -> "Typer":
     app.add_typer(audit_app, name="audit")
     app.add_typer(schedule_app, name="schedule")
     app.command()(export)
+    app.command()(schema)
     app.add_typer(sources_app, name="sources")
     app.add_typer(db_app, name="db")
     app.command(short_help="Serve imitations of the upstreams on this machine.")(sandbox)

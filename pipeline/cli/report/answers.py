@@ -45,10 +45,10 @@ def _scope(settings: "Settings", session: "Session", question: Question) -> Scop
     return Scope(window=Window(), source=question.source, run=find_run(session, question.run))
 
 
-def head(name: str, scope: Scope) -> dict[str, object]:
+def head(schema: str, scope: Scope) -> dict[str, object]:
     """Begin a listing as JSON: its schema, and what it is of."""
     return {
-        "schema": f"pipeline.{name}/1",
+        "schema": schema,
         "window": window_json(scope.window),
         "source": scope.source,
         "run_id": scope.run_id,

@@ -25,7 +25,7 @@ def lines(session: "Session", scope: core.Scope, question: Question) -> Iterator
     is_json = question.shape is Shape.JSON
     listed = _find_lines(session, scope, question.limit, with_numbers=is_json)
     if is_json:
-        return json_lines(head("batches", scope), batches=map(line_json, listed))
+        return json_lines(head("pipeline.batches/1", scope), batches=map(line_json, listed))
     said = [] if scope.run is None else facts(session, scope)
     table = table_of_batches(listed, with_run=True)
     return render(Document(title="Batches", facts=said, parts=[table]), question.shape)

@@ -28,7 +28,9 @@ def lines(session: "Session", scope: core.Scope, question: Question) -> Iterator
     found = core.error_lines(session, scope)
     losses = find_losses(session, scope)
     if question.shape is Shape.JSON:
-        return json_lines(head("errors", scope), errors=found, trend=map(_point_json, losses))
+        return json_lines(
+            head("pipeline.errors/1", scope), errors=found, trend=map(_point_json, losses)
+        )
     parts: list[Part] = [table_of_errors(found)]
     parts.extend(chart_of_failures(losses, scope.window))
     if found:

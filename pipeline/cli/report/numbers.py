@@ -26,7 +26,9 @@ def lines(session: "Session", scope: core.Scope, question: Question) -> Iterator
     steps = find_steps(session, scope)
     if question.shape is Shape.JSON:
         listed = (asdict(line) | {"is_far_off": line.is_far_off} for line in found)
-        return json_lines(head("numbers", scope), numbers=listed, trend=map(_point_json, steps))
+        return json_lines(
+            head("pipeline.numbers/1", scope), numbers=listed, trend=map(_point_json, steps)
+        )
     parts: list[Part] = [_table(found)]
     parts.extend(chart_of_numbers(steps, scope.window))
     said = [

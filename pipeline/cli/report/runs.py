@@ -25,7 +25,7 @@ def lines(session: "Session", scope: core.Scope, question: Question) -> Iterator
     if question.shape is Shape.JSON:
         retries = core.retries_by_run(session, runs)
         listed = (run_json(run, retries[run.id]) for run in runs)
-        return json_lines(head("runs", scope), runs=listed)
+        return json_lines(head("pipeline.runs/1", scope), runs=listed)
     is_narrowed = scope.source or scope.window.since or scope.window.until
     if not runs and question.shape is not Shape.CSV:
         said = Text(lines=["No such run." if is_narrowed else "No run yet."])

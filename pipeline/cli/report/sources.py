@@ -26,7 +26,7 @@ def lines(session: "Session", scope: core.Scope, question: Question) -> Iterator
     steps = find_steps(session, scope)
     if question.shape is Shape.JSON:
         steps_json = map(_point_json, steps)
-        return json_lines(head("source_totals", scope), sources=found, trend=steps_json)
+        return json_lines(head("pipeline.source_totals/1", scope), sources=found, trend=steps_json)
     parts: list[Part] = [table_of_sources(found)]
     parts.extend(chart_of_success(steps, scope.window))
     said = [*facts(session, scope), *embargo_facts(found)]

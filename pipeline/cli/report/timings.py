@@ -46,7 +46,9 @@ def lines(session: "Session", scope: core.Scope, question: Question) -> Iterator
     points = [] if scope.run is not None else core.timing_points(session, scope)
     if question.shape is Shape.JSON:
         read = {"is_exact": found.is_exact, "read": window_json(found.window)}
-        return json_lines(head("timings", scope) | read, timings=found.lines, trend=points)
+        return json_lines(
+            head("pipeline.timings/1", scope) | read, timings=found.lines, trend=points
+        )
     document = Document(
         title="Timings",
         facts=[*facts(session, scope), how_known(found, scope.window.step)],
