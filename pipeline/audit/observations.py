@@ -26,8 +26,8 @@ class Observation:
     """What one run got and lost at one source.
 
     Attributes:
-        is_our_side: whether in this run so many sources failed on the way that it must have been
-            our side of it.
+        is_our_side: whether so many sources failed on the way when this run did that it must have
+            been our side of it.
     """
 
     tally: Tally
@@ -55,15 +55,27 @@ def observe(tallies: Iterable[Tally], losses: Iterable[Loss]) -> list[Observatio
 
 
 def _runs_cut_off(found: Iterable[tuple[Tally, Sequence[Loss]]]) -> set[int]:
-    """Pick the runs in which sources failed together before they could be reached."""
-    asked: defaultdict[int, int] = defaultdict(int)
-    unreached: defaultdict[int, int] = defaultdict(int)
+    """Pick the runs in which sources failed together before they could be reached.
+
+    Together is what begins in the same minute: sources with schedules of their own meet at a tick
+    of the clock, and not in one run.
+    """
+    asked: defaultdict[datetime, set[str]] = defaultdict(set)
+    unreached: defaultdict[datetime, set[str]] = defaultdict(set)
+    runs: defaultdict[datetime, set[int]] = defaultdict(set)
     for tally, losses in found:
         is_unreached = any(loss.batches and loss.error in PATH_ERRORS for loss in losses)
-        asked[tally.run_id] += is_unreached or tally.attempts > 0
-        unreached[tally.run_id] += is_unreached
+        if is_unreached or tally.attempts:
+            minute = tally.started_at.replace(second=0, microsecond=0)
+            asked[minute].add(tally.source)
+            if is_unreached:
+                unreached[minute].add(tally.source)
+                runs[minute].add(tally.run_id)
     return {
-        run_id for run_id, n in unreached.items() if n >= FEWEST_AT_ONCE and 2 * n >= asked[run_id]
+        run_id
+        for minute, sources in unreached.items()
+        if len(sources) >= FEWEST_AT_ONCE and 2 * len(sources) >= len(asked[minute])
+        for run_id in runs[minute]
     }
 
 

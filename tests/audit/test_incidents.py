@@ -1,12 +1,15 @@
 """Incidents: where they begin, where they end, what they cost and whose they are."""
 
+from dataclasses import replace
+from datetime import timedelta
+
 import pytest
 
 from pipeline.audit.incidents import find_incidents, rate_incident
 from pipeline.audit.observations import observe
 from pipeline.errors import ErrorName, Whose
 from pipeline.models import Finding, FindingKind, Severity
-from tests.audit.histories import History, after, make_loss, make_tally
+from tests.audit.histories import History, after, fail, make_loss, make_tally
 
 
 def incidents_of(**sources: str) -> list[Finding]:
@@ -130,6 +133,23 @@ def test_sources_that_fail_together_on_the_way_are_our_side() -> None:
     assert (found.figures["runs"], found.batches) == (2, 4)
     assert (found.since, found.until) == (after(2), after(4))
     assert "2 sources at once, so on our side of the path" in found.reason
+
+
+def test_together_is_what_begins_in_the_same_minute() -> None:
+    """Sources with schedules of their own are asked by runs of their own."""
+    seconds = [
+        replace(make_loss(run, source, ErrorName.DNS), started_at=after(1) + timedelta(seconds=run))
+        for run, source in ((1, "coin"), (2, "dice"))
+    ]
+    tallies = [
+        replace(fail(loss.run_id, loss.source), started_at=loss.started_at) for loss in seconds
+    ]
+    good = [replace(make_tally(3, "coin"), started_at=after(1) + timedelta(seconds=30))]
+
+    [found] = find_incidents(observe([*tallies, *good], seconds))
+
+    assert (found.sources, found.figures["is_our_side"]) == (("coin", "dice"), True)
+    assert found.until == after(1) + timedelta(seconds=30)
 
 
 def test_fewer_than_half_are_not_our_side() -> None:
