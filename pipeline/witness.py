@@ -13,7 +13,7 @@ import httpx2 as httpx
 from pipeline.errors import ErrorName, SourceError
 from pipeline.models import Aspect, Fetch, Request
 from pipeline.sanitize import one_line, redact, redact_text
-from pipeline.sources.contracts import Contract, contract_of
+from pipeline.sources.aspects import Contract, aspects_of
 from pipeline.sources.http import Exchange
 from pipeline.store.numbers import digest_of, pack
 
@@ -76,7 +76,7 @@ class Witness:
 
     def contract(self, exchange: Exchange, error: ErrorName | None) -> Contract:
         """Tell what the answer of *exchange*, which ended in *error*, looked like."""
-        shown = () if exchange.answer is None else tuple(contract_of(exchange.answer, error))
+        shown = () if exchange.answer is None else tuple(aspects_of(exchange.answer, error))
         if exchange.tls_issuer is not None:
             shown = (*shown, (Aspect.TLS_ISSUER, exchange.tls_issuer))
         return self._clean(shown)

@@ -85,6 +85,9 @@ def upgrade() -> None:
     )
     op.create_index("ix_attempts_request", "attempts", ["request"])
     op.create_index("ix_runs_started_at", "runs", ["started_at"])
+    # The other way round, so that the newest batches of a source are found without its runs.
+    op.drop_index("ix_batches_run_id_source", "batches")
+    op.create_index("ix_batches_source_run_id", "batches", ["source", "run_id"])
     _create_contracts()
     _create_tallies()
     _create_losses()
@@ -101,6 +104,8 @@ def downgrade() -> None:
         op.execute(f"DROP VIEW {view}")
     for table in ("slots", "seals", "timings", "losses", "tallies", "contracts"):
         op.drop_table(table)
+    op.drop_index("ix_batches_source_run_id", "batches")
+    op.create_index("ix_batches_run_id_source", "batches", ["run_id", "source"])
     op.drop_index("ix_runs_started_at", "runs")
     op.drop_index("ix_attempts_request", "attempts")
     op.drop_index("ix_attempts_evidence", "attempts")

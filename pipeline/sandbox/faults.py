@@ -22,6 +22,7 @@ from pipeline.sandbox.exchange import (
     Step,
     Upstream,
     answer_text,
+    remember,
 )
 
 NOTHING = re.compile(r"")
@@ -40,6 +41,10 @@ HOSTILE = (
 )
 
 
+Served = dict[tuple[int, int], Sequence[str]]
+"""Numbers as an upstream wrote them, by how many they are and how high they go."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
     """One request under a fault.
@@ -47,6 +52,7 @@ class Case:
     Attributes:
         value: what stood behind ``=``, or the fault's default.
         nth: which request of this client for this path it is, from 1.
+        served: what a fault remembers of the upstream's earlier answers.
         answer: ask what is behind this fault: the next one, or the upstream.
         answer_well: ask the upstream, past all other faults.
     """
@@ -55,6 +61,7 @@ class Case:
     upstream: Upstream
     value: str
     nth: int
+    served: Served
     answer: Callable[[], Response]
     answer_well: Callable[[], Response]
 
@@ -103,9 +110,12 @@ def parse_fault(chosen: str) -> ChosenFault:
 
 
 def answer_with(
-    chosen: Sequence[ChosenFault], request: Request, upstream: Upstream, nth: int
+    chosen: Sequence[ChosenFault], request: Request, upstream: Upstream, nth: int, served: Served
 ) -> Response:
-    """Answer *request* with the faults around the upstream, the first one outermost."""
+    """Answer *request* with the faults around the upstream, the first one outermost.
+
+    *served* is the faults' memory of this upstream.
+    """
 
     def answer_well() -> Response:
         return upstream.answer(request)
@@ -116,6 +126,7 @@ def answer_with(
             upstream=upstream,
             value=each.value,
             nth=nth,
+            served=served,
             answer=inner,
             answer_well=answer_well,
         )
@@ -228,6 +239,29 @@ def _change_type(case: Case) -> Response:
     return replace(response, headers=tuple((given | {CONTENT_TYPE: wrong}).items()))
 
 
+def _add_charset(case: Case) -> Response:
+    response = case.answer()
+    headers = (
+        (name, f"{value}; charset=utf-8" if name == CONTENT_TYPE else value)
+        for name, value in response.headers
+    )
+    return replace(response, headers=tuple(headers))
+
+
+def _serve_again(case: Case) -> Response:
+    response = case.answer()
+    if (fresh := response.numbers) is None:
+        return response
+    shape = len(fresh.tokens), fresh.high
+    tokens = case.served.get(shape, fresh.tokens)
+    remember(case.served, shape, tokens)
+    return replace(response, body=fresh.render(tokens))
+
+
+def _add_key(body: bytes) -> bytes:
+    return b'{"notice":"new",' + body[1:] if body.startswith(b"{") else body
+
+
 def _half(body: bytes) -> bytes:
     return body[: len(body) // 2]
 
@@ -316,12 +350,17 @@ FAULTS = {
     ),
     "gzip_bomb": Fault("sends 64 MiB of zeros, compressed", _body(lambda _: _bomb(), headers=GZIP)),
     "wrong_type": Fault("names the wrong content type", _change_type),
+    "charset": Fault("names a charset beside the content type (valid)", _add_charset),
     # JSON.
     "empty": Fault("answers an empty body", _body(lambda _: b"")),
     "null": Fault("answers null", _body(lambda _: b"null")),
     "not_json": Fault("answers half of the body, as if whole", _body(_half)),
     "deep": Fault("answers 100000 brackets", _body(lambda _: b"[" * NESTING + b"]" * NESTING)),
     "duplicate_keys": Fault("names keys twice", _body(_duplicate_keys)),
+    "extra_key": Fault("adds a key to an object (valid)", _body(_add_key)),
+    "renamed_key": Fault(
+        'calls "data" "numbers"', _body(lambda body: body.replace(b'"data":', b'"numbers":'))
+    ),
     # Numbers.
     "nan": Fault("puts NaN for the first number", _first("NaN")),
     "short": Fault("leaves out the last number", _tokens(lambda numbers: numbers.tokens[:-1])),
@@ -332,6 +371,7 @@ FAULTS = {
         "puts the highest number plus one first",
         _tokens(lambda numbers: [str(numbers.high + 1), *numbers.tokens[1:]]),
     ),
+    "stale": Fault("serves the first numbers of their kind again and again", _serve_again),
     "floats": Fault("writes 5.0 for 5", _tokens(_written_as_float)),
     "strings": Fault('writes "5" for 5', _tokens(_written_as_string)),
     # When the others hold; alone they answer 503.

@@ -38,7 +38,7 @@ from pipeline.sandbox.exchange import (
     compact,
     remember,
 )
-from pipeline.sandbox.faults import ChosenFault, answer_with, parse_fault
+from pipeline.sandbox.faults import ChosenFault, Served, answer_with, parse_fault
 from pipeline.sandbox.journal import MAX_TARGET, Entry, Journal
 from pipeline.sandbox.options import SandboxOptions
 from pipeline.sandbox.registry import KINDS
@@ -132,6 +132,7 @@ class Sandbox:
         self._upstreams = {kind: make(self.options) for kind, make in KINDS.items()}
         self._in_flight: Counter[tuple[str, str]] = Counter()
         self._seen: dict[tuple[str, str], int] = {}
+        self._served: dict[str, Served] = {kind: {} for kind in KINDS}
         identity = make_identity(self.options.tls) if self.options.tls else None
         self.tls_context = identity.context if identity else None
         self.ca_pem = identity.ca_pem if identity else None
@@ -209,7 +210,8 @@ class Sandbox:
         upstream = self._upstreams[route.kind]
         if route.faults:
             nth = self._count(call.client, route.whole)
-            response = answer_with(route.faults, request, upstream, nth)
+            served = self._served[route.kind]
+            response = answer_with(route.faults, request, upstream, nth, served)
         else:
             response = upstream.answer(request)
         self._note(call, route, request, response)

@@ -173,7 +173,7 @@ class BatchRow(Row, table=True):
         ),
         _check("failed", "verdict <> 'failed' OR error IS NOT NULL"),
         _check("deferred", "verdict <> 'deferred' OR not_before IS NOT NULL"),
-        Index(None, "run_id", "source"),
+        Index(None, "source", "run_id"),
         # The rows lie in the order in which they are always read; that saves an index as well.
         {"sqlite_with_rowid": False},
     )

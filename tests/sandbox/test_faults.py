@@ -346,7 +346,49 @@ async def test_duplicate_keys_look_well_to_a_parser_that_takes_the_last(sandbox:
     assert array.body == b'[{"data":1,"data":2}]'
 
 
+async def test_charset_is_named_beside_the_type(sandbox: Sandbox) -> None:
+    """A change that breaks nobody, and that its owner may want to know of all the same."""
+    seen = await _answer(sandbox, "charset")
+
+    assert seen.headers["content-type"] == "application/json; charset=utf-8"
+    assert len(_data(seen)) == 3
+
+
+async def test_a_key_can_be_added_or_called_otherwise(sandbox: Sandbox) -> None:
+    """The one breaks nobody, the other everybody."""
+    added, renamed = [
+        json.loads((await _answer(sandbox, fault)).body) for fault in ("extra_key", "renamed_key")
+    ]
+
+    assert set(added) - set(renamed) == {"notice", "data"}
+    assert set(renamed) - set(added) == {"numbers"}
+
+
+async def test_a_body_without_keys_gets_none(sandbox: Sandbox) -> None:
+    """It is no object."""
+    seen = await _answer(sandbox, "extra_key", path=RANDOM_ORG)
+
+    assert len(seen.body.splitlines()) == 3
+
+
 # What counts or spells wrongly.
+
+
+async def test_stale_numbers_come_again_in_a_new_answer(sandbox: Sandbox) -> None:
+    """As from a cache; another question has another first answer."""
+    first, again = [await _answer(sandbox, "stale") for _ in range(2)]
+    other = await _answer(sandbox, "stale", path="anu_legacy/API/jsonI.php?length=16&type=uint16")
+    fresh = await _answer(sandbox, path="anu_legacy/API/jsonI.php?length=16&type=uint16")
+
+    assert _data(first) == _data(again)
+    assert _data(other) != _data(fresh)
+
+
+async def test_a_refusal_is_never_stale(sandbox: Sandbox) -> None:
+    """There are no numbers in it."""
+    seen = await _answer(sandbox, "stale", path="anu_legacy/API/jsonI.php?length=0")
+
+    assert seen.body == b'{"success":false}'
 
 
 @pytest.mark.parametrize(("fault", "count"), [("short", 2), ("long", 4)])

@@ -44,7 +44,7 @@ def name_keys(document: object) -> str:
     return ", ".join(sorted(islice(_key_paths(document), MOST_PATHS))) or "none"
 
 
-def contract_of(answer: Answer, error: ErrorName | None) -> Iterator[tuple[Aspect, str]]:
+def aspects_of(answer: Answer, error: ErrorName | None) -> Iterator[tuple[Aspect, str]]:
     """Tell what *answer*, which ended in *error*, shows of what is agreed upon with its upstream.
 
     The page that comes with a server error shows nothing: nobody agreed upon that. The texts are
