@@ -121,11 +121,14 @@ class _Run:
         settings: Settings,
         store: Store,
         state_folder: Path,
+        *,
         on_progress: Callable[[Progress], None],
         claims: Sequence[SlotClaim],
+        on_begin: Callable[[str], None],
     ) -> None:
         self._settings = settings
         self._claims = claims
+        self._on_begin = on_begin
         self._store = store
         self._state_folder = state_folder
         self._on_progress = on_progress
@@ -226,6 +229,8 @@ class _Run:
             run_id = _start_run(session, self._settings, self._claims)
             batches = chain.from_iterable(upstream.order.batches() for upstream in upstreams)
             writes.order_batches(session, run_id=run_id, batches=batches)
+            uid = get_run(session, run_id=run_id).uid
+        self._on_begin(uid)
         return run_id
 
     def _finish(self, run_id: int, rules: Mapping[str, Rules]) -> RunSummary:
@@ -306,11 +311,13 @@ def collect(
     on_progress: Callable[[Progress], None],
     overlap: Overlap = Overlap.SKIP,
     claims: Sequence[SlotClaim] = (),
+    on_begin: Callable[[str], None] = lambda _: None,
 ) -> Collected:
     """Carry out one run of all enabled sources.
 
     *state_folder* holds the locks of a store that is no file; *on_progress* is called after each
-    group of results that is on disk; *claims* are the slots that the run is for.
+    group of results that is on disk; *claims* are the slots that the run is for; *on_begin* is
+    told the run's uid once it is on the books.
 
     Raises:
         ConfigError: nothing is enabled, or a source cannot serve what is ordered from it.
@@ -326,7 +333,15 @@ def collect(
             open_store(url, busy_seconds=busy_seconds, for_writing=True) as store,
             present(store, url, state_folder),
         ):
-            return anyio.run(_Run(settings, store, state_folder, on_progress, claims).carry_out)
+            run = _Run(
+                settings,
+                store,
+                state_folder,
+                on_progress=on_progress,
+                claims=claims,
+                on_begin=on_begin,
+            )
+            return anyio.run(run.carry_out)
     except LockHeld as exc:
         with open_store(url, busy_seconds=busy_seconds, for_writing=True) as store:
             run_id = _record_skipped(store, settings, claims)

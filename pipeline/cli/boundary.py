@@ -73,13 +73,18 @@ def output_failed(reason: OSError) -> ExitCode:
     return ExitCode.STORE_FAILED
 
 
+def exit_code_of(exc: PipelineError) -> ExitCode:
+    """Give the code that is documented for *exc*."""
+    return next((code for kind, code in EXIT_CODES if isinstance(exc, kind)), ExitCode.BUG)
+
+
 def _exit_code(exc: Exception) -> int:
     """Say on stderr what *exc* means, and give the code to leave with."""
     if isinstance(exc, OutputError):
         return output_failed(exc.reason)
     if isinstance(exc, PipelineError):
         complain(str(exc))
-        return next((code for kind, code in EXIT_CODES if isinstance(exc, kind)), ExitCode.BUG)
+        return exit_code_of(exc)
     # The text of a foreign exception may quote what must stay secret; kind and place do not, nor
     # does what the system calls an error of its own.
     says = f" ({os.strerror(exc.errno)})" if isinstance(exc, OSError) and exc.errno else ""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer import Option
 
-from pipeline.cli.boundary import ExitCode, complain, error_boundary
+from pipeline.cli.boundary import ExitCode, complain, error_boundary, exit_code_of
 from pipeline.cli.options import ConfigOption, DeadlineOption, Format, SourcesOption
 from pipeline.cli.render import OutputError, flush, json_lines, write
 from pipeline.errors import ConfigError, StoreError, UsageError
@@ -23,8 +23,10 @@ from pipeline.models import Overlap, RunStatus
 
 if TYPE_CHECKING:
     from pipeline import collect as core
+    from pipeline.models import RunSummary
     from pipeline.recorder import Progress as SoFar
     from pipeline.settings import Settings, StoreSettings
+    from pipeline.telling import Teller
 
 
 MOST_CAUSES = 5  # on one line
@@ -105,20 +107,56 @@ def _keeps_slots(settings: "Settings", slot: SlotChoice, *, is_narrowed: bool) -
     return settings.has_slots and slot is not SlotChoice.NEVER and not is_narrowed
 
 
+class _Nobody:
+    """Stands in for a teller where nobody wants to be told."""
+
+    def begin(self, uid: str) -> None:
+        """Tell nobody that the run *uid* has begun."""
+
+    def end(self, run: "RunSummary", exit_status: int, text: str) -> list[str]:
+        """Tell nobody how *run* ended."""
+        del run, exit_status, text
+        return []
+
+    def fail(self, exit_status: int, text: str) -> list[str]:
+        """Tell nobody that there was no run."""
+        del exit_status, text
+        return []
+
+
+def _find_teller(settings: "Settings") -> "Teller | _Nobody":
+    from pipeline.settings.tables import NotifySettings
+
+    if settings.notify == NotifySettings():
+        return _Nobody()
+    from pipeline.telling import Teller
+
+    return Teller(settings, os.environ)
+
+
 def _one_run(
-    settings: "Settings", *, overlap: Overlap, is_shown: bool
+    settings: "Settings", teller: "Teller | _Nobody", *, overlap: Overlap, is_shown: bool
 ) -> Iterator["core.Collected"]:
     from pipeline import collect as core
 
     with _progress_bar(is_shown=is_shown) as on_progress:
         collected = core.collect(
-            settings, state_folder=_state_folder(), on_progress=on_progress, overlap=overlap
+            settings,
+            state_folder=_state_folder(),
+            on_progress=on_progress,
+            overlap=overlap,
+            on_begin=teller.begin,
         )
     yield collected
 
 
 def _due_runs(
-    settings: "Settings", *, is_by_hand: bool, overlap: Overlap, is_shown: bool
+    settings: "Settings",
+    teller: "Teller | _Nobody",
+    *,
+    is_by_hand: bool,
+    overlap: Overlap,
+    is_shown: bool,
 ) -> Iterator["core.Collected"]:
     from pipeline.schedule import booking
 
@@ -131,6 +169,7 @@ def _due_runs(
             state_folder=_state_folder(),
             on_progress=on_progress,
             overlap=overlap,
+            on_begin=teller.begin,
         )
         first = list(islice(runs, 1))
     yield from first
@@ -192,11 +231,18 @@ def _verdict_line(collected: "core.Collected") -> str:
     return "; ".join(parts)
 
 
-def _tell(collected: "core.Collected", store: "StoreSettings", shown: Format | None) -> int:
-    """Show the run on stdout, say on stderr what went wrong, and give the exit code."""
+def _tell(
+    collected: "core.Collected",
+    teller: "Teller | _Nobody",
+    store: "StoreSettings",
+    shown: Format | None,
+) -> int:
+    """Tell others of the run, show it on stdout, say on stderr what went wrong; give the code."""
     from pipeline.cli.report.run import show_run
 
     code = _exit_code(collected)
+    for complaint in teller.end(collected.summary, int(code), _verdict_line(collected)):
+        complain(complaint)
     try:
         if shown is not None:
             show_run(store, str(collected.summary.id), shown)
@@ -207,6 +253,18 @@ def _tell(collected: "core.Collected", store: "StoreSettings", shown: Format | N
     if code != ExitCode.OK:
         complain(_verdict_line(collected))
     return code
+
+
+def _telling_failures(
+    runs: Iterator["core.Collected"], teller: "Teller | _Nobody"
+) -> Iterator["core.Collected"]:
+    """Tell others when no run comes about: nobody else would, when the disk is full."""
+    try:
+        yield from runs
+    except (ConfigError, StoreError) as exc:
+        for complaint in teller.fail(int(exit_code_of(exc)), str(exc)):
+            complain(complaint)
+        raise
 
 
 def collect(
@@ -259,6 +317,7 @@ def collect(
         settings = with_overrides(
             load_settings(config, os.environ), deadline_seconds=deadline, sources=source or ()
         )
+        teller = _find_teller(settings)
         _keep_what_is_imported()
         shown = format_ or (Format.TEXT if sys.stdout is not None and sys.stdout.isatty() else None)
         if quiet:
@@ -266,10 +325,15 @@ def collect(
         is_shown = shown is Format.TEXT
         if _keeps_slots(settings, slot, is_narrowed=bool(source)):
             is_by_hand = slot is SlotChoice.AUTO and _is_by_hand()
-            runs = _due_runs(settings, is_by_hand=is_by_hand, overlap=overlap, is_shown=is_shown)
+            runs = _due_runs(
+                settings, teller, is_by_hand=is_by_hand, overlap=overlap, is_shown=is_shown
+            )
         else:
-            runs = _one_run(settings, overlap=overlap, is_shown=is_shown)
-        codes = [_tell(collected, settings.store, shown) for collected in runs]
+            runs = _one_run(settings, teller, overlap=overlap, is_shown=is_shown)
+        codes = [
+            _tell(collected, teller, settings.store, shown)
+            for collected in _telling_failures(runs, teller)
+        ]
         if not codes:
             _tell_nothing_is_due(shown)
     raise typer.Exit(next(filter(None, codes), ExitCode.OK))

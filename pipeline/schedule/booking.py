@@ -119,6 +119,7 @@ def collect_due(
     state_folder: Path,
     on_progress: Callable[[Progress], None],
     overlap: Overlap,
+    on_begin: Callable[[str], None] = lambda _: None,
 ) -> Iterator[Collected]:
     """Carry out the runs that this start is for, one after the other; each as it ends.
 
@@ -130,7 +131,13 @@ def collect_due(
         LockHeld, StoreError: as ``collect`` does.
     """
     host = host_identity()
-    run = partial(collect, state_folder=state_folder, on_progress=on_progress, overlap=overlap)
+    run = partial(
+        collect,
+        state_folder=state_folder,
+        on_progress=on_progress,
+        overlap=overlap,
+        on_begin=on_begin,
+    )
     if not is_by_hand:
         _wait_for_our_place(schedules, host)
     url, busy_seconds = settings.store.url, settings.store.busy_seconds

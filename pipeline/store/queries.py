@@ -128,6 +128,18 @@ def find_run(session: Session, *, run_id: int | None) -> RunSummary | None:
     return None if row is None else _run_summary(row)
 
 
+def run_before(session: Session, *, run: RunSummary) -> RunSummary | None:
+    """Look up the last run of the same configuration that ended before *run* and asked anybody."""
+    said_nothing = (RunStatus.RUNNING.value, RunStatus.SKIPPED.value)
+    query = _RUNS.where(
+        RUNS.c.id < run.id,
+        RUNS.c.config_path == run.config_path,
+        RUNS.c.status.not_in(said_nothing),
+    )
+    row = session.connection().execute(query.limit(1)).first()
+    return None if row is None else _run_summary(row)
+
+
 def get_run(session: Session, *, run_id: int) -> RunSummary:
     """Look up a run that is known to be there."""
     return _run_summary(session.connection().execute(_RUNS.where(RUNS.c.id == run_id)).one())

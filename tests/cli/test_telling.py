@@ -1,0 +1,177 @@
+"""Who is told of a run: real listeners, files and commands, and the real command line."""
+
+import json
+import sqlite3
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.cli.conftest import Invoke
+from tests.notify.listening import listening
+
+SOURCE = "[sources.dice]\nkind = 'sandbox.randomnumberapi'\nbatches = [2, 3]\nretries = 0\n"
+BROKEN = "[sandbox]\nfaults = ['unavailable']\n"
+
+Configure = Callable[[str], Path]
+
+
+@pytest.fixture
+def configure(home: Path) -> Configure:
+    """Write the configuration, always to the same file."""
+
+    def write(text: str) -> Path:
+        file = home / "config.toml"
+        file.write_text(f"{text}\n{SOURCE}")
+        return file
+
+    return write
+
+
+@pytest.fixture
+def notes(home: Path) -> Path:
+    """Name the file to which the command writes what it is told, a line each."""
+    return home / "notes"
+
+
+@pytest.fixture
+def hook(notes: Path) -> str:
+    """Write the settings of a command that keeps what it is told."""
+    script = notes.with_name("note.py")
+    script.write_text(f"import sys; open({str(notes)!r}, 'a').write(sys.stdin.read())\n")
+    command = json.dumps([sys.executable, str(script)])
+    return f"[notify]\non_failure = {command}\non_recovery = {command}\n"
+
+
+def test_a_monitor_hears_the_start_and_the_end_of_the_same_run(
+    invoke: Invoke, configure: Configure, database: Path
+) -> None:
+    """It times the run by the id that both have, and we find the run by it."""
+    with listening() as monitor:
+        configure(f"[notify]\nping_url = '{monitor.url}/abc'\n")
+
+        result = invoke("collect")
+
+    with closing(sqlite3.connect(database)) as raw:
+        (uid,) = raw.execute("SELECT uid FROM runs").fetchone()
+    (_, start, _), (_, end, body) = monitor.heard
+    assert result.exit_code == 0
+    assert (start, end) == (f"/abc/start?rid={UUID(uid)}", f"/abc?rid={UUID(uid)}")
+    assert b"run 1 ok: 2 of 2 batches collected" in body
+    assert result.stderr == ""
+
+
+def test_a_monitor_hears_the_exit_status_of_a_failure(invoke: Invoke, configure: Configure) -> None:
+    """A failure is told at once; a silence is noticed only after its grace."""
+    with listening() as monitor:
+        configure(f"[notify]\nping_url = '{monitor.url}/abc'\n{BROKEN}")
+
+        result = invoke("collect")
+
+    assert result.exit_code == 4
+    assert monitor.heard[-1][1].startswith("/abc/4?rid=")
+
+
+def test_a_monitor_that_is_away_changes_nothing_but_a_line(
+    invoke: Invoke, configure: Configure
+) -> None:
+    """Telling must not harm the run that is told of."""
+    with listening() as monitor:
+        address = monitor.url
+    configure(f"[notify]\nping_url = '{address}/abc'\n")
+
+    result = invoke("collect")
+
+    assert result.exit_code == 0
+    assert "the ping to 127.0.0.1 failed" in result.stderr
+
+
+def test_no_run_at_all_is_told_as_well(
+    invoke: Invoke, configure: Configure, database: Path, hook: str, notes: Path
+) -> None:
+    """A database that is damaged is what its owner must hear of first."""
+    database.parent.mkdir(parents=True)
+    database.write_bytes(b"this is no database" * 100)
+    with listening() as monitor:
+        configure(hook.replace("[notify]\n", f"[notify]\nping_url = '{monitor.url}/abc'\n"))
+
+        result = invoke("collect")
+
+    told = json.loads(notes.read_text())
+    assert result.exit_code == 74
+    assert [path.partition("?")[0] for _, path, _ in monitor.heard] == ["/abc/74"]
+    assert (told["event"], told["exit_status"], told["run"]) == ("failure", 74, None)
+    assert str(database) in told["message"]
+
+
+def test_a_command_is_told_of_failures_and_of_the_recovery_once(
+    invoke: Invoke, configure: Configure, hook: str, notes: Path
+) -> None:
+    """Whoever is woken wants to know whether it is new, what it is, and when it is over."""
+    for trouble in ("", BROKEN, BROKEN, "", ""):
+        configure(hook + trouble)
+        invoke("collect")
+
+    told = [json.loads(line) for line in notes.read_text().splitlines()]
+    assert [(each["event"], each["is_first"], each["run"]["id"]) for each in told] == [
+        ("failure", True, 2),
+        ("failure", False, 3),
+        ("recovery", True, 4),
+    ]
+    assert {finding["kind"] for finding in told[0]["findings"]} == {"incident"}
+    assert told[0]["schema"] == "pipeline.notification/1"
+
+
+def test_metrics_keep_the_last_success_while_runs_fail(
+    invoke: Invoke, configure: Configure, home: Path
+) -> None:
+    """An alert on the age of the last success must not be silenced by a run that failed."""
+
+    def samples() -> dict[str, float]:
+        families = text_string_to_metric_families((home / "pipeline.prom").read_text())
+        return {s.name: s.value for family in families for s in family.samples}
+
+    notify = "[notify]\nmetrics_file = 'pipeline.prom'\n"
+    configure(notify)
+    invoke("collect")
+    well = samples()
+    configure(notify + BROKEN)
+    invoke("collect")
+    bad = samples()
+
+    success = "pipeline_last_success_timestamp_seconds"
+    assert bad[success] == well[success]
+    assert (well["pipeline_last_run_exit_code"], bad["pipeline_last_run_exit_code"]) == (0, 4)
+
+
+def test_traces_that_nobody_takes_are_a_line(
+    invoke: Invoke, configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The collector of traces is down more often than we are."""
+    with listening() as collector:
+        address = collector.url
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", address)
+    configure("[notify]\notel = true\nseconds = 1.0\n")
+
+    result = invoke("collect")
+
+    assert result.exit_code == 0
+    assert "sending traces" in result.stderr
+
+
+def test_traces_are_sent_when_the_run_has_ended(
+    invoke: Invoke, configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A span for each attempt is what a trace view shows the phases of."""
+    with listening() as collector:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
+        configure("[notify]\notel = true\n")
+
+        result = invoke("collect")
+
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert {path for _, path, _ in collector.heard} == {"/v1/traces"}
