@@ -4,7 +4,9 @@ import re
 from collections.abc import Iterator
 
 from pipeline.cli.document import (
+    Cell,
     Chart,
+    Column,
     Document,
     Kind,
     Part,
@@ -50,10 +52,13 @@ def escape(text: str) -> str:
 
 
 def _escape_cell(text: str) -> str:
-    if text == "-" or not text:
-        return text
     # Backslashes before a pipe are doubled: GitHub takes two of them for one and no escape.
     return re.sub(r"(\\*)\|", r"\1\1\\|", escape(text))
+
+
+def _cell(cell: Cell, column: Column) -> str:
+    shown = show_cell(cell, column.kind)
+    return _escape_cell(shown) if isinstance(cell, str) else shown
 
 
 def _line(cells: Iterator[str]) -> str:
@@ -66,10 +71,7 @@ def _markdown_of_table(table: Table) -> Iterator[str]:
         "---" if column.kind in (Kind.TEXT, Kind.MOMENT) else "---:" for column in table.columns
     )
     for row in table.rows:
-        yield _line(
-            _escape_cell(show_cell(cell, column.kind))
-            for cell, column in zip(row, table.columns, strict=True)
-        )
+        yield _line(map(_cell, row, table.columns))
 
 
 def _markdown_of_text(text: Text) -> Iterator[str]:

@@ -38,8 +38,8 @@ def _plotly() -> str:
 
 def _style() -> str:
     """Add to our style sheet the colours that terminals show as well."""
-    colours = {**PHASE_COLOURS, **{tone or "plain": ink for tone, ink in TONE_COLOURS.items()}}
-    inks = "\n".join(f".{name} {{ --fill: {ink}; }}" for name, ink in colours.items())
+    colours = (*PHASE_COLOURS.items(), *TONE_COLOURS.items())
+    inks = "\n".join(f".{name or 'plain'} {{ --fill: {ink}; }}" for name, ink in colours)
     return f"{_asset('page.css')}\n{inks}\n"
 
 

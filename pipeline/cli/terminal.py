@@ -41,7 +41,7 @@ MOST_BARS = 40
 MOST_CELLS = 96  # characters of a drawing, however wide the terminal is
 FEWEST_CELLS = 20  # and however narrow
 BESIDE_TREND = 64  # characters that the other columns take
-BESIDE_BAR = 18  # without what differs from run to run
+BESIDE_BAR = 19  # the longest duration and the gaps; labels and errors differ
 BESIDE_STRIP = 24
 
 Ink: TypeAlias = tuple[str, str]  # a letter and its style: who sees no colours sees the letter
@@ -112,8 +112,8 @@ def _text_of_waterfall(waterfall: Waterfall, console: "Console") -> Iterator[str
         phases = _phases_of_cells(bar, waterfall.clock_us, width)
         return Drawn.assemble(*(" " if phase is None else _phase_ink(phase) for phase in phases))
 
-    labels = max(len(bar.label) for bar in waterfall.bars)
-    errors = max(len(bar.error) for bar in waterfall.bars)
+    labels = max(len("attempt"), *(len(bar.label) for bar in waterfall.bars))
+    errors = max(len("error"), *(len(bar.error) for bar in waterfall.bars))
     width = _room(console, labels + min(errors, NARROWEST_LAST) + BESIDE_BAR)
     clock = show_duration(waterfall.clock_us)
     yield render_table(
