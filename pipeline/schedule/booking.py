@@ -1,12 +1,14 @@
 """A start that keeps to the schedule: claim what is due, book what was missed, run, catch up."""
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from time import sleep
 
+from pydantic import SecretStr
 from sqlmodel import Session
 
 from pipeline.collect import Collected, collect, host_identity, present
@@ -15,7 +17,7 @@ from pipeline.forecast import Rhythm, find_impossible, plan_upstreams
 from pipeline.models import Overlap, SlotClaim
 from pipeline.recorder import Progress
 from pipeline.schedule.ledger import Schedule, find_schedules, pick_caught_up
-from pipeline.settings import Settings, with_overrides
+from pipeline.settings import Settings, SourceSettings, with_overrides
 from pipeline.store import slots
 from pipeline.store.db import Store, open_store
 
@@ -56,13 +58,32 @@ def find_possible_schedules(settings: Settings) -> tuple[Schedule, ...]:
     schedules = find_schedules(settings)
     if schedules:
         impossible = find_impossible(
-            plan_upstreams(settings),
+            plan_upstreams(_with_keys(settings)),
             deadline_seconds=settings.collect.deadline_seconds,
             rhythms=find_rhythms(schedules),
         )
         if impossible:
             raise ConfigError(*impossible)
     return schedules
+
+
+def _with_keys(settings: Settings) -> Settings:
+    """Put something in place of keys that are not known: who only shows slots need not have them.
+
+    No rule depends on what the key is, only on whether two sources have the same one.
+    """
+
+    def key_of(source: SourceSettings) -> SecretStr | None:
+        name = source.api_key_env or source.api_key_file
+        if source.api_key is not None or name is None:
+            return source.api_key
+        return SecretStr(hashlib.sha256(name.encode()).hexdigest())
+
+    sources = {
+        name: source.model_copy(update={"api_key": key_of(source)})
+        for name, source in settings.sources.items()
+    }
+    return replace(settings, sources=sources)
 
 
 def book(

@@ -70,26 +70,24 @@ class Scheduler:
         if any(schedule.missed != "skip" for schedule in self._schedules):
             tasks.start_soon(self._world.start_run)  # what was missed while nobody was here
         while True:
-            if self._is_due():
+            self._mind_the_clock()
+            next_at, now = self._next_at(), self._world.now()
+            if next_at <= now:
                 tasks.start_soon(self._world.start_run)
+                self._seen = now
+                next_at = self._next_at()
             self._notifier.alive(self.status)
-            await self._world.sleep(self._pause_seconds())
+            wait_seconds = max(0.0, (next_at - now).total_seconds())
+            await self._world.sleep(min(wait_seconds, self._longest))
 
-    def _is_due(self) -> bool:
+    def _mind_the_clock(self) -> None:
         now = self._world.now()
         if now < self._seen - CLOCK_IS_SET:
             self._world.say(f"the clock was set back by {self._seen - now}")
             self._seen = now
-        is_due = any(next(schedule.cron.after(self._seen)) <= now for schedule in self._schedules)
-        self._seen = max(self._seen, now)
-        return is_due
 
     def _next_at(self) -> datetime:
         return min(next(schedule.cron.after(self._seen)) for schedule in self._schedules)
-
-    def _pause_seconds(self) -> float:
-        wait_seconds = (self._next_at() - self._world.now()).total_seconds()
-        return min(max(0.0, wait_seconds), self._longest)
 
 
 class Runs:
