@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from typer import BadParameter, Option, echo
 
 from pipeline.cli.boundary import error_boundary
+from pipeline.cli.render import write
 from pipeline.errors import ConfigError
 from pipeline.sandbox.options import RandomNumberApiMode, SandboxOptions, TlsMode
 
@@ -70,7 +71,7 @@ def _print_faults() -> None:
 
     for name, fault in FAULTS.items():
         value = f"={fault.default}" if fault.default else ""
-        echo(f"{name + value:<30}{fault.meaning}")
+        write(f"{name + value:<30}{fault.meaning}")
 
 
 def sandbox(
