@@ -11,10 +11,15 @@ from pipeline.errors import ERRORS
 from pipeline.models import Finding
 from pipeline.store.history import LossTotals
 
+MOST_LISTED = 30  # findings in a text; the worst come first
+
 
 def _list_findings(findings: list[Finding]) -> Text:
     """Tell each finding in a few lines: on a terminal a table of them would not fit."""
-    lines = [line for finding in findings for line in _tell(finding)]
+    lines = [line for finding in findings[:MOST_LISTED] for line in _tell(finding)]
+    if len(findings) > MOST_LISTED:
+        left_out = len(findings) - MOST_LISTED
+        lines.append(f"and {left_out:,} more that are no worse; --format json gives all")
     return Text(title="Findings", lines=lines, is_verbatim=True)
 
 

@@ -2,8 +2,10 @@
 
 import json
 from datetime import UTC, datetime, timedelta
+from importlib.resources import files
 from pathlib import Path
 
+import jsonschema
 import pytest
 from sqlmodel import Session
 
@@ -43,11 +45,13 @@ def record_failures(session: Session) -> None:
     session.commit()
 
 
-def record_outage(session: Session, *, runs: int = 3, is_over: bool = False) -> None:
+def record_outage(
+    session: Session, *, runs: int = 3, is_over: bool = False, minute: int = 0
+) -> None:
     """Lose a batch in each of so many runs, five minutes apart, after one that went well."""
-    record_run(session, [make_batch(0)], attempts=[make_attempt(0)], started_at=at(0))
+    record_run(session, [make_batch(0)], attempts=[make_attempt(0)], started_at=at(minute))
     for number in range(1, runs + 1):
-        moment = at(5 * number)
+        moment = at(minute + 5 * number)
         run_id = begin(session, started_at=moment)
         order_batches(session, run_id=run_id, batches=[make_batch(0)])
         save_results(
@@ -59,7 +63,7 @@ def record_outage(session: Session, *, runs: int = 3, is_over: bool = False) -> 
         )
         finish_run(session, run_id=run_id, ended_at=moment, clock_us=1)
     if is_over:
-        later = at(5 * runs + 5)
+        later = at(minute + 5 * runs + 5)
         record_run(session, [make_batch(0)], attempts=[make_attempt(0)], started_at=later)
     session.commit()
 
@@ -232,6 +236,27 @@ def test_strict_is_for_cron(
     assert result.exit_code == code
     assert "incident" in result.stdout
     assert result.stderr == ""
+
+
+def test_a_bad_week_does_not_fill_the_screen(invoke: Invoke, session: Session) -> None:
+    """The worst come first; programs get all."""
+    for number in range(35):
+        record_outage(session, runs=1, minute=10 * number)
+    record_outage(session, runs=0, minute=350)
+
+    lines = invoke("audit", *WINDOW).output.splitlines()
+
+    assert sum(line.startswith("info: incident") for line in lines) == 30
+    assert "and 5 more that are no worse; --format json gives all" in lines
+    assert len(json.loads(invoke("audit", *WINDOW, "-f", "json").stdout)["findings"]) == 35
+
+
+def test_the_answer_keeps_to_its_schema(invoke: Invoke, session: Session) -> None:
+    """Programs were told what to expect."""
+    record_outage(session, is_over=True)
+    schema = json.loads((files("pipeline") / "schemas" / "audit.1.json").read_text())
+
+    jsonschema.validate(json.loads(invoke("audit", *WINDOW, "-f", "json").stdout), schema)
 
 
 def test_another_window_has_other_news(invoke: Invoke, session: Session) -> None:
