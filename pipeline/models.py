@@ -553,24 +553,3 @@ class SlotDay:
     interrupted: int
     running: int
     late_us: int | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FailureGroup:
-    """All failed attempts of one source with the same error in the same phase.
-
-    Attributes:
-        n: how many attempts.
-        first_at: when the first of them began, UTC.
-        last_at: when the last of them began, UTC.
-        last_attempt: the id of the newest, whose evidence can be shown.
-    """
-
-    source: str
-    error: ErrorName
-    phase: Phase
-    whose: Whose
-    n: int
-    first_at: datetime
-    last_at: datetime
-    last_attempt: int

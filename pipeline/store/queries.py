@@ -25,7 +25,7 @@ from sqlalchemy import (
 )
 from sqlmodel import Session
 
-from pipeline.errors import ERRORS, ErrorName, Phase
+from pipeline.errors import ErrorName, Phase
 from pipeline.models import (
     Aspect,
     Attempt,
@@ -34,7 +34,6 @@ from pipeline.models import (
     BatchRecord,
     ContractSpan,
     Evidence,
-    FailureGroup,
     PhaseTotals,
     Request,
     RunStatus,
@@ -349,41 +348,3 @@ def phase_totals(session: Session, *, run_id: int) -> list[PhaseTotals]:
 def _by_phase(figures: list[Any]) -> Iterator[tuple[Any, ...]]:
     size = len(PHASE_COLUMNS)
     return zip(*(figures[at : at + size] for at in range(0, len(figures), size)), strict=True)
-
-
-def failures(
-    session: Session, *, since: datetime | None = None, source: str | None = None
-) -> list[FailureGroup]:
-    """Count the failed attempts of all runs by source, error and phase, most frequent first.
-
-    *since* leaves out attempts that began before it; *source* those of other sources.
-    """
-    n = func.count().label("n")
-    first_at = func.min(ATTEMPTS.c.began_at).label("first_at")
-    last_at = func.max(ATTEMPTS.c.began_at).label("last_at")
-    group = (ATTEMPTS.c.source, ATTEMPTS.c.error, ATTEMPTS.c.phase)
-    query = (
-        select(*group, n, first_at, last_at, func.max(ATTEMPTS.c.id).label("last_attempt"))
-        .where(ATTEMPTS.c.error.is_not(None))
-        .group_by(*group)
-        .order_by(n.desc(), *group)
-    )
-    if since is not None:
-        query = query.where(ATTEMPTS.c.began_at >= since)
-    if source is not None:
-        query = query.where(ATTEMPTS.c.source == source)
-    return [_failure_group(row) for row in session.connection().execute(query)]
-
-
-def _failure_group(row: Row[*tuple[Any, ...]]) -> FailureGroup:
-    error = ErrorName(row.error)
-    return FailureGroup(
-        source=row.source,
-        error=error,
-        phase=Phase(row.phase),
-        whose=ERRORS[error].whose,
-        n=row.n,
-        first_at=row.first_at,
-        last_at=row.last_at,
-        last_attempt=row.last_attempt,
-    )

@@ -6,13 +6,12 @@ from itertools import islice
 
 import pytest
 
-from pipeline.errors import ErrorName, Phase, Whose
-from pipeline.models import FailureGroup, PhaseTotals, RunStatus, Timings, Verdict
+from pipeline.errors import Phase
+from pipeline.models import PhaseTotals, RunStatus, Timings, Verdict
 from pipeline.store.db import Store
 from pipeline.store.queries import (
     attempts_of_run,
     batches_of_run,
-    failures,
     find_attempt,
     find_run,
     phase_totals,
@@ -240,65 +239,6 @@ def test_sums_that_exceed_the_integers_of_sqlite_do_not_fail(store: Store) -> No
         (waited,) = phase_totals(session, run_id=run_id)
 
     assert waited.total_us == 2**63
-
-
-def test_failures_are_counted_by_source_error_and_phase(store: Store) -> None:
-    """What fails most comes first, with whose fault it is and since when."""
-    with store.write() as session:
-        for minutes in (2, 0, 1):
-            failed = [make_failed_attempt(1, began_at=at(minutes)), make_attempt(2)]
-            record_run(session, [], attempts=failed)
-        record_run(
-            session,
-            [],
-            attempts=[
-                make_failed_attempt(
-                    0, 1, "coin", error=ErrorName.DNS, phase=Phase.DNS, began_at=at(9)
-                )
-            ],
-        )
-
-    with store.read() as session:
-        found = failures(session)
-
-    assert found == [
-        FailureGroup(
-            source="dice",
-            error=ErrorName.HTTP_5XX,
-            phase=Phase.CHECK,
-            whose=Whose.UPSTREAM,
-            n=3,
-            first_at=at(0),
-            last_at=at(2),
-            last_attempt=5,
-        ),
-        FailureGroup(
-            source="coin",
-            error=ErrorName.DNS,
-            phase=Phase.DNS,
-            whose=Whose.PATH,
-            n=1,
-            first_at=at(9),
-            last_at=at(9),
-            last_attempt=7,
-        ),
-    ]
-
-
-def test_failures_can_be_narrowed_to_a_source_and_a_time(store: Store) -> None:
-    """After an incident one asks: and since then?"""
-    with store.write() as session:
-        attempts = [
-            make_failed_attempt(0, began_at=at(0)),
-            make_failed_attempt(1, began_at=at(5)),
-            make_failed_attempt(2, 1, "coin", began_at=at(5)),
-        ]
-        record_run(session, [], attempts=attempts)
-
-    with store.read() as session:
-        (found,) = failures(session, since=at(5), source="dice")
-
-    assert (found.source, found.n, found.first_at) == ("dice", 1, at(5))
 
 
 def test_failures_are_counted_from_their_index_alone(store: Store) -> None:
