@@ -1,7 +1,7 @@
 """Figures of a stretch of time, or of one run: how long, what failed, which numbers, by whom."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from math import sqrt
@@ -11,8 +11,9 @@ from sqlmodel import Session
 from pipeline.errors import ERRORS, ErrorName, Phase, Whose
 from pipeline.histogram import Histogram
 from pipeline.models import RunSummary
+from pipeline.pacing import Embargo
 from pipeline.store import history
-from pipeline.store.history import RangeTotals, SourceTotals, Window
+from pipeline.store.history import MEASURED, RangeTotals, SourceTotals, Window
 from pipeline.store.permissions import standing_embargoes
 from pipeline.store.summaries import EXCHANGE
 
@@ -170,9 +171,13 @@ def _rank(histogram: Histogram) -> dict[str, int | None]:
     return {"p50_us": p50, "p90_us": p90, "p99_us": p99}
 
 
-def timing_report(session: Session, scope: Scope) -> TimingReport:
-    """Tell how long the phases took, and how that is known."""
-    found = history.percentiles(session, scope.window, source=scope.source, run_id=scope.run_id)
+def timing_report(
+    session: Session, scope: Scope, *, phases: Collection[str] = MEASURED
+) -> TimingReport:
+    """Tell how long the *phases* took, and how that is known."""
+    found = history.percentiles(
+        session, scope.window, source=scope.source, run_id=scope.run_id, phases=phases
+    )
     lines = (
         line for source in sorted(found.of) for line in _timing_lines(source, found.of[source])
     )
@@ -196,7 +201,7 @@ def _timing_lines(source: str, of: dict[str, Histogram]) -> Iterator[TimingLine]
 
 def timing_points(session: Session, scope: Scope) -> Iterator[TimingPoint]:
     """Walk over the exchanges of each hour or day and source, in the order of time."""
-    steps = history.timings_by_step(session, scope.window, source=scope.source)
+    steps = history.timings_by_step(session, scope.window, source=scope.source, phases={EXCHANGE})
     for began_at, source, histograms in steps:
         if exchange := histograms.get(EXCHANGE):
             yield TimingPoint(began_at=began_at, source=source, n=exchange.n, **_rank(exchange))
@@ -260,31 +265,37 @@ def _z(total: RangeTotals) -> float | None:
     return off_by / 2 / sqrt(total.numbers * (k * k - 1) / 12)
 
 
-def source_lines(session: Session, scope: Scope, *, now: datetime) -> list[SourceLine]:
-    """Put together what each source was worth, by name."""
-    found = history.percentiles(session, scope.window, source=scope.source, run_id=scope.run_id)
+def source_lines(
+    session: Session, scope: Scope, timings: TimingReport, *, now: datetime
+) -> list[SourceLine]:
+    """Put together what each source was worth, by name; its percentiles are those of *timings*."""
+    exchanges = {line.source: line for line in timings.lines if line.phase == EXCHANGE}
     embargoes = standing_embargoes(session, now=now)
-    lines = []
-    for totals in _totals(session, scope):
-        embargo = embargoes.get(totals.source)
-        exchange = found.of.get(totals.source, {}).get(EXCHANGE, Histogram())
-        lines.append(
-            SourceLine(
-                source=totals.source,
-                runs=totals.runs,
-                ordered=totals.ordered,
-                collected=totals.collected,
-                share=_share(totals.collected, totals.ordered),
-                numbers=totals.numbers,
-                attempts=totals.attempts,
-                failed_attempts=totals.failed_attempts,
-                retries=totals.retries,
-                success=_share(totals.attempts - totals.failed_attempts, totals.attempts),
-                **_rank(exchange),
-                last_good_at=totals.last_good_at,
-                last_bad_at=totals.last_bad_at,
-                embargo_until=None if embargo is None else embargo.until,
-                embargo_why=None if embargo is None else embargo.why,
-            )
-        )
-    return lines
+    return [
+        _source_line(totals, exchanges.get(totals.source), embargoes.get(totals.source))
+        for totals in _totals(session, scope)
+    ]
+
+
+def _source_line(
+    totals: SourceTotals, exchange: TimingLine | None, embargo: Embargo | None
+) -> SourceLine:
+    return SourceLine(
+        source=totals.source,
+        runs=totals.runs,
+        ordered=totals.ordered,
+        collected=totals.collected,
+        share=_share(totals.collected, totals.ordered),
+        numbers=totals.numbers,
+        attempts=totals.attempts,
+        failed_attempts=totals.failed_attempts,
+        retries=totals.retries,
+        success=_share(totals.attempts - totals.failed_attempts, totals.attempts),
+        p50_us=None if exchange is None else exchange.p50_us,
+        p90_us=None if exchange is None else exchange.p90_us,
+        p99_us=None if exchange is None else exchange.p99_us,
+        last_good_at=totals.last_good_at,
+        last_bad_at=totals.last_bad_at,
+        embargo_until=None if embargo is None else embargo.until,
+        embargo_why=None if embargo is None else embargo.why,
+    )

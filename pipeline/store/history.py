@@ -34,6 +34,7 @@ from pipeline.store.tables import (
 FEW_ATTEMPTS = 20_000  # in a window: their percentiles are read from the attempts themselves
 FEW_HOURS = 15 * 24  # a longer window is read by days
 LENGTHS = {Step.HOUR: timedelta(hours=1), Step.DAY: timedelta(days=1)}
+MEASURED = frozenset({*map(str, PHASE_COLUMNS), EXCHANGE})
 
 Distribution = dict[str, dict[str, Histogram]]  # by source, then by phase or ``exchange``
 
@@ -367,31 +368,38 @@ def percentiles(
     *,
     source: str | None = None,
     run_id: int | None = None,
+    phases: Collection[str] = MEASURED,
 ) -> Percentiles:
     """Distribute the durations of a window, or of one run, by source and phase.
 
     Few attempts are looked at one by one. Many come from the summaries, by whole hours or days,
-    and so do those of runs that were pruned.
+    and so do those of runs that were pruned. Phases that are not among *phases* are left out.
     """
     if run_id is not None or _is_small(session, window):
         runs = select(RUNS.c.id).where(*_within(RUNS.c.started_at, window))
         if run_id is not None:
             runs = runs.where(RUNS.c.id == run_id)
-        of = _distribute_attempts(session, runs, source)
+        of = _distribute_attempts(session, runs, source, phases)
         return Percentiles(of=of, is_exact=True, window=window)
     wide = _widened(window)
     of = defaultdict(lambda: defaultdict(Histogram))
-    for _, name, histograms in _stored_timings(session, wide, source=source, step=window.step):
+    stored = _stored_timings(session, wide, source=source, step=window.step, phases=phases)
+    for _, name, histograms in stored:
         for phase, histogram in histograms.items():
             of[name][phase].merge(histogram)
     return Percentiles(of=of, is_exact=False, window=wide)
 
 
 def timings_by_step(
-    session: Session, window: Window, *, source: str | None = None
+    session: Session,
+    window: Window,
+    *,
+    source: str | None = None,
+    phases: Collection[str] = MEASURED,
 ) -> Iterator[tuple[datetime, str, dict[str, Histogram]]]:
     """Walk over the durations of each hour or day and source, in the order of time."""
-    return _stored_timings(session, _widened(window), source=source, step=window.step)
+    wide = _widened(window)
+    return _stored_timings(session, wide, source=source, step=window.step, phases=phases)
 
 
 def _widened(window: Window) -> Window:
@@ -418,7 +426,9 @@ def _is_small(session: Session, window: Window) -> bool:
     return session.connection().scalar(pruned) is None
 
 
-def _distribute_attempts(session: Session, runs: Select[Any], source: str | None) -> Distribution:
+def _distribute_attempts(
+    session: Session, runs: Select[Any], source: str | None, phases: Collection[str]
+) -> Distribution:
     query = select(ATTEMPTS.c.source, *(ATTEMPTS.c[name] for name in PHASE_COLUMNS.values())).where(
         ATTEMPTS.c.run_id.in_(runs)
     )
@@ -427,15 +437,16 @@ def _distribute_attempts(session: Session, runs: Select[Any], source: str | None
     of: Distribution = defaultdict(lambda: defaultdict(Histogram))
     for name, *durations in session.connection().execute(query):
         reached = [us for us in durations if us is not None]
-        of[name][EXCHANGE].add(sum(reached) - (durations[0] or 0))
+        if EXCHANGE in phases:
+            of[name][EXCHANGE].add(sum(reached) - (durations[0] or 0))
         for phase, us in zip(PHASE_COLUMNS, durations, strict=True):
-            if us is not None:
+            if us is not None and phase in phases:
                 of[name][phase].add(us)
     return of
 
 
 def _stored_timings(
-    session: Session, window: Window, *, source: str | None, step: Step
+    session: Session, window: Window, *, source: str | None, step: Step, phases: Collection[str]
 ) -> Iterator[tuple[datetime, str, dict[str, Histogram]]]:
     query = (
         select(TIMINGS.c.began_at, TIMINGS.c.source, TIMINGS.c.phases)
@@ -445,8 +456,15 @@ def _stored_timings(
     if source is not None:
         query = query.where(TIMINGS.c.source == source)
     for began_at, name, stored in session.connection().execute(query):
-        phases = json.loads(stored).items()
-        yield began_at, name, {phase: Histogram.from_json(facts) for phase, facts in phases}
+        yield (
+            began_at,
+            name,
+            {
+                phase: Histogram.from_json(facts)
+                for phase, facts in json.loads(stored).items()
+                if phase in phases
+            },
+        )
 
 
 def known_sources(session: Session) -> list[str]:

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 def lines(session: "Session", scope: core.Scope, question: Question) -> Iterator[str]:
     """Write the overview."""
     window = scope.window
-    sources = core.source_lines(session, scope, now=datetime.now(UTC))
     timings = core.timing_report(session, scope)
+    sources = core.source_lines(session, scope, timings, now=datetime.now(UTC))
     steps = find_steps(session, scope)
     document = Document(
         title="Overview",

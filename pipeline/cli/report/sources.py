@@ -12,6 +12,7 @@ from pipeline.cli.report.answers import facts, head
 from pipeline.cli.report.numbers import find_steps
 from pipeline.cli.report.question import Question
 from pipeline.cli.report.trends import trend
+from pipeline.store.summaries import EXCHANGE
 
 if TYPE_CHECKING:
     from sqlmodel import Session
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 
 def lines(session: "Session", scope: core.Scope, question: Question) -> Iterator[str]:
     """Write what each source was worth."""
-    found = core.source_lines(session, scope, now=datetime.now(UTC))
+    timings = core.timing_report(session, scope, phases={EXCHANGE})
+    found = core.source_lines(session, scope, timings, now=datetime.now(UTC))
     steps = find_steps(session, scope)
     if question.shape is Shape.JSON:
         steps_json = map(_point_json, steps)
