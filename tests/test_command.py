@@ -811,21 +811,28 @@ def test_an_echoed_key_is_nowhere(home: Home) -> None:
         home.config.write_text(
             f"[sources.aqn]\nkind = 'anu_aqn'\nurl = '{url}/anu_aqn'\napi_key_env = 'AQN_KEY'\n"
             f"batches = [2]\nretries = 1\nbackoff_seconds = 0.0\n"
+            f"[sources.rpc]\nkind = 'random_org_jsonrpc'\nurl = '{url}/random_org_jsonrpc'\n"
+            f"api_key_env = 'AQN_KEY'\nbatches = [2]\nretries = 0\n"
         )
         env = {"AQN_KEY": CANARY}
         collected = home.run("collect", "--format", "json", env=env)
-        questions = [("audit", "show", "1"), ("audit", "show", "1", "-f", "json"), ("audit",)]
+        shown = ("audit", "show", "1")
+        questions = [shown, (*shown, "-f", "json"), ("audit",), ("audit", "dossier", "aqn")]
         asked = [home.start(*question, env=env) for question in questions]
         said = [collected, *(running.finish() for running in asked)]
     finally:
         sandbox.terminate()
         sandbox.communicate()
 
-    assert [done.code for done in said] == [4, 0, 0, 0]
+    assert [done.code for done in said] == [4, 0, 0, 0, 0]
     assert "[REDACTED]" in said[1].out
+    assert "${AQN_KEY}" in said[4].out
     assert "cannot serve GET" in said[1].out
     assert CANARY not in "".join(done.out + done.err for done in said)
     assert CANARY.encode() not in all_bytes(home.folder)
+    sent = home.rows("SELECT headers || body FROM requests ORDER BY method")
+    assert len(sent) == 2
+    assert all("${AQN_KEY}" in text for (text,) in sent)
 
 
 def test_a_missing_key_is_named_and_nothing_is_sent(tmp_path: Path) -> None:
