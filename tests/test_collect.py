@@ -365,3 +365,81 @@ def test_evidence_of_a_failure_is_kept_and_bounded(run: Collect, database: Path)
     assert ["Content-Type", "text/html"] in [
         [name.title(), value.partition(";")[0]] for name, value in json.loads(str(headers))
     ]
+
+
+# ---- What is kept beside the numbers ----
+
+BYTES = "[sources.bytes]\nkind = 'sandbox.randomnumberapi'\nretries = 0\nmin = 0\nmax = 255\n"
+
+
+def test_old_numbers_are_collected_once(run: Collect, database: Path) -> None:
+    """From worker to worker: whoever is first has them, and nobody counts them again."""
+    ended = run(
+        SANDBOX
+        + "faults = ['stale']\n"
+        + BYTES
+        + "batches = {count = 5, size = 16}\nmerge = false\nin_flight = 4\n"
+    )
+
+    assert (ended.summary.collected, ended.summary.failed) == (1, 4)
+    assert ended.losses == (("bytes", ErrorName.STALE, 4),)
+    assert rows(database, "SELECT count(*) FROM attempts WHERE evidence IS NOT NULL") == [(5,)]
+    check_invariants(database)
+
+
+def test_old_numbers_are_known_in_the_next_run(run: Collect, database: Path) -> None:
+    """A cache does not end with a run; other numbers are as welcome as before."""
+    body = json.dumps([*range(16)]).encode()
+    answer = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
+    with serving(*[answer % (len(body), body)] * 2) as upstream:
+        text = (
+            f"[sources.bytes]\nkind = 'randomnumberapi'\nurl = '{upstream.url}'\nmin = 0\n"
+            "max = 255\nretries = 0\nbatches = [16]\n"
+        )
+        ends = [run(text).summary.status for _ in range(2)]
+
+    assert ends == [RunStatus.OK, RunStatus.FAILED]
+    assert rows(database, "SELECT detail FROM batches WHERE error = 'stale'") == [
+        ("the same 16 numbers as run 1 w0",)
+    ]
+    check_invariants(database)
+
+
+def test_three_dice_may_come_again(run: Collect) -> None:
+    """They do so by chance, every 216th time."""
+    with serving() as upstream:
+        ends = [run(url_line(upstream.url)).summary.status for _ in range(2)]
+
+    assert ends == [RunStatus.OK, RunStatus.OK]
+
+
+def test_a_change_of_contract_is_on_the_books_though_all_went_well(
+    run: Collect, database: Path
+) -> None:
+    """The first answer of each look is kept with it, to be replayed."""
+    run(SANDBOX + COIN)
+    run(SANDBOX + COIN)
+    changed = run(SANDBOX + "faults = ['extra_key']\n" + COIN)
+
+    assert changed.summary.status is RunStatus.OK
+    spans = rows(database, "SELECT value, first_attempt FROM contracts WHERE aspect = 'keys'")
+    assert [value for value, _ in spans] == [
+        "data, length, success, type",
+        "data, length, notice, success, type",
+    ]
+    kept = rows(database, "SELECT id FROM attempts WHERE evidence IS NOT NULL")
+    assert kept == [(attempt,) for _, attempt in spans]
+
+
+def test_a_request_is_kept_once_for_all_runs(run: Collect, database: Path) -> None:
+    """It says the same every five minutes for years."""
+    for _ in range(2):
+        run(url_line("http://127.0.0.1:1") + "breaker = 0\n")
+
+    assert rows(
+        database,
+        "SELECT method, url, count(*) FROM attempts JOIN requests ON requests.id = request"
+        " GROUP BY url ORDER BY url",
+    ) == [
+        ("GET", f"http://127.0.0.1:1/api/v1.0/random?min=1&max=7&count={n}", 2) for n in (2, 3, 4)
+    ]

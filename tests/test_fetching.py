@@ -1,5 +1,6 @@
 """Tests for pipeline/fetching.py: one fetch to its end, whatever the upstream does."""
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -14,13 +15,15 @@ import pytest
 
 from pipeline.errors import ErrorName, Phase, SourceError
 from pipeline.fetching import Fetcher, FetchResult, Manners
-from pipeline.models import Attempt, Batch, Fetch, Outcome, Verdict
+from pipeline.models import Aspect, Attempt, Batch, Fetch, Outcome, Verdict
 from pipeline.pacing import Embargo, Pace, Rate, Rules
 from pipeline.permission import Breaker, Gate, RetryBudget, Way
 from pipeline.sandbox.server import Sandbox
 from pipeline.sources.anu_aqn import AnuAqn
+from pipeline.sources.anu_legacy import AnuLegacy
 from pipeline.sources.base import Answer, Hint, Source
 from pipeline.sources.http import open_client
+from pipeline.sources.random_org_jsonrpc import RandomOrgJsonrpc
 from pipeline.sources.randomnumberapi import RandomNumberApi
 from pipeline.witness import Witness
 from tests.sources.edge import (
@@ -208,6 +211,139 @@ async def test_an_echoed_key_is_not_kept(sandbox: Sandbox) -> None:
     assert result.attempts[0].evidence is not None
     assert b"x-api-key: [REDACTED]" in result.attempts[0].evidence.body
     assert SECRET not in repr(result)
+
+
+# What is kept of an exchange.
+
+
+async def test_the_request_is_kept_as_it_was_sent(sandbox: Sandbox) -> None:
+    """With it anybody can ask again, if they have a key of their own."""
+    source = AnuAqn(base_url=sandbox.url("anu_aqn"), api_key=SECRET)
+
+    attempt, _ = lone(await carry_out(source))
+
+    assert attempt.request is not None
+    assert attempt.request.method == "GET"
+    assert attempt.request.url == f"{sandbox.url('anu_aqn')}/?length=6&type=uint16"
+    assert ("Host", f"127.0.0.1:{sandbox.port}") in attempt.request.headers
+    assert ("x-api-key", "${ANU_KEY}") in attempt.request.headers
+    assert attempt.request.body == b""
+
+
+async def test_a_key_in_the_body_is_kept_out_as_well(sandbox: Sandbox) -> None:
+    """One of the upstreams wants it there."""
+    source = RandomOrgJsonrpc(base_url=sandbox.url("random_org_jsonrpc"), api_key=SECRET)
+
+    result = await carry_out(source)
+
+    request = result.attempts[0].request
+    assert request is not None
+    assert json.loads(request.body)["params"]["apiKey"] == "${ANU_KEY}"
+    assert SECRET not in repr(result)
+
+
+async def test_the_request_is_known_even_if_nobody_took_it() -> None:
+    """That is when one wants to try it by hand."""
+    nobody = RandomNumberApi(base_url="http://127.0.0.1:1")
+
+    attempt = (await carry_out(nobody)).attempts[0]
+
+    assert attempt.error is ErrorName.CONNECT_REFUSED
+    assert attempt.request is not None
+    assert attempt.contract == ()
+
+
+async def test_a_good_answer_shows_its_look(sandbox: Sandbox) -> None:
+    """The books notice the day on which it changes, though nothing fails."""
+    source = AnuLegacy(base_url=sandbox.url("anu_legacy", "extra_key", "charset"))
+
+    attempt, _ = lone(await carry_out(source))
+
+    assert attempt.contract == (
+        (Aspect.CONTENT_TYPE, "application/json; charset=utf-8"),
+        (Aspect.KEYS, "data, length, notice, success, type"),
+    )
+
+
+async def test_an_answer_that_broke_the_contract_shows_what_it_is_now(sandbox: Sandbox) -> None:
+    """Its owner reads "data" before, "numbers" after."""
+    source = AnuLegacy(base_url=sandbox.url("anu_legacy", "renamed_key"))
+
+    attempt, _ = lone(await carry_out(source))
+
+    assert attempt.error is ErrorName.SCHEMA
+    assert (Aspect.KEYS, "length, numbers, success, type") in attempt.contract
+
+
+async def test_a_refusal_shows_how_it_is_said(sandbox: Sandbox) -> None:
+    """And nothing else: its text is no answer."""
+    source = AnuLegacy(base_url=sandbox.url("anu_legacy", "refusal"))
+
+    attempt = (await carry_out(source)).attempts[0]
+
+    assert attempt.contract == ((Aspect.REFUSAL, "500 text/html"),)
+
+
+async def test_the_first_good_answer_of_its_kind_is_kept(sandbox: Sandbox) -> None:
+    """So that what is accepted today can be replayed when the adapter is another one."""
+    witness = make_witness()
+
+    first, second = [lone(await carry_out(api(sandbox), witness=witness))[0] for _ in range(2)]
+    changed, _ = lone(await carry_out(api(sandbox, "charset"), witness=witness))
+
+    assert first.evidence is not None
+    assert (first.evidence.status, first.evidence.body_bytes) == (200, first.body_bytes)
+    assert second.evidence is None
+    assert changed.evidence is not None
+
+
+# Old numbers.
+
+
+async def test_old_numbers_are_a_failure_with_evidence(sandbox: Sandbox) -> None:
+    """They are not asked for again in this run: a cache would say the same once more."""
+    witness = make_witness()
+    source = api(sandbox, "stale")
+    first = await carry_out(source, fetch=fetch_of(16), witness=witness)
+
+    again = await carry_out(source, fetch=fetch_of(16), witness=witness)
+
+    attempt, outcome = lone(again)
+    assert lone(first)[1].verdict is Verdict.COLLECTED
+    assert (attempt.error, attempt.phase) == (ErrorName.STALE, Phase.CHECK)
+    assert attempt.detail == "the same 16 numbers as run 7 w0"
+    assert attempt.evidence is not None
+    assert (outcome.verdict, outcome.error) == (Verdict.FAILED, ErrorName.STALE)
+    assert outcome.numbers == ()
+
+
+async def test_one_old_batch_costs_all_that_share_its_answer(sandbox: Sandbox) -> None:
+    """Half of an answer from a cache is an answer from a cache."""
+    witness = make_witness()
+    source = api(sandbox, "stale")
+    await carry_out(source, fetch=fetch_of(3, 16), witness=witness)
+
+    result = await carry_out(source, fetch=fetch_of(3, 16), witness=witness)
+
+    assert [outcome.error for outcome in result.outcomes] == [ErrorName.STALE] * 2
+
+
+async def test_workers_of_one_source_see_each_others_numbers(sandbox: Sandbox) -> None:
+    """A cache does not care which connection asks."""
+    witness = make_witness()
+    results = [FetchResult(fetch_of(16, number=number)) for number in range(4)]
+
+    async with anyio.create_task_group() as tasks:
+        for result in results:
+
+            async def ask(result: FetchResult = result) -> None:
+                async with fetching(api(sandbox, "stale"), witness=witness) as fetcher:
+                    await fetcher.carry_out(result)
+
+            tasks.start_soon(ask)
+
+    ends = [lone(result)[1].verdict for result in results]
+    assert sorted(ends) == [Verdict.COLLECTED, *[Verdict.FAILED] * 3]
 
 
 class Complaining(RandomNumberApi):

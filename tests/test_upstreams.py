@@ -94,6 +94,25 @@ def test_several_in_flight_are_wanted_by_whoever_says_so(make: Make) -> None:
     assert not make.one("in_flight = 2\n").rules.is_exclusive
 
 
+# ---- What is kept of it ----
+
+
+def test_a_kept_request_names_the_variable_of_its_key(make: Make, tmp_path: Path) -> None:
+    """Who repeats it has the key there; a key from a file gets a name of its own."""
+    (tmp_path / "key").write_text("key")
+
+    assert make.one(KEYED, kind="anu_aqn").manners.variable == "KEY"
+    by_file = make.one("api_key_file = 'key'\n", kind="anu_aqn")
+    assert by_file.manners.variable == "API_KEY"
+
+
+def test_only_the_service_itself_must_be_public(make: Make) -> None:
+    """Who names an address knows where it leads."""
+    assert make.one().is_public
+    assert not make.one("url = 'https://mirror.example'\n").is_public
+    assert not make.one(kind="sandbox.anu_legacy").is_public
+
+
 # ---- Whom the rules count ----
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
 from time import perf_counter, perf_counter_ns
 from typing import Any
@@ -21,6 +22,9 @@ import httpcore2 as httpcore
 import httpx2 as httpx
 import pytest
 import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from pipeline.errors import Phase
 from pipeline.models import Timings
@@ -126,6 +130,24 @@ async def test_an_address_is_not_looked_up(sandbox: Sandbox) -> None:
     got = await ask_once(url_of(sandbox))
 
     assert _reached(got.timings) == ["wait", "connect", "send", "first_byte", "body"]
+
+
+async def test_a_public_name_must_not_lead_home(sandbox: Sandbox) -> None:
+    """A forged answer of the resolver would make us ask what listens on this machine."""
+    async with open_client(PATIENT, is_public=True) as client:
+        got = await ask(client, url_of(sandbox, host="localhost"))
+
+    assert got.error == ("dns", "dns")
+    assert "which is not public" in got.detail
+    assert not sandbox.journal.entries
+
+
+async def test_an_address_that_was_named_is_asked_wherever_it_is(sandbox: Sandbox) -> None:
+    """No resolver had a say in it."""
+    async with open_client(PATIENT, is_public=True) as client:
+        got = await ask(client, url_of(sandbox))
+
+    assert got.answer is not None
 
 
 async def test_a_kept_connection_has_no_connecting_in_its_books(sandbox: Sandbox) -> None:
@@ -730,6 +752,72 @@ async def test_tls_is_a_phase_of_its_own(tls: Tls) -> None:
     assert _reached(first.timings) == ["wait", "connect", "tls", "send", "first_byte", "body"]
     assert _reached(second.timings) == ["wait", "send", "first_byte", "body"]
     assert second.exchange.is_reused
+
+
+async def test_the_issuer_is_known_as_long_as_the_connection_is(tls: Tls) -> None:
+    """Another issuer overnight is worth a word; plain HTTP has none."""
+    async with (
+        raw_server(replying(response(GOOD), response(GOOD)), tls=tls.server()) as server,
+        raw_server(replying(response(GOOD))) as plain,
+        open_client(PATIENT, tls.client) as client,
+    ):
+        urls = (server.url, server.url, plain.url)
+        issuers = [(await ask(client, url)).exchange.tls_issuer for url in urls]
+
+    assert issuers[0] is not None
+    assert issuers[0].startswith("O=trustme")
+    assert issuers == [issuers[0], issuers[0], None]
+
+
+def _self_signed(folder: Path, **name: str) -> Path:
+    """Make a certificate for 127.0.0.1 that vouches for itself, and its key, in one file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    whose = x509.Name(
+        [x509.NameAttribute(getattr(x509.NameOID, part), text) for part, text in name.items()]
+    )
+    now = datetime.now(UTC)
+    here = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
+    certificate = (
+        x509.CertificateBuilder(whose, whose, key.public_key(), serial_number=1)
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(here, critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    file = folder / "server.pem"
+    file.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+        + certificate.public_bytes(serialization.Encoding.PEM)
+    )
+    return file
+
+
+async def test_an_issuer_is_written_with_its_common_name(tmp_path: Path) -> None:
+    """One organisation signs with several keys, and the name of the key tells them apart."""
+    file = _self_signed(tmp_path, COUNTRY_NAME="DE", COMMON_NAME="R3", ORGANIZATION_NAME="Example")
+    server_side = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server_side.load_cert_chain(file)
+
+    async with raw_server(replying(response(GOOD)), tls=server_side) as server:
+        got = await ask_once(server.url, tls=make_ssl_context(str(file)))
+
+    assert got.exchange.tls_issuer == "O=Example, CN=R3"
+
+
+async def test_a_certificate_that_nobody_checked_has_no_issuer(tls: Tls) -> None:
+    """Anybody could have written it."""
+    careless = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    careless.check_hostname, careless.verify_mode = False, ssl.CERT_NONE
+
+    async with raw_server(replying(response(GOOD)), tls=tls.server()) as server:
+        got = await ask_once(server.url, tls=careless)
+
+    assert got.body == GOOD
+    assert got.exchange.tls_issuer is None
 
 
 @pytest.mark.parametrize(

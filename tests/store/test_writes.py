@@ -1,17 +1,28 @@
 """Each change to the store, and what it leaves behind."""
 
+import json
 import tracemalloc
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from sqlalchemy import func, select
 
 from pipeline.errors import ErrorName, Phase, StoreError
-from pipeline.models import Attempt, Batch, Outcome, RunStatus, Timings, Verdict
+from pipeline.models import (
+    Aspect,
+    Attempt,
+    Batch,
+    Outcome,
+    Request,
+    RunStatus,
+    Timings,
+    Verdict,
+)
 from pipeline.store.db import Store
 from pipeline.store.numbers import unpack
 from pipeline.store.queries import attempts_of_run, batches_of_run, find_attempt, find_run, get_run
-from pipeline.store.tables import BATCHES, EVIDENCE
+from pipeline.store.tables import ATTEMPTS, BATCHES, EVIDENCE, REQUESTS
 from pipeline.store.writes import (
     finish_run,
     interrupt_dead_runs,
@@ -224,6 +235,92 @@ def test_equal_answers_are_kept_once(store: Store) -> None:
             b"Service Unavailable": at(0),
             b"no": at(2),
         }
+
+
+def make_request(body: bytes = b"") -> Request:
+    """Ask for dice."""
+    headers = (("Host", "h.example"), ("X-Api-Key", "${KEY}"))
+    return Request(method="GET", url="https://h.example/?n=5", headers=headers, body=body)
+
+
+def test_each_different_request_is_kept_once(store: Store) -> None:
+    """Within a group, and from one run to the next; who sent nothing refers to none."""
+    sent = [make_request(), make_request(), make_request(b"{}"), None]
+    for _ in range(2):
+        run_id = start_with(store)
+        attempts = [replace(make_attempt(n), request=each) for n, each in enumerate(sent)]
+        save(store, run_id, attempts=attempts)
+
+    with store.read() as session:
+        connection = session.connection()
+        kept = connection.execute(select(REQUESTS).order_by(REQUESTS.c.id)).all()
+        referred = connection.execute(select(ATTEMPTS.c.request).order_by(ATTEMPTS.c.id)).all()
+    assert [(row.method, row.url, row.body) for row in kept] == [
+        ("GET", "https://h.example/?n=5", body) for body in (b"", b"{}")
+    ]
+    assert json.loads(kept[0].headers) == [["Host", "h.example"], ["X-Api-Key", "${KEY}"]]
+    first, other = (row.id for row in kept)
+    assert [row.request for row in referred] == [first, first, other, None] * 2
+
+
+def test_a_digest_is_over_all_of_a_request(store: Store) -> None:
+    """Two that differ in anything are two."""
+    one = make_request()
+    others = [
+        replace(one, method="POST"),
+        replace(one, url="https://h.example/"),
+        replace(one, headers=one.headers[:1]),
+        replace(one, body=b"{}"),
+    ]
+    run_id = start_with(store)
+
+    attempts = [replace(make_attempt(n), request=each) for n, each in enumerate([one, *others])]
+    save(store, run_id, attempts=attempts)
+
+    with store.read() as session:
+        count = session.connection().scalar(select(func.count()).select_from(REQUESTS))
+    assert count == 5
+
+
+def kept_evidence(store: Store) -> list[bool]:
+    """Tell of each attempt whether its answer was kept."""
+    with store.read() as session:
+        query = select(ATTEMPTS.c.evidence).order_by(ATTEMPTS.c.id)
+        return [row.evidence is not None for row in session.connection().execute(query)]
+
+
+def showing(fetch: int, keys: str, *, is_kept: bool = True) -> Attempt:
+    """Get a good answer with such *keys*, and propose to keep it."""
+    answer = make_evidence(str(fetch).encode()) if is_kept else None
+    return replace(make_attempt(fetch), contract=((Aspect.KEYS, keys),), evidence=answer)
+
+
+def test_a_good_answer_is_kept_if_a_contract_begins_with_it(store: Store) -> None:
+    """One of each look is enough; the same one again every five minutes would be a waste."""
+    run_id = start_with(store)
+    save(store, run_id, attempts=[showing(0, "a"), showing(1, "a"), showing(2, "b")])
+    save(store, run_id, attempts=[showing(3, "b"), showing(4, "c", is_kept=False)])
+
+    assert kept_evidence(store) == [True, False, True, False, False]
+
+
+def test_a_good_answer_is_not_kept_where_numbers_are_not(store: Store) -> None:
+    """It is made of them."""
+    run_id = start_with(store)
+
+    save(store, run_id, attempts=[showing(0, "a")], keep_numbers=False)
+
+    assert kept_evidence(store) == [False]
+
+
+def test_a_bad_answer_is_kept_whatever_it_looks_like(store: Store) -> None:
+    """It is what somebody will ask for."""
+    run_id = start_with(store)
+    bad = make_failed_attempt(evidence=make_evidence())
+
+    save(store, run_id, attempts=[bad], keep_numbers=False)
+
+    assert kept_evidence(store) == [True]
 
 
 def test_evidence_comes_back_as_it_was(store: Store) -> None:
