@@ -11,13 +11,14 @@ from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
+from time import sleep
 
 import pytest
 
 from pipeline.cli.schedule import local_zone
 from pipeline.lock import lock_path, turn
 from tests.cli.conftest import Invoke
-from tests.processes import ROOT, Home, check_invariants, homes, wait_for
+from tests.processes import ROOT, Home, check_invariants, homes, serving, wait_for
 from tests.scheduling import COIN, DICE
 
 QUOTA = (
@@ -346,6 +347,27 @@ def test_the_scheduler_starts_runs_reloads_and_drains(user: Home) -> None:
     assert said[0].startswith("pipeline: the next slot is due at")
     assert any("schedule.cron: must be minute" in line for line in said)
     assert slots(user.database) == [("default", "late", 1)]
+    check_invariants(user.database)
+
+
+def test_a_run_that_goes_on_is_told_to_end_by_the_second_signal(user: Home) -> None:
+    """Somebody is in a hurry: the scheduler leaves at once, the run with what it has."""
+    with serving("hold") as upstream:
+        user.ask(upstream.url)
+        table = f"[schedule]\ncron = '{hourly()}'\nmissed = 'once'\n"
+        user.config.write_text(user.config.read_text() + table)
+        running = user.start("schedule", "run", "--drain", "60")
+        upstream.wait_until_held()
+        running.send(signal.SIGTERM)
+        sleep(0.2)
+        is_waiting = running.process.poll() is None
+        running.send(signal.SIGTERM)
+        ended = running.finish()
+        wait_for(lambda: slots(user.database) != [("default", None, 1)])
+
+    assert is_waiting
+    assert ended.code == 143
+    assert slots(user.database) == [("default", "interrupted", 1)]
     check_invariants(user.database)
 
 
