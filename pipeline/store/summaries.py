@@ -32,6 +32,8 @@ from pipeline.store.tables import (
 NOT_KNOWN: Mapping[str, Rules] = MappingProxyType({})
 EXCHANGE = "exchange"  # among the phases: all of an attempt but its wait
 ROWS_AT_ONCE = 1_000
+NOT_OURS = 0  # in the place of an attempt's id
+MOST_OTHERS = 10  # runs whose requests may crowd those of this one
 
 _OF_AN_ATTEMPT = ("id", "source", "fetch", "number", "began_at", "error", "phase", "retry_after_us")
 _OF_A_BATCH = ("source", "n", "min", "max", "verdict", "fetch", "attempt", "sum", "error")
@@ -94,19 +96,21 @@ class _SourceBooks:
             answered_at = began_at + timedelta(microseconds=wait_us + exchange_us)
             self.embargoes.append((answered_at, _later(answered_at, retry_after_us)))
 
-    def violations(self, rate: Rate | None, last_sent_at: datetime | None) -> list[int]:
-        """List the attempts that were let go against *rate*, or before a time that was named."""
-        sent = sorted(self.sent)
-        broken = set(self._too_early(sent))
+    def violations(self, rate: Rate | None, others: Iterable[datetime]) -> list[int]:
+        """List the attempts that were let go against *rate*, or before a time that was named.
+
+        *others* are requests of other runs: what came too soon after them is ours to answer for.
+        """
+        broken = set(self._too_early(sorted(self.sent)))
         if rate is not None:
             window = timedelta(seconds=rate.period_seconds)
-            earlier = [last_sent_at] if last_sent_at is not None and rate.requests == 1 else []
-            moments = [*earlier, *(moment for moment, _ in sent)]
-            ids = [*(0 for _ in earlier), *(attempt_id for _, attempt_id in sent)]
-            for at in range(rate.requests, len(moments)):
-                if moments[at] - moments[at - rate.requests] < window:
-                    broken.add(ids[at])
-        return sorted(broken)
+            sent = sorted([*self.sent, *((moment, NOT_OURS) for moment in others)])
+            for (earlier, _), (moment, attempt_id) in zip(
+                sent, sent[rate.requests :], strict=False
+            ):
+                if moment - earlier < window:
+                    broken.add(attempt_id)
+        return sorted(broken - {NOT_OURS})
 
     def _too_early(self, sent: Iterable[tuple[datetime, int]]) -> Iterator[int]:
         """Walk over what was let go after an answer that had named a later moment."""
@@ -202,8 +206,8 @@ def _tally(
     source: str,
 ) -> Tally:
     rate = None if rules is None else rules.rate
-    last_sent_at = None if rate is None else _last_sent_at(session, source, started_at, rate)
-    broken = None if rules is None else books.violations(rate, last_sent_at)
+    others = [] if rate is None else _others_sent(session, source, started_at, rate)
+    broken = None if rules is None else books.violations(rate, others)
     fastest_us, fastest_attempt = books.fastest or (None, None)
     moments = [moment for moment, _ in books.sent]
     waited = books.phases.get(Phase.WAIT)
@@ -236,24 +240,24 @@ def _tally(
     )
 
 
-def _last_sent_at(
-    session: Session, source: str, started_at: datetime, rate: Rate
-) -> datetime | None:
-    """Find when the run before sent its last request, if that is too near to be ignored."""
+def _others_sent(session: Session, source: str, started_at: datetime, rate: Rate) -> list[datetime]:
+    """Find when the runs before, or beside, sent their first and last requests."""
     # Runs may last as long as a deadline may: a day.
     since = started_at - timedelta(days=1, seconds=rate.period_seconds)
     query = (
-        select(TALLIES.c.last_sent_at)
+        select(TALLIES.c.first_sent_at, TALLIES.c.last_sent_at)
         .where(
             TALLIES.c.source == source,
-            TALLIES.c.started_at < started_at,
             TALLIES.c.started_at >= since,
             TALLIES.c.last_sent_at.is_not(None),
         )
         .order_by(TALLIES.c.started_at.desc())
-        .limit(1)
+        .limit(MOST_OTHERS)
     )
-    return session.connection().scalar(query)
+    # In a set of each: a run with one request has sent it first and last.
+    return [
+        moment for first, last in session.connection().execute(query) for moment in {first, last}
+    ]
 
 
 def period_begin(moment: datetime, step: Step) -> datetime:
