@@ -18,7 +18,14 @@ from sqlmodel import Session
 
 from pipeline.models import RunStatus, Verdict
 from pipeline.store.numbers import is_sound
-from pipeline.store.seals import RowHash, Rows, attempt_rows, batch_rows, hash_record, run_rows
+from pipeline.store.seals import (
+    RowHash,
+    Rows,
+    attempt_rows,
+    batch_rows,
+    hash_record,
+    record_rows,
+)
 from pipeline.store.tables import ATTEMPTS, RUNS, TALLIES
 
 MOST_NAMES = 10  # batches that are named one by one
@@ -64,10 +71,13 @@ class RunCheck:
         record, contents: what its seal should say.
         missing: numbers of batches that should lie between the others, a few of them.
         next_number: that of a batch which would lie behind them.
+        figures: what its batches and attempts add up to, by source.
+        hashing: what becomes ``contents``.
     """
 
     run_id: int
-    is_there: bool = True
+    is_pruned: bool
+    is_there: bool = False
     batches: int = 0
     attempts: int = 0
     numbers: int = 0
@@ -76,6 +86,13 @@ class RunCheck:
     missing: list[int] = field(default_factory=list)
     next_number: int = 0
     problems: list[Problem] = field(default_factory=list)
+    figures: defaultdict[Any, Figures] = field(default_factory=lambda: defaultdict(Counter))
+    hashing: RowHash = field(default_factory=RowHash)
+
+    @property
+    def is_gone(self) -> bool:
+        """Tell whether nothing is left of it but what stays of a pruned run."""
+        return self.is_pruned and not self.batches and not self.attempts
 
     def add_problem(self, text: str, number: int | None = None) -> None:
         """Say of the run, or of its batch with this *number*, what is wrong."""
@@ -98,43 +115,51 @@ def structure_problems(session: Session) -> list[Problem]:
     return [Problem(text=line) for line in lines]
 
 
-def check_run(connection: Connection, *, run_id: int, is_pruned: bool = False) -> RunCheck:
-    """Recompute each sum and digest of a run, its tallies and totals, and what its seal is over.
+def check_runs(connection: Connection, runs: Mapping[int, bool]) -> list[RunCheck]:
+    """Work out each sum, digest and total of some runs once more, and what their seals are over.
 
-    Of a run that *is_pruned* only what stays is looked at, if the rest is gone.
+    *runs* tells of each whether it is pruned: then it is no problem that its batches are gone. Runs
+    are read one by one if they cannot be read together, so that the one that is damaged is named.
     """
-    check = RunCheck(run_id=run_id)
+    if not runs:
+        return []
+    checks = {run_id: RunCheck(run_id=run_id, is_pruned=runs[run_id]) for run_id in runs}
     try:
-        run, tallies, losses = run_rows(connection, run_id)
+        _check_together(connection, checks)
+    except (DBAPIError, UnicodeDecodeError, TypeError) as exc:
+        if len(runs) > 1:
+            alone = (check_runs(connection, {run_id: runs[run_id]}) for run_id in runs)
+            return list(chain.from_iterable(alone))
+        (check,) = checks.values()
+        check.add_problem(_meaning(exc))
+    return list(checks.values())
+
+
+def _meaning(exc: Exception) -> str:
+    if isinstance(exc, DBAPIError):
+        return f"cannot be read: {exc.orig}"
+    if isinstance(exc, UnicodeDecodeError):  # SQLite quotes what is damaged, and that is no text
+        return "cannot be read: damaged"
+    return "holds something else where a count should be"
+
+
+def _check_together(connection: Connection, checks: Mapping[int, RunCheck]) -> None:
+    run_ids = list(checks)
+    records = record_rows(connection, run_ids)
+    for run_id, rows in batch_rows(connection, run_ids, with_numbers=True):
+        check = checks[run_id]
+        check.hashing.add([row[:-1] for row in rows])
+        _count_batches(check, rows)
+    for run_id, rows in attempt_rows(connection, run_ids):
+        checks[run_id].hashing.add(rows)
+        _count_attempts(checks[run_id], rows)
+    for run_id, check in checks.items():
+        check.contents = check.hashing.hexdigest()
+        run, tallies, losses = records.get(run_id, ([], [], []))
         check.record = hash_record(run, tallies, losses)
         check.is_there = bool(run)
-        found = _read_contents(connection, check)
         if run:
-            of_run = dict(zip(RUNS.c.keys(), run[0], strict=True))
-            if of_run["status"] != RunStatus.RUNNING.value:
-                is_gone = is_pruned and not check.batches and not check.attempts
-                _check_totals(check, of_run, tallies, None if is_gone else found)
-    except DBAPIError as exc:  # damaged, so that SQLite or Python cannot make a value of it
-        check.add_problem(f"cannot be read: {exc.orig}")
-    except UnicodeDecodeError:  # the message says what is damaged, and quotes it
-        check.add_problem("cannot be read: damaged")
-    except TypeError:
-        check.add_problem("holds something else where a count should be")
-    return check
-
-
-def _read_contents(connection: Connection, check: RunCheck) -> Mapping[Any, Figures]:
-    """Go once over the batches and attempts, and give what they add up to by source."""
-    hashing = RowHash()
-    found: defaultdict[Any, Figures] = defaultdict(Counter)
-    for rows in batch_rows(connection, check.run_id, with_numbers=True):
-        hashing.add([row[:-1] for row in rows])
-        _count_batches(check, rows, found)
-    for rows in attempt_rows(connection, check.run_id):
-        hashing.add(rows)
-        _count_attempts(check, rows, found)
-    check.contents = hashing.hexdigest()
-    return found
+            _check_totals(check, dict(zip(RUNS.c.keys(), run[0], strict=True)), tallies)
 
 
 def _look_for_gaps(check: RunCheck, rows: Rows) -> None:
@@ -146,12 +171,12 @@ def _look_for_gaps(check: RunCheck, rows: Rows) -> None:
     check.next_number = last + 1
 
 
-def _count_batches(check: RunCheck, rows: Rows, found: Mapping[Any, Figures]) -> None:
+def _count_batches(check: RunCheck, rows: Rows) -> None:
     _look_for_gaps(check, rows)
     check.batches += len(rows)
     for row in rows:
         _, number, source, n, low, high, verdict, _, _, _, total, digest, _, _, _, _, packed = row
-        figures = found[source]
+        figures = check.figures[source]
         figures[verdict] += 1
         if verdict != _COLLECTED:
             continue
@@ -167,10 +192,10 @@ def _count_batches(check: RunCheck, rows: Rows, found: Mapping[Any, Figures]) ->
             check.numbers += n
 
 
-def _count_attempts(check: RunCheck, rows: Rows, found: Mapping[Any, Figures]) -> None:
+def _count_attempts(check: RunCheck, rows: Rows) -> None:
     check.attempts += len(rows)
     for row in rows:
-        figures = found[row[_SOURCE]]
+        figures = check.figures[row[_SOURCE]]
         try:
             figures["attempts"] += 1
             figures["failed_attempts"] += row[_ERROR] is not None
@@ -181,17 +206,17 @@ def _count_attempts(check: RunCheck, rows: Rows, found: Mapping[Any, Figures]) -
             check.add_problem(f"attempt {row[0]} is damaged")
 
 
-def _check_totals(
-    check: RunCheck, run: Mapping[str, Any], rows: Rows, found: Mapping[Any, Figures] | None
-) -> None:
-    """Hold the totals of a run to its tallies, and both to what was *found* if that is not gone."""
+def _check_totals(check: RunCheck, run: Mapping[str, Any], rows: Rows) -> None:
+    """Hold the totals of a run that has ended to its tallies, and both to what was counted."""
+    if run["status"] == RunStatus.RUNNING.value:
+        return
     tallies = [dict(zip(TALLIES.c.keys(), row, strict=True)) for row in rows]
-    if found is None:
+    if check.is_gone:
         for total, figure in _TOTALS.items():
             if run[total] != (added := _add_up(tally[figure] for tally in tallies)):
                 check.add_problem(f"its total says {run[total]} {total}, its tallies {added}")
         return
-    whole = sum(found.values(), Counter())
+    whole = sum(check.figures.values(), Counter())
     for total, figure in _TOTALS.items():
         if run[total] != whole[figure]:
             rows_of = "attempts" if figure in _OF_ATTEMPTS else "batches"
@@ -202,13 +227,11 @@ def _check_totals(
         gone = chain(check.missing, range(check.next_number, run["ordered"]))
         for number in islice(gone, MOST_NAMES):
             check.add_problem("was removed", number)
-    _check_tallies(check, tallies, found)
+    _check_tallies(check, tallies)
 
 
-def _check_tallies(
-    check: RunCheck, tallies: Iterable[Mapping[str, Any]], found: Mapping[Any, Figures]
-) -> None:
-    missing = dict(found)
+def _check_tallies(check: RunCheck, tallies: Iterable[Mapping[str, Any]]) -> None:
+    missing = dict(check.figures)
     for tally in tallies:
         source = tally["source"]
         figures = missing.pop(source, Counter())

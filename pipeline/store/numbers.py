@@ -7,6 +7,7 @@ and most flipped bits pass its own checks, so every batch has a digest over what
 
 import struct
 from collections.abc import Sequence
+from functools import lru_cache
 from hashlib import sha256
 
 from pipeline.models import BatchRecord
@@ -14,6 +15,7 @@ from pipeline.models import BatchRecord
 CODES = ((1 << 8, "B"), (1 << 16, "H"), (1 << 32, "I"), (1 << 64, "Q"))
 
 
+@lru_cache  # a store has few kinds of batches and many of each
 def _layout(n: int, low: int, high: int) -> str:
     code = next(code for limit, code in CODES if high - low < limit)
     return f"<{n}{code}"

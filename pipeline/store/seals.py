@@ -27,6 +27,8 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from hashlib import sha256
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, NamedTuple, TypeAlias
 
 from sqlalchemy import (
@@ -37,6 +39,7 @@ from sqlalchemy import (
     Connection,
     Integer,
     Select,
+    Table,
     bindparam,
     cast,
     exists,
@@ -79,22 +82,26 @@ def as_stored(column: Column[Any]) -> ColumnElement[Any]:
     )
 
 
-_WANTED: BindParameter[int] = bindparam("wanted", type_=Integer)
-_STARTED_AT = select(RUNS.c.started_at).where(RUNS.c.id == _WANTED).scalar_subquery()
-_RUN = select(*map(as_stored, RUNS.c)).where(RUNS.c.id == _WANTED)
-_TALLIES = select(*map(as_stored, TALLIES.c)).where(
-    TALLIES.c.started_at == _STARTED_AT, TALLIES.c.run_id == _WANTED
-)
-_LOSSES = select(*map(as_stored, LOSSES.c)).where(
-    LOSSES.c.started_at == _STARTED_AT, LOSSES.c.run_id == _WANTED
-)
+_WANTED: BindParameter[list[int]] = bindparam("wanted", expanding=True)
+
+
+def _summaries(table: Table) -> Select[*tuple[Any, ...]]:
+    """Ask for rows that lie in the order of time, not of runs."""
+    run = (RUNS.c.id == table.c.run_id) & (RUNS.c.started_at == table.c.started_at)
+    query = select(*map(as_stored, table.c)).select_from(RUNS.join(table, run))
+    return query.where(RUNS.c.id.in_(_WANTED)).order_by(RUNS.c.id)
+
+
+_RUNS = select(*map(as_stored, RUNS.c)).where(RUNS.c.id.in_(_WANTED))
+_TALLIES = _summaries(TALLIES)
+_LOSSES = _summaries(LOSSES)
 _BATCHES = (
     select(
         *(as_stored(column) for column in BATCHES.c if column is not BATCHES.c.numbers),
         func.length(BATCHES.c.numbers).label("length"),
     )
-    .where(BATCHES.c.run_id == _WANTED)
-    .order_by(BATCHES.c.number)
+    .where(BATCHES.c.run_id.in_(_WANTED))
+    .order_by(BATCHES.c.run_id, BATCHES.c.number)
 )
 _BATCHES_AND_NUMBERS = _BATCHES.add_columns(as_stored(BATCHES.c.numbers))
 _ATTEMPTS = (
@@ -109,8 +116,8 @@ _ATTEMPTS = (
     .select_from(ATTEMPTS)
     .outerjoin(EVIDENCE, EVIDENCE.c.digest == ATTEMPTS.c.evidence)
     .outerjoin(REQUESTS, REQUESTS.c.id == ATTEMPTS.c.request)
-    .where(ATTEMPTS.c.run_id == _WANTED)
-    .order_by(ATTEMPTS.c.fetch, ATTEMPTS.c.number)
+    .where(ATTEMPTS.c.run_id.in_(_WANTED))
+    .order_by(ATTEMPTS.c.run_id, ATTEMPTS.c.fetch, ATTEMPTS.c.number)
 )
 _SEALS = select(*map(as_stored, SEALS.c))
 _NEWEST = _SEALS.order_by(SEALS.c.position.desc()).limit(1)
@@ -171,31 +178,40 @@ def hash_rows(chunks: Iterable[Sequence[Sequence[object]]]) -> str:
     return hashing.hexdigest()
 
 
-def _chunks(connection: Connection, query: Select[*tuple[Any, ...]], run_id: int) -> Iterator[Rows]:
+def _by_run(
+    connection: Connection, query: Select[*tuple[Any, ...]], run_ids: list[int]
+) -> Iterator[tuple[int, Rows]]:
+    """Read rows of some runs, some at a time, and never those of two runs together."""
+    columns = query.selected_columns.keys()
+    run_id = itemgetter(columns.index("run_id" if "run_id" in columns else "id"))
     options = {"yield_per": ROWS_AT_ONCE}
-    result = connection.execute(query, {"wanted": run_id}, execution_options=options)
+    result = connection.execute(query, {"wanted": run_ids}, execution_options=options)
     for rows in result.partitions():
-        yield list(map(tuple, rows))
+        for of_run, some in groupby(map(tuple, rows), key=run_id):
+            yield of_run, list(some)
 
 
-def run_rows(connection: Connection, run_id: int) -> tuple[Rows, Rows, Rows]:
-    """Read the row of a run, its tallies and its losses; no row if there is no such run."""
-    run, tallies, losses = (
-        list(map(tuple, connection.execute(query, {"wanted": run_id})))
-        for query in (_RUN, _TALLIES, _LOSSES)
-    )
-    return run, tallies, losses
+def record_rows(connection: Connection, run_ids: list[int]) -> dict[int, tuple[Rows, Rows, Rows]]:
+    """Read the row of each run, its tallies and its losses; nothing of a run that is not there."""
+    records: dict[int, tuple[Rows, Rows, Rows]] = {
+        run_id: (rows, [], []) for run_id, rows in _by_run(connection, _RUNS, run_ids)
+    }
+    for place, query in ((1, _TALLIES), (2, _LOSSES)):
+        for run_id, rows in _by_run(connection, query, run_ids):
+            records[run_id][place].extend(rows)
+    return records
 
 
-def batch_rows(connection: Connection, run_id: int, *, with_numbers: bool) -> Iterator[Rows]:
-    """Read the batches of a run, some at a time; the numbers would be their last column."""
-    query = _BATCHES_AND_NUMBERS if with_numbers else _BATCHES
-    return _chunks(connection, query, run_id)
+def batch_rows(
+    connection: Connection, run_ids: list[int], *, with_numbers: bool
+) -> Iterator[tuple[int, Rows]]:
+    """Read the batches of runs, some of one run at a time; numbers would be their last column."""
+    return _by_run(connection, _BATCHES_AND_NUMBERS if with_numbers else _BATCHES, run_ids)
 
 
-def attempt_rows(connection: Connection, run_id: int) -> Iterator[Rows]:
-    """Read the attempts of a run with what is known of their evidence, some at a time."""
-    return _chunks(connection, _ATTEMPTS, run_id)
+def attempt_rows(connection: Connection, run_ids: list[int]) -> Iterator[tuple[int, Rows]]:
+    """Read the attempts of runs with what is known of their answers, some of one at a time."""
+    return _by_run(connection, _ATTEMPTS, run_ids)
 
 
 def hash_record(run: Rows, tallies: Rows, losses: Rows) -> str:
@@ -207,11 +223,11 @@ def seal_run(session: Session, *, run_id: int, sealed_at: datetime) -> None:
     """Add a run that has just ended, with its tallies and losses written, to the chain."""
     connection = session.connection()
     contents = RowHash()
-    for rows in batch_rows(connection, run_id, with_numbers=False):
+    for _, rows in batch_rows(connection, [run_id], with_numbers=False):
         contents.add(rows)
-    for rows in attempt_rows(connection, run_id):
+    for _, rows in attempt_rows(connection, [run_id]):
         contents.add(rows)
-    record = hash_record(*run_rows(connection, run_id))
+    record = hash_record(*record_rows(connection, [run_id])[run_id])
     _append(
         connection,
         kind=RUN,

@@ -10,16 +10,17 @@ slots, contracts, and the histograms of timings.
 import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import accumulate, groupby
 from typing import Any, NamedTuple
 
 from sqlalchemy import Column, Connection, Row, Select, Table, exists, func, select, text
 
 from pipeline.models import Evidence, Request, RunStatus
-from pipeline.store.checks import Problem, RunCheck, check_run
+from pipeline.store.checks import Problem, RunCheck, check_runs
 from pipeline.store.db import Store
 from pipeline.store.seals import (
     PRUNING,
+    RUN,
     Seal,
     as_stored,
     hash_pruning,
@@ -96,7 +97,8 @@ def verify(
         watch(walk.position, max(walk.position, newest.position if newest else 0))
     for run_id in running:
         with store.read() as session:
-            walk.count(check_run(session.connection(), run_id=run_id))
+            (found,) = check_runs(session.connection(), {run_id: False})
+        walk.count(found)
     with store.read() as session:
         walk.problems += _strays(session.connection(), walk.position, walk.removed)
     walk.problems += _changed_exchanges(store)
@@ -118,8 +120,11 @@ class _Walk:
 
     def go_on(self, connection: Connection) -> bool:
         """Check some more of the chain; False at its end."""
-        seals = read_seals(connection, after=self.position, limit=SEALS_AT_ONCE)
-        enough = self._batches + self._attempts + ROWS_AT_ONCE
+        seals = _portion(
+            connection, read_seals(connection, after=self.position, limit=SEALS_AT_ONCE)
+        )
+        runs = {seal.run_id or 0: seal.pruned_by is not None for seal in seals if seal.kind == RUN}
+        checks = {check.run_id: check for check in check_runs(connection, runs)}
         for seal in seals:
             before, gap = self._chains, range(self.position + 1, seal.position)
             if gap:
@@ -127,12 +132,10 @@ class _Walk:
             is_whole = bool(gap) or seal.chain in (seal.link(chain) for chain in before)
             if not is_whole:
                 self._add(seal, f"{_of(seal)} was changed")
-            if seal.kind != PRUNING:
-                self._check_run(connection, seal, before)
+            if seal.kind == RUN:
+                self._hold_to(seal, checks[seal.run_id or 0], before)
             self._chains = (seal.chain,) if is_whole else (seal.chain, seal.link(before[0]))
             self._arrive_at(seal)
-            if self._batches + self._attempts >= enough:
-                break
         return bool(seals)
 
     def count(self, found: RunCheck) -> None:
@@ -169,10 +172,9 @@ class _Walk:
         if noted and noted.position == seal.position and noted.chain != seal.chain:
             self._add(seal, "another chain was noted; what is before it has been written anew")
 
-    def _check_run(self, connection: Connection, seal: Seal, before: Iterable[str]) -> None:
-        is_pruned = seal.pruned_by is not None
-        found = check_run(connection, run_id=seal.run_id or 0, is_pruned=is_pruned)
-        if is_pruned and not found.batches and not found.attempts:
+    def _hold_to(self, seal: Seal, found: RunCheck, before: Iterable[str]) -> None:
+        """Compare what was *found* of a run with its seal."""
+        if found.is_gone:
             self._pruned += 1
             found.contents = seal.contents
         sealed = seal._replace(record=found.record, contents=found.contents)
@@ -187,6 +189,15 @@ class _Walk:
             if found.contents != seal.contents:
                 found.add_problem(f"its batches, its attempts or their answers {since}")
         self.count(found)
+
+
+def _portion(connection: Connection, seals: list[Seal]) -> list[Seal]:
+    """Take as many of *seals* as a transaction should read the runs of, one at least."""
+    rows = RUNS.c.ordered + RUNS.c.attempts
+    runs = [seal.run_id for seal in seals]
+    sizes = dict(iter(connection.execute(select(RUNS.c.id, rows).where(RUNS.c.id.in_(runs)))))
+    before = accumulate((sizes.get(run_id) or 0 for run_id in runs), initial=0)
+    return [seal for seal, size in zip(seals, before, strict=False) if size < ROWS_AT_ONCE]
 
 
 def _of(seal: Seal) -> str:
