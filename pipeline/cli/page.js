@@ -36,9 +36,12 @@ for (const table of document.querySelectorAll("table.sortable")) {
 const colour = (name) =>
   getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 
+const LONGEST = 40; // characters of a name in a legend
+const shorten = (name) => (name.length > LONGEST ? `${name.slice(0, LONGEST - 1)}…` : name);
+
 // Plotly reads a little HTML in names; ours are text.
 const asText = (name) =>
-  name.replace(/[&<>]/g, (sign) => ({ "&": "&amp;", "<": "&lt;", ">": "&gt;" })[sign]);
+  shorten(name).replace(/[&<>]/g, (sign) => ({ "&": "&amp;", "<": "&lt;", ">": "&gt;" })[sign]);
 
 const INKS = 7;
 const DASHES = ["solid", "dash", "dot", "dashdot"];
