@@ -30,7 +30,7 @@ DRAIN_SECONDS = 5.0  # containers are killed after 10
 schedule_app = typer.Typer(
     rich_markup_mode=None,
     no_args_is_help=True,
-    help="The slots: show them, run what is due, print lines for cron and systemd.",
+    help="Show the slots, keep to them, or let cron or systemd do it.",
 )
 
 
@@ -56,7 +56,7 @@ def show(
     ] = 5,
     format_: FormatOption = Format.TEXT,
 ) -> None:
-    """Show the next slots of each schedule, and what became of the last ones."""
+    """Show the next slots, and what became of the last ones."""
     with error_boundary():
         settings, schedules = _load(config)
         now = datetime.now(UTC)
@@ -145,9 +145,9 @@ def run(
         ),
     ] = DRAIN_SECONDS,
 ) -> None:
-    """Start a run in each slot, until SIGTERM or SIGINT; for containers and systemd.
+    """Start a run in each slot, in the foreground, until SIGTERM.
 
-    SIGHUP reads the configuration again; if it is wrong, the old one stays. SIGTERM and SIGINT end
+    For containers and systemd. SIGHUP reads the configuration again; if it is wrong, the old one stays. SIGTERM and SIGINT end
     it with 0 as soon as the run that goes on has ended; a second one ends it at once.
     """
     with error_boundary():
@@ -196,7 +196,10 @@ def _keys_wanted(settings: "Settings") -> list[str]:
 
 @schedule_app.command()
 def cron(config: ConfigOption = None) -> None:
-    """Print the crontab lines that start a run in each slot; add them with `crontab -e`."""
+    """Print crontab lines that start a run in each slot.
+
+    Add them with `crontab -e`.
+    """
     with error_boundary():
         from pipeline.schedule.units import crontab_lines
 
@@ -221,7 +224,9 @@ def systemd(
     ] = None,
     force: Annotated[bool, Option("--force", help="Replace files that are there.")] = False,
 ) -> None:
-    """Print unit files that start a run in each slot: a timer, or the scheduler as a service.
+    """Print or write systemd units that start a run in each slot.
+
+    A timer and its service, or the scheduler as a service of its own.
 
     \b
     pipeline schedule systemd -o /etc/systemd/system
