@@ -147,8 +147,9 @@ def run(
 ) -> None:
     """Start a run in each slot, in the foreground, until SIGTERM.
 
-    For containers and systemd. SIGHUP reads the configuration again; if it is wrong, the old one stays. SIGTERM and SIGINT end
-    it with 0 as soon as the run that goes on has ended; a second one ends it at once.
+    For containers and systemd. SIGHUP reads the configuration again; if it is wrong, the old one
+    stays. SIGTERM and SIGINT end it with 0 as soon as the run that goes on has ended; a second one
+    ends it at once.
     """
     with error_boundary():
         from functools import partial
