@@ -24,7 +24,7 @@ FROM runs
 CREATE VIEW batch_list AS
 SELECT
     run_id, 'w' || number AS name, source, verdict AS outcome, n, sum, min, max,
-    error, detail, not_before, fetch, attempt
+    error, detail, not_before, "fetch", attempt
 FROM batches
 """,
     "failed_attempts": """
@@ -40,7 +40,7 @@ SELECT
         WHEN error IN ('unauthorized', 'http_4xx', 'deadline', 'cancelled', 'internal') THEN 'ours'
         ELSE 'upstream'
     END AS whose,
-    status, detail, fetch, number AS try, evidence
+    status, detail, "fetch", number AS try, evidence
 FROM attempts
 WHERE error IS NOT NULL
 """,
