@@ -14,6 +14,7 @@ import pytest
 from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.command import Command
 from selenium.webdriver.support.wait import WebDriverWait
 
 from pipeline.cli.document import Chart, Column, Document, Kind, Part, Series, Table, Text
@@ -47,8 +48,8 @@ ARGUMENTS = (
 
 HARMFUL = " ".join(HOSTILE)
 
-PHONE = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
-SCREEN = {"width": 1200, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+PHONE: dict[str, object] = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
+SCREEN: dict[str, object] = {"width": 1200, "height": 900, "deviceScaleFactor": 1, "mobile": False}
 
 PLOTS = "[...document.querySelectorAll('.plot')]"
 
@@ -88,12 +89,18 @@ def load(browser: Chrome, tmp_path: Path) -> Load:
         prefer(browser, "light")
         browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", device)
         browser.get("about:blank")
-        browser.get_log("browser")
-        browser.get_log("performance")
+        logged(browser, "browser")
+        logged(browser, "performance")
         browser.get(page.as_uri())
         return browser
 
     return load_page
+
+
+def logged(browser: Chrome, kind: str) -> list[dict[str, Any]]:
+    """Take what the browser has noted since it was asked last: ``browser`` or ``performance``."""
+    entries: list[dict[str, Any]] = browser.execute(Command.GET_LOG, {"type": kind})["value"]
+    return entries
 
 
 def prefer(browser: Chrome, scheme: str) -> None:
@@ -104,7 +111,7 @@ def prefer(browser: Chrome, scheme: str) -> None:
 
 def asked_for(browser: Chrome) -> set[str]:
     """Give the kinds of address that the browser has asked for since the page was opened."""
-    messages = (json.loads(entry["message"])["message"] for entry in browser.get_log("performance"))
+    messages = (json.loads(entry["message"])["message"] for entry in logged(browser, "performance"))
     urls = (
         message["params"]["request"]["url"]
         for message in messages
@@ -133,7 +140,7 @@ def test_each_series_is_a_trace_and_nothing_complains(load: Load) -> None:
     assert ask(browser, f"{PLOTS}.every((plot) => plot.querySelector('svg.main-svg'))")
     assert len(browser.find_elements(By.CSS_SELECTOR, ".scatterlayer .trace")) == 1
     assert len(browser.find_elements(By.CSS_SELECTOR, ".barlayer .trace")) == 9
-    assert browser.get_log("browser") == []
+    assert logged(browser, "browser") == []
     assert asked_for(browser) <= {"file", "data", "blob"}
 
 
@@ -162,7 +169,7 @@ def test_the_charts_follow_the_system_into_the_dark(load: Load) -> None:
 
 
 def test_a_phone_scrolls_no_page_sideways(load: Load) -> None:
-    """A wide table scrolls in its own box, a long word is folded, a chart takes what room it has."""
+    """A wide table scrolls in its own box, a long word folds, a chart takes what room it has."""
     browser = load(render_html(make_document("a" * 200 + HARMFUL)), PHONE)
 
     assert ask(browser, "innerWidth") == 390
@@ -198,7 +205,7 @@ def test_hostile_text_appears_and_nothing_runs(load: Load) -> None:
 
     seen = [printable(text) for text in HOSTILE]
     assert ask(browser, "window.hacked") is None
-    assert browser.get_log("browser") == []
+    assert logged(browser, "browser") == []
     assert asked_for(browser) <= {"file", "data", "blob"}
     assert browser.find_elements(By.CSS_SELECTOR, "main a, main img, main script:not([type])") == []
     for place in (
@@ -240,7 +247,7 @@ def test_should_escaping_ever_fail_the_policy_holds(load: Load) -> None:
     browser = load(render_page("Report", slipped, has_charts=False))
 
     assert ask(browser, "window.hacked") is None
-    assert any("Content Security Policy" in line["message"] for line in browser.get_log("browser"))
+    assert any("Content Security Policy" in line["message"] for line in logged(browser, "browser"))
     assert ask(browser, "document.baseURI").startswith("file:")
 
 
