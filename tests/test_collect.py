@@ -427,7 +427,7 @@ def test_a_change_of_contract_is_on_the_books_though_all_went_well(
         "data, length, success, type",
         "data, length, notice, success, type",
     ]
-    kept = rows(database, "SELECT id FROM attempts WHERE evidence IS NOT NULL")
+    kept = rows(database, "SELECT id FROM attempts WHERE evidence IS NOT NULL ORDER BY id")
     assert kept == [(attempt,) for _, attempt in spans]
 
 
