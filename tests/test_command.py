@@ -678,7 +678,8 @@ def test_a_full_disk_in_mid_run_says_what_is_not_stored(home: Home) -> None:
     make_database(home)
     size = home.database.stat().st_size
     with serving() as upstream:
-        # Six batches of eight bytes a number (no two alike): the pages of the empty tables cannot hold them.
+        # Six batches of eight bytes a number, too much for the pages of the empty tables; no two of
+        # one size, for this upstream would answer them alike.
         home.ask(upstream.url, batches="'95..100'", high=2**40)
         ended = home.run("collect", before=f"ulimit -f {size // 512 + 1}")
 
