@@ -48,13 +48,21 @@ const DASHES = ["solid", "dash", "dot", "dashdot"];
 const PATTERNS = ["", "/", ".", "x"];
 const MANY = 120; // points, past which a marker on each would hide the line
 
+const HOUR = 3_600_000; // milliseconds
+
+// A single moment says nothing of the distance to the next: a day is shown, and it has an hour.
+const isLone = (chart) => chart.moments.length === 1;
+const dayAround = (moment) =>
+  [-12, 12].map((hours) => new Date(Date.parse(`${moment}Z`) + hours * HOUR).toISOString());
+
 const traceOf = (chart, series, index) => {
   const ink = colour(`series-${index % INKS}`);
   const round = Math.floor(index / INKS) % DASHES.length; // the same ink comes again, in a new style
   const common = { name: asText(series.name), x: chart.moments, y: series.values, showlegend: true };
   if (chart.mark === "bars") {
     const pattern = { shape: PATTERNS[round], fgcolor: colour("surface"), size: 5 };
-    return { ...common, type: "bar", marker: { color: ink, pattern } };
+    const width = isLone(chart) ? HOUR : undefined;
+    return { ...common, type: "bar", width, marker: { color: ink, pattern } };
   }
   return {
     ...common,
@@ -76,11 +84,18 @@ const layoutOf = (chart) => {
     font: { family: "system-ui, sans-serif", size: 13, color: ink },
     hoverlabel: { bgcolor: colour("surface"), bordercolor: colour("line"), font: { color: ink } },
     hovermode: "x unified",
-    legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom" },
+    legend: { orientation: "h", traceorder: "normal", x: 0, y: 1.02, yanchor: "bottom" },
     margin: { l: 8, r: 8, t: 8, b: 8 },
     paper_bgcolor: "rgba(0,0,0,0)",
     plot_bgcolor: "rgba(0,0,0,0)",
-    xaxis: { ...grid, type: "date", showgrid: false, automargin: true, hoverformat: "%Y-%m-%d %H:%MZ" },
+    xaxis: {
+      ...grid,
+      type: "date",
+      automargin: true,
+      showgrid: false,
+      range: isLone(chart) ? dayAround(chart.moments[0]) : undefined,
+      hoverformat: "%Y-%m-%d %H:%MZ",
+    },
     yaxis: {
       ...grid,
       automargin: true,

@@ -150,6 +150,10 @@ def test_a_gap_is_not_bridged_and_a_lone_point_is_seen(load: Load) -> None:
 
     assert ask(browser, f"{PLOTS}.map((plot) => plot.data[0].y)") == [[1, None, 3, 4, None], [5]]
     assert len(browser.find_elements(By.CSS_SELECTOR, ".points path.point")) == 4
+    assert ask(browser, f"{PLOTS}[1].layout.xaxis.range.map((end) => end.slice(0, 13))") == [
+        "2026-03-01T00",
+        "2026-03-02T00",
+    ]
 
 
 def test_the_charts_follow_the_system_into_the_dark(load: Load) -> None:
