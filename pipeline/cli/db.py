@@ -80,10 +80,14 @@ def check(config: ConfigOption = None) -> None:
 def backup(
     target: Annotated[Path, typer.Argument(metavar="FILE", help="Where to; must not exist yet.")],
     config: ConfigOption = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Verify the copy too, as `audit verify` does.")
+    ] = False,
 ) -> None:
-    """Copy the database, even while a run writes to it, and check the copy.
+    """Copy the database, even while a run writes to it, and check the copy's structure.
 
-    A plain `cp` may miss what still lies in the journal.
+    A plain `cp` may miss what still lies in the journal. To verify every number as well takes
+    longer than to copy it: about 15 s for a million batches.
     """
     with error_boundary():
         from pipeline.store.db import back_up
@@ -93,6 +97,11 @@ def backup(
         if target.exists() or target.is_symlink():
             raise UsageError(f"{target} exists already; choose another name")
         back_up(settings.url, target.absolute(), busy_seconds=settings.busy_seconds)
+        if verify:
+            copy = settings.model_copy(update={"url": f"sqlite:///{target.absolute()}"})
+            found, problems = look(copy)
+            refuse(problems)
+            write(sum_up(found))
         write(f"Copied and checked: {target}")
 
 

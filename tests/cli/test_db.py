@@ -27,6 +27,16 @@ def execute(database: Path, statement: str) -> None:
         raw.execute(statement)
 
 
+@pytest.fixture
+def history(session: Session, database: Path) -> Path:
+    """Record a run of three days ago, and two of an hour ago."""
+    now = datetime.now(UTC)
+    for age in (timedelta(days=3), timedelta(hours=1), timedelta(hours=1)):
+        record_run(session, [make_batch()], attempts=[make_attempt()], started_at=now - age)
+    session.commit()
+    return database
+
+
 def test_a_sound_database_is_said_to_be_sound(invoke: Invoke) -> None:
     """And how much was looked at, so that nobody takes an empty look for a good one."""
     collect(invoke)
@@ -78,6 +88,21 @@ def test_a_backup_is_whole_and_private(invoke: Invoke, home: Path) -> None:
     assert (home / "copy.db").stat().st_mode & 0o077 == 0
 
 
+def test_a_backup_can_be_verified_at_once(invoke: Invoke, history: Path) -> None:
+    """A copy of a damaged original is found out before the last good one is thrown away."""
+    sound = invoke("db", "backup", "one.db", "--verify")
+    execute(history, "UPDATE batches SET sum = 17 WHERE run_id = 2")
+
+    rotten = invoke("db", "backup", "two.db", "--verify")
+
+    assert sound.output.splitlines() == [
+        "All is well: 3 runs, 3 batches, 9 numbers verified.",
+        "Copied and checked: one.db",
+    ]
+    assert "run 2 w0: its numbers are not those collected" in rotten.stderr
+    assert rotten.exit_code == ExitCode.STORE_FAILED
+
+
 def test_a_backup_overwrites_nothing(invoke: Invoke, home: Path) -> None:
     """The last good copy must survive a slip of the fingers."""
     collect(invoke)
@@ -118,19 +143,6 @@ def test_an_older_database_is_migrated_and_kept(invoke: Invoke, database: Path) 
     assert "Migrated from nothing to 0002." in result.output
     assert f"{database}.before-0002" in result.output
     assert invoke("db", "check").exit_code == ExitCode.OK
-
-
-# ---- prune and stats ----
-
-
-@pytest.fixture
-def history(session: Session, database: Path) -> Path:
-    """Record a run of three days ago, and two of an hour ago."""
-    now = datetime.now(UTC)
-    for age in (timedelta(days=3), timedelta(hours=1), timedelta(hours=1)):
-        record_run(session, [make_batch()], attempts=[make_attempt()], started_at=now - age)
-    session.commit()
-    return database
 
 
 def test_a_dry_run_only_says_what_would_go(invoke: Invoke, history: Path) -> None:
