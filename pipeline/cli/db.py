@@ -1,6 +1,8 @@
 """``pipeline db``: look after the database: migrate, check, back up, prune, measure."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,6 +18,8 @@ from pipeline.cli.verify import look, refuse, sum_up
 from pipeline.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
+    from sqlmodel import Session
+
     from pipeline.settings import StoreSettings
     from pipeline.store.pruning import Prunable
     from pipeline.store.stats import StoreStats
@@ -42,6 +46,17 @@ def _database(settings: "StoreSettings", done: str) -> Path:
     if file is None:
         raise ConfigError(f"store.url: only SQLite files are {done} here; use the server's tools")
     return file
+
+
+@contextmanager
+def _reading(settings: "StoreSettings") -> "Iterator[Session]":
+    from pipeline.store.db import open_store
+
+    with (
+        open_store(settings.url, busy_seconds=settings.busy_seconds, for_writing=False) as store,
+        store.read() as session,
+    ):
+        yield session
 
 
 @db_app.command()
@@ -141,18 +156,18 @@ def prune(
             _database(settings, "made smaller")
         now = datetime.now(UTC)
         before = now - keep
-        with open_store(
-            settings.url, busy_seconds=settings.busy_seconds, for_writing=not dry_run
-        ) as store:
-            with store.read() as session:
-                found = pruning.find_prunable(session, before=before)
-            if not force and (reason := pruning.why_not(found, before=before, keep=keep)):
-                raise UsageError(f"{reason}: is a clock wrong? If not, give --force")
-            if dry_run:
-                write(_foretell(found))
-                return
-            with progress("pruning") as watch:
-                done = pruning.prune(store, before=before, now=now, watch=watch)
+        with _reading(settings) as session:
+            found = pruning.find_prunable(session, before=before)
+        if not force and (reason := pruning.why_not(found, before=before, keep=keep)):
+            raise UsageError(f"{reason}: is a clock wrong? If not, give --force")
+        if dry_run:
+            write(_foretell(found))
+            return
+        with (
+            open_store(settings.url, busy_seconds=settings.busy_seconds, for_writing=True) as store,
+            progress("pruning") as watch,
+        ):
+            done = pruning.prune(store, before=before, now=now, watch=watch)
         write(
             f"Pruned {done.runs} runs: {done.batches} batches, {done.attempts} attempts,"
             f" {done.evidence} answers, {done.requests} requests."
@@ -174,13 +189,9 @@ def _foretell(found: "Prunable") -> str:
 
 def _room(settings: "StoreSettings") -> str | None:
     """Say how large an SQLite database is, and how to make it smaller if that is worth it."""
-    from pipeline.store.db import open_store
     from pipeline.store.stats import file_space
 
-    with (
-        open_store(settings.url, busy_seconds=settings.busy_seconds, for_writing=False) as store,
-        store.read() as session,
-    ):
+    with _reading(settings) as session:
         space = file_space(session)
     if space is None:
         return None
@@ -212,16 +223,9 @@ def stats(
     Rows of large tables are taken from the totals of the runs; `-` is what only --exact can tell.
     """
     with error_boundary():
-        from pipeline.store.db import open_store
         from pipeline.store.stats import read_stats
 
-        settings = _settings(config)
-        with (
-            open_store(
-                settings.url, busy_seconds=settings.busy_seconds, for_writing=False
-            ) as store,
-            store.read() as session,
-        ):
+        with _reading(_settings(config)) as session:
             found = read_stats(session, is_exact=exact)
         write(_stats_as_json(found) if format_ is Format.JSON else _stats_as_text(found))
 

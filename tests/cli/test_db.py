@@ -4,8 +4,10 @@ import json
 import sqlite3
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from importlib.resources import files
 from pathlib import Path
 
+import jsonschema
 import pytest
 from sqlmodel import Session
 
@@ -274,3 +276,21 @@ def test_stats_for_a_program(invoke: Invoke, session: Session) -> None:
 def test_a_size_reads_like_one(n: int | None, text: str) -> None:
     """Three digits, and never 1e+03."""
     assert show_bytes(n) == text
+
+
+@pytest.mark.parametrize("options", [(), ("--exact",)])
+def test_stats_are_as_published(invoke: Invoke, history: Path, options: tuple[str, ...]) -> None:
+    """Whoever wrote a program for them finds every key."""
+    del history
+    schema = json.loads((files("pipeline") / "schemas" / "stats.1.json").read_text())
+
+    jsonschema.validate(json.loads(invoke("db", "stats", *options, "-f", "json").stdout), schema)
+
+
+def test_pruning_makes_no_database(invoke: Invoke, database: Path) -> None:
+    """Where there is none there is nothing to prune, and perhaps a wrong configuration."""
+    result = invoke("db", "prune", "--keep", "90d")
+
+    assert "no database yet" in result.stderr
+    assert result.exit_code == ExitCode.STORE_FAILED
+    assert not database.exists()

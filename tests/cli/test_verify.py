@@ -3,8 +3,10 @@
 import io
 import json
 import sys
+from importlib.resources import files
 from pathlib import Path
 
+import jsonschema
 import pytest
 from sqlmodel import Session
 
@@ -84,6 +86,16 @@ def test_a_program_gets_what_was_looked_at(invoke: Invoke, history: Path) -> Non
         "numbers": 6,
         "problems": [],
     }
+
+
+@pytest.mark.parametrize("statement", [None, "DELETE FROM batches", "DELETE FROM seals"])
+def test_the_answer_is_as_published(invoke: Invoke, history: Path, statement: str | None) -> None:
+    """Whoever wrote a program for it finds every key, sound or not."""
+    if statement is not None:
+        execute(history, statement)
+    schema = json.loads((files("pipeline") / "schemas" / "verify.1.json").read_text())
+
+    jsonschema.validate(json.loads(invoke("audit", "verify", "-f", "json").stdout), schema)
 
 
 def test_another_head_than_was_noted_is_refused(invoke: Invoke, history: Path) -> None:
