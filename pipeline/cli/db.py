@@ -1,8 +1,6 @@
 """``pipeline db``: look after the database: migrate, check, back up, prune, measure."""
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pipeline.cli.asking import reading
 from pipeline.cli.boundary import error_boundary
 from pipeline.cli.options import ConfigOption, Format, FormatOption, parse_interval
 from pipeline.cli.progress import progress
@@ -18,8 +17,6 @@ from pipeline.cli.verify import look, refuse, sum_up
 from pipeline.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
-    from sqlmodel import Session
-
     from pipeline.settings import StoreSettings
     from pipeline.store.pruning import Prunable
     from pipeline.store.stats import StoreStats
@@ -46,17 +43,6 @@ def _database(settings: "StoreSettings", done: str) -> Path:
     if file is None:
         raise ConfigError(f"store.url: only SQLite files are {done} here; use the server's tools")
     return file
-
-
-@contextmanager
-def _reading(settings: "StoreSettings") -> "Iterator[Session]":
-    from pipeline.store.db import open_store
-
-    with (
-        open_store(settings.url, busy_seconds=settings.busy_seconds, for_writing=False) as store,
-        store.read() as session,
-    ):
-        yield session
 
 
 @db_app.command()
@@ -156,7 +142,7 @@ def prune(
             _database(settings, "made smaller")
         now = datetime.now(UTC)
         before = now - keep
-        with _reading(settings) as session:
+        with reading(settings) as session:
             found = pruning.find_prunable(session, before=before)
         if not force and (reason := pruning.why_not(found, before=before, keep=keep)):
             raise UsageError(f"{reason}: is a clock wrong? If not, give --force")
@@ -191,7 +177,7 @@ def _room(settings: "StoreSettings") -> str | None:
     """Say how large an SQLite database is, and how to make it smaller if that is worth it."""
     from pipeline.store.stats import file_space
 
-    with _reading(settings) as session:
+    with reading(settings) as session:
         space = file_space(session)
     if space is None:
         return None
@@ -225,7 +211,7 @@ def stats(
     with error_boundary():
         from pipeline.store.stats import read_stats
 
-        with _reading(_settings(config)) as session:
+        with reading(_settings(config)) as session:
             found = read_stats(session, is_exact=exact)
         write(_stats_as_json(found) if format_ is Format.JSON else _stats_as_text(found))
 
