@@ -152,7 +152,7 @@ class Timings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """The bounded, redacted record of an answer that failed.
+    """The bounded, redacted record of an answer that failed, or looked like none before it.
 
     Attributes:
         headers: names and values in the order received.

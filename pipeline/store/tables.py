@@ -197,7 +197,7 @@ class BatchRow(Row, table=True):
 
 
 class EvidenceRow(Row, table=True):
-    """One answer that failed, kept once however often it came."""
+    """One answer that failed or looked like none before it, kept once however often it came."""
 
     __tablename__ = "evidence"
     __table_args__ = (*_none_below_zero("body_bytes"),)
