@@ -248,7 +248,9 @@ def unsealed_runs(connection: Connection) -> list[int]:
 def seal_pruning(session: Session, *, runs: Select[int], sealed_at: datetime) -> None:
     """Add to the chain that the contents of *runs* are to be deleted; their seals say so too."""
     connection = session.connection()
-    _lock(connection)  # or a run that is sealed between the statements is marked and not hashed
+    lock_chain(
+        connection
+    )  # or a run that is sealed between the statements is marked and not hashed
     record, contents = hash_pruning(_stream(connection, _SEALS.where(SEALS.c.run_id.in_(runs))))
     position = _append(
         connection,
@@ -294,7 +296,7 @@ def newest_seal(connection: Connection) -> Seal | None:
     return None if row is None else Seal(*row)
 
 
-def _lock(connection: Connection) -> None:
+def lock_chain(connection: Connection) -> None:
     """Let only one at a time add to the chain, until its transaction ends."""
     # A lock on the newest seal would not do: who waits for it goes on with the seal that was the
     # newest before. The row with the revision is always there.
@@ -310,7 +312,7 @@ def _append(
     record: str,
     contents: str,
 ) -> int:
-    _lock(connection)
+    lock_chain(connection)
     newest = newest_seal(connection)
     position = newest.position + 1 if newest else 1
     seal = Seal(position, kind, run_id, sealed_at, record, contents, "", None)

@@ -299,6 +299,8 @@ def finish_run(
     Raises:
         StoreError: there is no such run, or it has ended already.
     """
+    # Before anything is added up: two runs may end at once, and both have an hour to add to.
+    seals.lock_chain(session.connection())
     _check_running(session, run_id)
     _decide_open_batches(session, run_id, rest)
     totals = _totals(summaries.summarise_run(session, run_id=run_id, rules=rules))
