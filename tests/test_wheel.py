@@ -73,3 +73,10 @@ def test_only_the_program_is_in_the_wheel(unpacked: Path) -> None:
     shipped = {path.name for path in unpacked.iterdir()}
 
     assert {name for name in shipped if not name.endswith(".dist-info")} == {"pipeline"}
+
+
+def test_the_schemas_are_in_the_wheel(unpacked: Path, tmp_path: Path) -> None:
+    """They are data files as well."""
+    names = run(unpacked, tmp_path, "-m", "pipeline", "schema").stdout.split()
+
+    assert "pipeline.run/1" in names

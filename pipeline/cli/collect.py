@@ -178,8 +178,8 @@ def _due_runs(
 
 def _tell_nothing_is_due(shown: Format | None) -> None:
     if shown is Format.JSON:
-        head = {"schema": "pipeline.run/1", "run": None}
-        write("\n".join(json_lines(head, batches=(), attempts=())))
+        head = {"schema": "pipeline.run/1", "run": None, "pruned_at": None}
+        write("\n".join(json_lines(head, batches=(), attempts=(), tallies=())))
     if sys.stderr is not None and sys.stderr.isatty():
         complain("nothing to do: each slot that is due has its run; see `pipeline schedule show`")
 
