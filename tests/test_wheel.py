@@ -64,7 +64,7 @@ def test_an_old_database_is_migrated_from_the_wheel(unpacked: Path, tmp_path: Pa
 
     revision, file = run(unpacked, tmp_path, "-c", code, f"sqlite:///{database}").stdout.split()
 
-    assert revision == "0001"
+    assert revision == "0002"
     assert Path(file).is_relative_to(unpacked)
 
 

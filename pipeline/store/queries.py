@@ -85,7 +85,11 @@ def recent_runs(
     Runs that started before *since*, or at *until* or later, are left out, and with *source* those
     that wanted nothing from it.
     """
-    query = _RUNS.limit(limit).where(*_within(RUNS.c.started_at, since, until))
+    query = _RUNS.limit(limit)
+    if within := _within(RUNS.c.started_at, since, until):
+        # By the index that finds the window: in the order of ids a long one would be sorted first.
+        newest_first = (RUNS.c.started_at.desc(), RUNS.c.id.desc())
+        query = query.where(*within).order_by(None).order_by(*newest_first)
     if source is not None:
         query = query.where(RUNS.c.id.in_(_runs_that_asked(source, since, until, limit)))
     return [_run_summary(row) for row in session.connection().execute(query)]
