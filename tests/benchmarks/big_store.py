@@ -17,6 +17,7 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from statistics import median
@@ -24,7 +25,7 @@ from tempfile import TemporaryDirectory
 from time import perf_counter, process_time
 
 from pipeline.errors import ErrorName, Phase
-from pipeline.models import Attempt, Batch, Outcome, Timings, Verdict
+from pipeline.models import Attempt, Batch, Outcome, Timings
 from pipeline.pacing import Rate, Rules
 from pipeline.store.db import Store, open_store
 from pipeline.store.writes import finish_run, order_batches, save_results
@@ -66,6 +67,11 @@ CHANGES = {
     "seals": {"position": RUN, "run_id": RUN, "sealed_at": MOMENT}
     | {"chain": "lower(hex(randomblob(32)))"},
 }
+
+SLOTS = """
+INSERT INTO slots (schedule, due_at, fate, run_id, host, claimed_at, late_us)
+SELECT 'default', started_at, 'ran', id, host, started_at, 0 FROM runs
+"""
 
 COMMANDS = [
     "--version",
@@ -130,7 +136,7 @@ def _run(store: Store, chance: random.Random, started_at: datetime) -> None:
             attempts.append(_attempt(chance, batch, 2, started_at + timedelta(seconds=1)))
             outcomes.append(make_collected(batch, attempt=2))
         else:
-            outcomes.append(make_lost(batch, Verdict.FAILED))
+            outcomes.append(replace(make_lost(batch), error=first.error))
     with store.write() as session:
         run_id = begin(session, started_at=started_at)
         order_batches(session, run_id=run_id, batches=batches)
@@ -160,6 +166,7 @@ def fill(path: Path, attempts: int) -> None:
         connection.execute("PRAGMA journal_mode = OFF")
         connection.execute("PRAGMA synchronous = OFF")
         _multiply(connection, days)
+        connection.execute(SLOTS)
 
 
 def _multiply(connection: sqlite3.Connection, days: int) -> None:
