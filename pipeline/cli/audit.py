@@ -53,7 +53,7 @@ def audit(
         bool, typer.Option("--strict", help="Exit with 3 if a finding is a warning or worse.")
     ] = False,
 ) -> None:
-    """Say what is wrong: findings, availability, and the failures behind them.
+    """Show findings, availability, and the failures behind them.
 
     Without --since it looks at the last 7 days.
 
@@ -100,7 +100,7 @@ def dossier(
     ] = STDOUT,
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
 ) -> None:
-    """Write all that a provider needs to know of what passed between us.
+    """Write down for a provider what passed between us.
 
     What was asked, the rules kept, availability, incidents with the provider's own request ids,
     timings, and what was answered; without secrets, and without a word of who you are. Without

@@ -26,7 +26,7 @@ THOUSAND = 999.5  # from here on three digits of it would be 1e+03
 db_app = typer.Typer(
     rich_markup_mode=None,
     no_args_is_help=True,
-    help="Look after the database: migrate it, check it, back it up, prune it.",
+    help="Look after the database: migrate, check, back up, prune.",
 )
 
 
@@ -47,9 +47,9 @@ def _database(settings: "StoreSettings", done: str) -> Path:
 
 @db_app.command()
 def migrate(config: ConfigOption = None) -> None:
-    """Bring an older database to the newest schema; a copy of it is kept beside.
+    """Bring an older database to the newest schema.
 
-    `pipeline collect` does the same by itself.
+    A copy of it is kept beside. `pipeline collect` does the same by itself.
     """
     with error_boundary():
         from pipeline.store import db
@@ -66,9 +66,9 @@ def migrate(config: ConfigOption = None) -> None:
 
 @db_app.command()
 def check(config: ConfigOption = None) -> None:
-    """Check the whole database: structure, references, and all that `audit verify` looks at.
+    """Check structure and references, and verify what is stored.
 
-    SQLite has no checksums: a flipped bit in a number is found here and nowhere else. Exits with
+    Looks at all that `audit verify` looks at, too. SQLite has no checksums: a flipped bit in a number is found here and nowhere else. Exits with
     74 if anything is wrong.
     """
     with error_boundary():
@@ -85,9 +85,9 @@ def backup(
         bool, typer.Option("--verify", help="Verify the copy too, as `audit verify` does.")
     ] = False,
 ) -> None:
-    """Copy the database, even while a run writes to it, and check the copy's structure.
+    """Copy the database, even while a run writes to it.
 
-    A plain `cp` may miss what still lies in the journal. To verify every number as well takes
+    The structure of the copy is checked. A plain `cp` may miss what still lies in the journal. To verify every number as well takes
     longer than to copy it: about 15 s for a million batches.
     """
     with error_boundary():
@@ -122,9 +122,9 @@ def prune(
         typer.Option("--vacuum", help="Make the file smaller; meanwhile nobody can write to it."),
     ] = False,
 ) -> None:
-    """Delete the batches, attempts and answers of old runs; what they add up to is kept.
+    """Delete the batches and attempts of old runs, keep their totals.
 
-    The runs themselves, their totals by source and error, their timings and their seals stay, so
+    Their answers go as well. The runs themselves, their totals by source and error, their timings and their seals stay, so
     reports go on showing them and `audit verify` still holds. Runs that are going on are left
     alone, and so is the run with the newest attempt. It may be stopped, and goes on another time.
 
@@ -204,9 +204,9 @@ def stats(
     ] = False,
     format_: FormatOption = Format.TEXT,
 ) -> None:
-    """Tell how large the database is, what fills it, and how fast it grows.
+    """Show how large the database is, and what fills it.
 
-    Rows of large tables are taken from the totals of the runs; `-` is what only --exact can tell.
+    And how fast it grows. Rows of large tables are taken from the totals of the runs; `-` is what only --exact can tell.
     """
     with error_boundary():
         from pipeline.store.stats import read_stats

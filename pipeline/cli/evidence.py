@@ -95,7 +95,7 @@ def har(
     run: Annotated[str, typer.Option("--run", "-r", metavar="ID|last", help="Which run.")] = "last",
     force: ForceOption = False,
 ) -> None:
-    """Write all attempts of a run as HAR 1.2, for the network panel of a browser."""
+    """Write the attempts of a run as HAR 1.2, for a browser."""
     with error_boundary():
         from pipeline import report as core
         from pipeline.evidence.har import har_chunks
@@ -118,7 +118,7 @@ def replay(
     ] = False,
     format_: FormatOption = Format.TEXT,
 ) -> None:
-    """Judge the answers that were kept once more, by the adapters of today.
+    """Judge the answers that were kept by the adapters of today.
 
     What was refused then and would be accepted now, the reverse, and what would get another
     error. Nothing is sent. Without --since it takes the last 30 days.

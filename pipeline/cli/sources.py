@@ -22,7 +22,7 @@ def sources(
     config: ConfigOption = None,
     format_: FormatOption = Format.TEXT,
 ) -> None:
-    """List the configured sources, and what keeps them from being asked.
+    """List the sources, and what keeps them from being asked.
 
     What each is, what is ordered from it, and until when its rules or its upstream forbid to ask.
 

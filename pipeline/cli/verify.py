@@ -44,9 +44,9 @@ def verify(
     expect: ExpectOption = None,
     format_: FormatOption = Format.TEXT,
 ) -> None:
-    """Verify that what is stored is what was collected; exit with 74 if anything is not.
+    """Verify that what is stored is what was collected.
 
-    Works out every sum, digest and total once more, and follows the chain of seals that each run
+    Exits with 74 if anything is not. Works out every sum, digest and total once more, and follows the chain of seals that each run
     adds to when it ends: what was changed, removed or inserted since is named.
 
     Whoever can write the database can write a new chain as well. So note the head of the chain
