@@ -68,8 +68,8 @@ def migrate(config: ConfigOption = None) -> None:
 def check(config: ConfigOption = None) -> None:
     """Check structure and references, and verify what is stored.
 
-    Looks at all that `audit verify` looks at, too. SQLite has no checksums: a flipped bit in a number is found here and nowhere else. Exits with
-    74 if anything is wrong.
+    Looks at all that `audit verify` looks at, too. SQLite has no checksums: a flipped bit in a
+    number is found here and nowhere else. Exits with 74 if anything is wrong.
     """
     with error_boundary():
         found, problems = look(_settings(config), with_structure=True)
@@ -87,8 +87,9 @@ def backup(
 ) -> None:
     """Copy the database, even while a run writes to it.
 
-    The structure of the copy is checked. A plain `cp` may miss what still lies in the journal. To verify every number as well takes
-    longer than to copy it: about 15 s for a million batches.
+    The structure of the copy is checked. A plain `cp` may miss what still lies in the journal.
+    To verify every number as well takes longer than to copy it: about 15 s for a million
+    batches.
     """
     with error_boundary():
         from pipeline.store.db import back_up
@@ -124,9 +125,10 @@ def prune(
 ) -> None:
     """Delete the batches and attempts of old runs, keep their totals.
 
-    Their answers go as well. The runs themselves, their totals by source and error, their timings and their seals stay, so
-    reports go on showing them and `audit verify` still holds. Runs that are going on are left
-    alone, and so is the run with the newest attempt. It may be stopped, and goes on another time.
+    Their answers go as well. The runs themselves, their totals by source and error, their
+    timings and their seals stay, so reports go on showing them and `audit verify` still holds.
+    Runs that are going on are left alone, and so is the run with the newest attempt. It may be
+    stopped, and goes on another time.
 
     \b
     pipeline db prune --keep 90d --dry-run     what would go
@@ -206,7 +208,8 @@ def stats(
 ) -> None:
     """Show how large the database is, and what fills it.
 
-    And how fast it grows. Rows of large tables are taken from the totals of the runs; `-` is what only --exact can tell.
+    And how fast it grows. Rows of large tables are taken from the totals of the runs; `-` is
+    what only --exact can tell.
     """
     with error_boundary():
         from pipeline.store.stats import read_stats

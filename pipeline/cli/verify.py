@@ -46,8 +46,9 @@ def verify(
 ) -> None:
     """Verify that what is stored is what was collected.
 
-    Exits with 74 if anything is not. Works out every sum, digest and total once more, and follows the chain of seals that each run
-    adds to when it ends: what was changed, removed or inserted since is named.
+    Exits with 74 if anything is not. Works out every sum, digest and total once more, and
+    follows the chain of seals that each run adds to when it ends: what was changed, removed or
+    inserted since is named.
 
     Whoever can write the database can write a new chain as well. So note the head of the chain
     somewhere else, and give it with --expect another time. Not in the chain: slots, contracts,
