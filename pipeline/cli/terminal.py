@@ -153,6 +153,11 @@ def _text_of_strip(strip: Strip, console: "Console") -> Iterator[str]:
     yield _legend(console, {f"{word} {counts[word]}": ink for word, ink in inks.items()})
 
 
+def _is_a_moment(part: Part) -> bool:
+    """Tell whether *part* is a trend of a single moment, which says what the table has said."""
+    return isinstance(part, Chart) and bool(part.series) and len(part.moments) == 1
+
+
 def _shown(part: Part, console: "Console") -> Part:
     """Make of a part what a terminal has room for."""
     match part:
@@ -187,7 +192,8 @@ def render_text(document: Document) -> Iterator[str]:
     """
     console = new_console()
     yield from map(printable, document.facts)
-    for index, part in enumerate(document.parts):
+    parts = [part for part in document.parts if not _is_a_moment(part)]
+    for index, part in enumerate(parts):
         if index or document.facts:
             yield ""
         shown = _shown(part, console)

@@ -78,6 +78,11 @@ def test_nothing_to_show_is_said() -> None:
     assert [line.split() for line in lines if line.startswith("one")][1] == ["one", "··", *"----"]
 
 
+def test_a_trend_of_one_moment_is_left_out() -> None:
+    """It says what the table above it has said, in six columns more."""
+    assert draw(make_chart(7)) == []
+
+
 def test_a_chart_is_a_line_for_each_series() -> None:
     """A person sees where it went, and from when to when."""
     title, *_, line = draw(make_chart(0, None, 14, 7))
