@@ -11,7 +11,16 @@ from sqlmodel import Session
 
 from pipeline.errors import ErrorName, Phase, StoreError, UsageError
 from pipeline.models import RunStatus, Timings
-from pipeline.report import attempts, batch_lines, duration_us, find_run, phases, recent_runs
+from pipeline.report import (
+    attempts,
+    batch_lines,
+    duration_us,
+    find_run,
+    newest_batch_lines,
+    phases,
+    recent_runs,
+    retries_by_run,
+)
 from pipeline.store.db import open_store
 from pipeline.store.writes import order_batches, save_results
 from tests.store.makers import (
@@ -144,6 +153,39 @@ def test_a_batch_took_as_long_as_all_attempts_of_its_fetch(session: Session) -> 
     assert [line.batch.name for line in lines] == ["w0", "w1", "w2"]
     assert [line.took_us for line in lines] == [100 + 2042, 2042, 2042]
     assert {line.numbers for line in lines} == {None}
+
+
+def test_a_batch_tells_how_often_it_was_tried(session: Session) -> None:
+    """A retry that helped is invisible in the outcome."""
+    record_three(session)
+    run = find_run(session, "last")
+
+    assert [line.tries for line in batch_lines(session, run)] == [2, 1, 1]
+    assert retries_by_run(session, [run]) == {run.id: 1}
+
+
+def test_the_newest_batches_come_first(session: Session) -> None:
+    """As few as wanted, from as many runs as it takes."""
+    record_three(session)
+    record_run(session, [make_batch(0)], attempts=[make_attempt(0)], started_at=at(5))
+
+    def listed(limit: int, source: str | None = None) -> list[str]:
+        lines = newest_batch_lines(session, since=None, until=None, source=source, limit=limit)
+        return [f"{line.batch.run_id} {line.batch.name} {line.tries}" for line in lines]
+
+    assert listed(3) == ["2 w0 1", "1 w2 1", "1 w1 1"]
+    assert listed(9, "dice") == ["2 w0 1", "1 w1 1", "1 w0 2"]
+
+
+def test_retries_of_more_runs_than_a_statement_takes(session: Session) -> None:
+    """A listing of a million runs asks for all of them."""
+    record_three(session)
+    run = find_run(session, "last")
+    many = [run, *(replace(run, id=number) for number in range(2, 2_500))]
+
+    counted = retries_by_run(session, many)
+
+    assert (len(counted), sum(counted.values())) == (2_499, 1)
 
 
 def test_numbers_are_read_only_when_asked_for(session: Session) -> None:

@@ -6,7 +6,7 @@ the batches or attempts of a whole history, so the answers come as quickly after
 
 import json
 from collections import defaultdict
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -32,6 +32,7 @@ from pipeline.store.tables import (
 )
 
 FEW_ATTEMPTS = 20_000  # in a window: their percentiles are read from the attempts themselves
+CHUNK = 1_000  # values in one statement; databases take no number of them
 FEW_HOURS = 15 * 24  # a longer window is read by days
 LENGTHS = {Step.HOUR: timedelta(hours=1), Step.DAY: timedelta(days=1)}
 MEASURED = frozenset({*map(str, PHASE_COLUMNS), EXCHANGE})
@@ -187,15 +188,18 @@ def _tally(row: Row[*tuple[Any, ...]]) -> Tally:
     return Tally(**(row._asdict() | {"sum": int(row.sum)}))
 
 
-def retries_by_run(session: Session, *, run_ids: Collection[int]) -> dict[int, int]:
+def retries_by_run(session: Session, *, run_ids: Sequence[int]) -> dict[int, int]:
     """Count the attempts after the first of a fetch in each of the runs, those that ended only."""
     query = (
         select(TALLIES.c.run_id, func.sum(TALLIES.c.retries))
         .join(RUNS, (TALLIES.c.started_at == RUNS.c.started_at) & (TALLIES.c.run_id == RUNS.c.id))
-        .where(RUNS.c.id.in_(run_ids))
         .group_by(TALLIES.c.run_id)
     )
-    return {run_id: int(retries) for run_id, retries in session.connection().execute(query)}
+    found: dict[int, int] = {}
+    for first in range(0, len(run_ids), CHUNK):
+        chunk = query.where(RUNS.c.id.in_(run_ids[first : first + CHUNK]))
+        found |= {run_id: int(n) for run_id, n in session.connection().execute(chunk)}
+    return found
 
 
 def find_pruning(session: Session, *, run_id: int) -> datetime | None:
