@@ -89,18 +89,22 @@ def verify(
     walk = _Walk(expected)
     with store.read() as session:
         newest = newest_seal(session.connection())
-        running = _running_runs(session.connection())
     is_going_on = True
     while is_going_on:
         with store.read() as session:
             is_going_on = walk.go_on(session.connection())
         watch(walk.position, max(walk.position, newest.position if newest else 0))
+    with store.read() as session:
+        connection = session.connection()
+        # A run that ended since the last look is neither a stray nor one that goes on.
+        while walk.go_on(connection):
+            pass
+        running = _running_runs(connection)
+        walk.problems += _strays(connection, walk.position, walk.removed)
     for run_id in running:
         with store.read() as session:
             (found,) = check_runs(session.connection(), {run_id: False})
         walk.count(found)
-    with store.read() as session:
-        walk.problems += _strays(session.connection(), walk.position, walk.removed)
     walk.problems += _changed_exchanges(store)
     return walk.verification()
 

@@ -3,6 +3,7 @@
 import random
 import sqlite3
 from contextlib import closing, suppress
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from pipeline.store.checks import structure_problems
 from pipeline.store.db import Store, open_store
 from pipeline.store.seals import newest_seal
 from pipeline.store.verification import Mark, verify
+from pipeline.store.writes import finish_run
 from tests.store.histories import (
     SEALED,
     contents_of,
@@ -53,6 +55,26 @@ def test_a_sound_history_is_said_to_be_sound(store: Store, history: Path) -> Non
     assert (found.runs, found.pruned, found.batches, found.attempts) == (4, 0, 17, 13)
     assert found.numbers == 21
     assert found.head == head_of(store)
+
+
+@pytest.mark.parametrize("look", [1, 2])
+def test_a_run_may_end_meanwhile(store: Store, path: Path, look: int) -> None:
+    """It is counted once, and its seal is not taken for one that is missing, whenever it ends."""
+    record_history(store)
+    with open_store(f"sqlite:///{path}", busy_seconds=1, for_writing=True) as other:
+        with other.write() as session:
+            late = begin(session)
+        looks = count(1)
+
+        def end_it(_done: int, _all: int) -> None:
+            if next(looks) == look:
+                with other.write() as session:
+                    finish_run(session, run_id=late, ended_at=at(9), clock_us=1)
+
+        found = verify(store, watch=end_it)
+
+    assert found.problems == ()
+    assert found.runs == 5
 
 
 def test_an_empty_database_is_sound(store: Store) -> None:
