@@ -7,10 +7,11 @@ ask at once get one after the other, each a moment of its own.
 from collections.abc import Callable, Collection
 from datetime import datetime, timedelta
 
-from sqlalchemy import Table, delete, select, update
+from sqlalchemy import Table, delete, select
 from sqlmodel import Session
 
 from pipeline.pacing import Embargo, Moment, Pace, Rules, Spent, next_moment, period_name, take
+from pipeline.store.inserting import insert_into
 from pipeline.store.tables import EMBARGOES, QUOTAS, UPSTREAMS
 
 
@@ -128,9 +129,9 @@ def release(session: Session, *, upstream: str, now: datetime) -> Embargo | None
 
 
 def _save(session: Session, table: Table, key: dict[str, str], **values: object) -> None:
-    """Update the row of *key*, or make it: the transaction already keeps all others out."""
-    connection = session.connection()
-    mine = [table.c[name] == value for name, value in key.items()]
-    if connection.execute(update(table).where(*mine).values(values)).rowcount == 0:
-        defaults = {"failures": 0} if table is UPSTREAMS else {}
-        connection.execute(table.insert().values(defaults | key | values))
+    """Make the row of *key*, or update it if it is there."""
+    defaults = {"failures": 0} if table is UPSTREAMS else {}
+    saving = insert_into(session, table).values(defaults | key | values)
+    session.connection().execute(
+        saving.on_conflict_do_update(index_elements=list(key), set_=values)
+    )

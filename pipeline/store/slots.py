@@ -7,17 +7,14 @@ one that says that nobody ran it; a row without a fate is a slot whose run goes 
 from collections.abc import Iterable, Iterator
 from datetime import date, datetime
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sqlalchemy import Row, func, select, update
-from sqlalchemy.dialects.sqlite import Insert, insert
 from sqlmodel import Session
 
 from pipeline.models import Fate, RunSummary, SlotClaim, SlotDay, SlotRecord
+from pipeline.store.inserting import insert_into
 from pipeline.store.tables import RUNS, SLOTS
-
-if TYPE_CHECKING:
-    from sqlalchemy.dialects import postgresql
 
 CHUNK = 1_000  # rows per statement
 
@@ -25,18 +22,9 @@ _KEY = ("schedule", "due_at")
 _NEWEST_FIRST = select(SLOTS).order_by(SLOTS.c.due_at.desc(), SLOTS.c.schedule)
 
 
-def _insert(session: Session) -> "Insert | postgresql.Insert":
-    if session.get_bind().dialect.name == "sqlite":
-        return insert(SLOTS)
-    # Imported here: it costs a start as much as ten of its statements.
-    from sqlalchemy.dialects import postgresql  # noqa: PLC0415
-
-    return postgresql.insert(SLOTS)
-
-
 def claim(session: Session, *, slot: SlotClaim, host: str, now: datetime) -> bool:
     """Take a slot if it is free, in one statement: of all who try, one is told True."""
-    taking = _insert(session).values(
+    taking = insert_into(session, SLOTS).values(
         schedule=slot.schedule, due_at=slot.due_at, host=host, claimed_at=now
     )
     # A missed slot that is run after all (the clock had been wrong, or to catch up) was not missed.
@@ -52,7 +40,7 @@ def book_missed(
     session: Session, *, schedule: str, due: Iterable[datetime], host: str, now: datetime
 ) -> None:
     """Put on record that nobody ran the slots *due*; what is on record already stays."""
-    booking = _insert(session).on_conflict_do_nothing(index_elements=_KEY)
+    booking = insert_into(session, SLOTS).on_conflict_do_nothing(index_elements=_KEY)
     rows = (
         {
             "schedule": schedule,

@@ -6,7 +6,7 @@ saves a hundred thousand outcomes, and an ORM object for each would cost more th
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from itertools import islice, repeat
 
@@ -26,6 +26,7 @@ from pipeline.models import (
 )
 from pipeline.pacing import Rules
 from pipeline.store import contracts, seals, summaries
+from pipeline.store.inserting import insert_into
 from pipeline.store.numbers import digest_of, pack
 from pipeline.store.tables import ATTEMPTS, BATCHES, EVIDENCE, REQUESTS, RUNS
 
@@ -45,8 +46,6 @@ _DECIDED = (
 )
 _ADD_BATCH = insert(BATCHES)
 _ADD_ATTEMPT = insert(ATTEMPTS)
-_ADD_EVIDENCE = insert(EVIDENCE)
-_ADD_REQUEST = insert(REQUESTS).returning(REQUESTS.c.digest, REQUESTS.c.id)
 _DECIDE_BATCH = (
     update(BATCHES)
     .where(
@@ -220,18 +219,23 @@ def _save_requests(session: Session, attempts: Sequence[Attempt]) -> list[int | 
     distinct = {id(request): request for attempt in attempts if (request := attempt.request)}
     digests = {key: digest_of_request(request) for key, request in distinct.items()}
     wanted = {digests[key]: request for key, request in distinct.items()}
-    known = select(REQUESTS.c.digest, REQUESTS.c.id).where(REQUESTS.c.digest.in_(wanted))
-    connection = session.connection()
-    ids: dict[str, int] = {}
-    if wanted:
-        ids = dict(connection.execute(known).all())
+    ids = _request_ids(session, wanted)
     new = [_request_row(digest, each) for digest, each in wanted.items() if digest not in ids]
     if new:
-        ids |= dict(connection.execute(_ADD_REQUEST, new).all())
+        adding = insert_into(session, REQUESTS).on_conflict_do_nothing(index_elements=["digest"])
+        session.exec(adding, params=new)
+        ids |= _request_ids(session, {row["digest"] for row in new})
     return [
         None if attempt.request is None else ids[digests[id(attempt.request)]]
         for attempt in attempts
     ]
+
+
+def _request_ids(session: Session, digests: Collection[object]) -> dict[str, int]:
+    if not digests:
+        return {}
+    query = select(REQUESTS.c.digest, REQUESTS.c.id).where(REQUESTS.c.digest.in_(digests))
+    return dict(session.connection().execute(query).all())
 
 
 def _request_row(digest: str, request: Request) -> dict[str, object]:
@@ -266,10 +270,8 @@ def _save_evidence(
                 "first_seen_at": attempt.began_at,
             }
     if rows:
-        known = session.exec(select(EVIDENCE.c.digest).where(EVIDENCE.c.digest.in_(rows))).all()
-        new = [row for digest, row in rows.items() if digest not in known]
-        if new:
-            session.exec(_ADD_EVIDENCE, params=new)
+        adding = insert_into(session, EVIDENCE).on_conflict_do_nothing(index_elements=["digest"])
+        session.exec(adding, params=list(rows.values()))
     return digests
 
 
