@@ -1,6 +1,7 @@
 """The open database: transactions off the event loop, and every error of it turned into ours."""
 
 import sqlite3
+import struct
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -9,7 +10,8 @@ from pathlib import Path
 from typing import Concatenate, NoReturn, ParamSpec, Self, TypeVar, TypeVarTuple
 
 from anyio import CapacityLimiter, to_thread
-from sqlalchemy import Connection, Engine, StaticPool, create_engine, make_url
+from sqlalchemy import Connection, Engine, StaticPool, create_engine, event, make_url
+from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlmodel import Session
 
@@ -33,6 +35,9 @@ _REFUSALS = {
     SchemaState.NEWER: "was made by a newer version of pipeline; upgrade pipeline to use it",
     SchemaState.FOREIGN: "belongs to another program; choose another store.url",
 }
+
+# A value that is none is noticed wherever it is first made use of.
+_SURPRISES = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, struct.error)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -105,9 +110,19 @@ class _Place:
                 foreign_keys=foreign_keys,
             )
         try:
-            return create_engine(self.url, hide_parameters=True, pool_pre_ping=True)
+            engine = create_engine(self.url, hide_parameters=True, pool_pre_ping=True)
         except (ArgumentError, ImportError) as exc:  # no such database, or its driver is missing
             raise StoreError(f"{self.name}: {exc}") from exc
+        if engine.dialect.name == "postgresql":
+            event.listen(engine, "connect", _speak_utc)
+        return engine
+
+
+def _speak_utc(connection: DBAPIConnection, _: object) -> None:
+    """Let a server cut time into the hours and days of UTC, whatever its own zone is."""
+    with closing(connection.cursor()) as cursor:
+        cursor.execute("SET TIME ZONE 'UTC'")
+    connection.commit()
 
 
 class Store:
@@ -131,8 +146,12 @@ class Store:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, _: object, exc: BaseException | None, __: object) -> None:
+        try:
+            if isinstance(exc, _SURPRISES):
+                self._blame_damage(exc)
+        finally:
+            self.close()
 
     def close(self) -> None:
         """Close all connections; calling it again does nothing."""
@@ -174,6 +193,17 @@ class Store:
                 return change(session, *args, **kwargs)
 
         return await self.in_thread(carry_out)
+
+    def _blame_damage(self, exc: Exception) -> None:
+        """Raise a StoreError instead of *exc* if the database holds what it cannot."""
+        from pipeline.store.damage import find_damage  # noqa: PLC0415 - when all is well, nobody needs it
+
+        with self.read() as session:
+            damage = next(find_damage(session.connection()), None)
+        if damage:
+            raise StoreError(
+                f"{self._place.name}: damaged ({damage}); `pipeline db check` names all of it"
+            ) from exc
 
     def _check_identity(self) -> None:
         # SQLite goes on writing into a file that has lost its name, and says that all is well.
