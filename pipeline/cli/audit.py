@@ -1,7 +1,6 @@
 """``pipeline audit``: what is wrong, with whom, since when, and where the evidence is."""
 
 import os
-from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -23,8 +22,6 @@ from pipeline.cli.options import (
 )
 from pipeline.cli.render import write
 from pipeline.cli.verify import verify
-
-A_MONTH = timedelta(days=30)  # what a dossier looks at without --since
 
 
 class DossierFormat(StrEnum):
@@ -104,7 +101,7 @@ def dossier(
 
     What was asked, the rules kept, availability, incidents with the provider's own request ids,
     timings, and what was answered; without secrets, and without a word of who you are. Without
-    --since it looks at the last 30 days.
+    --since it looks at the last 7 days.
 
     \b
     pipeline audit dossier anu -o anu.html
@@ -118,7 +115,7 @@ def dossier(
         from pipeline.settings import load_settings
 
         settings = load_settings(config or config_before(context), os.environ, will_ask=False)
-        window = make_window(since, until, looks_back=A_MONTH)
+        window = make_window(since, until, looks_back=A_WEEK)
         with reading(settings.store) as session:
             check_source(settings, session, source)
             found = core.compile_dossier(session, window, source=source)

@@ -3,13 +3,12 @@
 import os
 from collections import Counter
 from collections.abc import Iterator
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.cli.asking import check_source, make_window, reading, show_window, window_json
+from pipeline.cli.asking import A_WEEK, check_source, make_window, reading, show_window, window_json
 from pipeline.cli.boundary import ExitCode, error_boundary
 from pipeline.cli.files import new_file, write_file
 from pipeline.cli.options import (
@@ -39,7 +38,6 @@ if TYPE_CHECKING:
     from pipeline.settings import Settings
     from pipeline.store.history import Window
 
-REPLAY_LOOKS_BACK = timedelta(days=30)  # without --since
 
 PATIENCE_SECONDS = 30.0  # of a repeated request, where its source is not configured any more
 
@@ -121,7 +119,7 @@ def replay(
     """Judge the answers that were kept by the adapters of today.
 
     What was refused then and would be accepted now, the reverse, and what would get another
-    error. Nothing is sent. Without --since it takes the last 30 days.
+    error. Nothing is sent. Without --since it takes the last 7 days.
     """
     with error_boundary():
         from pipeline.evidence.replay import Change
@@ -129,7 +127,7 @@ def replay(
         from pipeline.store.evidence import stored_answers
 
         settings = _settings(context, config)
-        window = make_window(since, until, looks_back=REPLAY_LOOKS_BACK)
+        window = make_window(since, until, looks_back=A_WEEK)
         with reading(settings.store) as session:
             if source is not None:
                 check_source(settings, session, source)
