@@ -47,12 +47,13 @@ def examine(
 
     *enabled* are the sources that runs are expected to ask.
     """
-    until = window.until or datetime.now(UTC)
+    now = datetime.now(UTC)
+    until = min(window.until or now, now)  # nobody has looked at the rest of today yet
     # Of one source too we look at all: only together they tell our side of the path from theirs.
     tallies = list(history.tallies(session, window))
     losses = list(history.losses(session, window))
     observations = observe(tallies, losses)
-    spans = history.contract_spans(session, source=source)
+    spans = history.contract_spans(session, source=source, since=window.since)
     findings = [
         *find_incidents(observations),
         *find_contract_changes(spans, since=window.since, until=until),

@@ -52,7 +52,8 @@ def make_window(
 ) -> "Window":
     """Give the stretch of time that was asked for: it ends now unless *until* says otherwise.
 
-    Without *since* it begins *looks_back* before its end; if that is None, it holds all there is.
+    Without *since* it begins *looks_back* before its end, or before now if it has not ended yet; if
+    *looks_back* is None, it holds all there is.
 
     Raises:
         UsageError: it lies in the future, or would end before it begins.
@@ -65,7 +66,7 @@ def make_window(
     if since is not None and until is not None and until <= since:
         raise UsageError(f"--until {show_time(until)} is not after --since {show_time(since)}")
     if since is None and looks_back is not None:
-        since = _before(until or now, looks_back)
+        since = _before(min(until or now, now), looks_back)
     if until is None and since is not None:
         until = now
     return Window(since=since, until=until)

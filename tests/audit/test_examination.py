@@ -1,8 +1,8 @@
 """A whole audit, on a real database."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
-from datetime import UTC, datetime
+from dataclasses import asdict, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -102,6 +102,20 @@ def test_a_window_without_an_end_ends_now(session: Session) -> None:
     assert after(99) < datetime.now(UTC)
     [finding] = examine(session, Window(), enabled={"dice"}).findings
     assert finding.kind is FindingKind.SILENT
+
+
+def test_a_window_that_has_not_ended_yet_ends_now(session: Session) -> None:
+    """`--until` tonight must not take the rest of the day for silence, nor for unknown time."""
+    history = History(dice=". " * 20)
+    shift = datetime.now(UTC) - after(20.5)
+    history.tallies = [replace(t, started_at=t.started_at + shift) for t in history.tallies]
+    keep(session, history)
+    tonight = datetime.now(UTC) + timedelta(hours=12)
+
+    found = examine(session, Window(since=after(1) + shift, until=tonight), enabled={"dice"})
+
+    assert found.findings == []
+    assert [(of.share, of.unknown_us) for of in found.availability] == [(1.0, 0)]
 
 
 def test_an_empty_store_has_nothing_to_say(session: Session) -> None:

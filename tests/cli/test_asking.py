@@ -28,6 +28,15 @@ def test_without_since_it_looks_back_from_the_end() -> None:
     assert make_window(None, NOON, looks_back=A_WEEK) == Window(since=NOON - A_WEEK, until=NOON)
 
 
+def test_without_since_no_week_to_come_is_looked_at() -> None:
+    """`--until` tonight looks at the week that there was."""
+    window = make_window(None, FAR, looks_back=A_WEEK)
+
+    assert window.until == FAR
+    assert window.since is not None
+    assert datetime.now(UTC) - A_WEEK - window.since < timedelta(minutes=1)
+
+
 def test_a_window_may_hold_all_there_is() -> None:
     """A listing of the last runs has no need of a week."""
     assert make_window(None, None, looks_back=None) == Window()
