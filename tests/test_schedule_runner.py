@@ -304,6 +304,26 @@ def test_a_run_is_a_process_that_can_be_told_to_end() -> None:
     assert not runs._going_on
 
 
+def test_a_run_may_end_before_it_is_told_to() -> None:
+    """Asked at every turn of the loop, it is sure to have ended once when nobody knew."""
+    runs = Runs(
+        [sys.executable, "-S", "-c", "from signal import *; signal(SIGTERM, SIG_IGN)"], print
+    )
+
+    async def go() -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(runs.start)
+            while not runs._going_on:
+                await anyio.lowlevel.checkpoint()
+            while runs._going_on:
+                runs.stop()
+                await anyio.lowlevel.checkpoint()
+
+    anyio.run(go)
+
+    assert not runs._going_on
+
+
 def test_a_run_that_cannot_be_started_is_told() -> None:
     """And the next slot is tried all the same."""
     said: list[str] = []

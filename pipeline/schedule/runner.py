@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -116,7 +117,8 @@ class Runs:
     def stop(self) -> None:
         """Ask all of them to end, with what they have."""
         for process in self._going_on:
-            process.terminate()
+            with suppress(ProcessLookupError):  # it has ended, and nobody has taken note yet
+                process.terminate()
 
 
 async def run_schedule(
