@@ -38,19 +38,17 @@ def find_contract_changes(
     must be in the order of source, aspect and time.
     """
     for _, group in groupby(spans, key=attrgetter("source", "aspect")):
-        flaps: list[list[Change]] = []
+        flaps: list[Change] = []
         for change in pairwise(group):
-            is_within = (since is None or since <= change[1].first_at) and (
-                change[1].first_at < until
-            )
-            if is_within and flaps and _values(change) == _values(flaps[-1][-1]):
-                flaps[-1].append(change)
-            elif is_within:
-                if flaps:
-                    yield _changed(flaps.pop(), until=change[1].first_at)
-                flaps = [[change]]
-        for flap in flaps:
-            yield _changed(flap, until=None)
+            changed_at = change[1].first_at
+            if (since is not None and changed_at < since) or changed_at >= until:
+                continue
+            if flaps and _values(change) != _values(flaps[-1]):
+                yield _changed(flaps, until=changed_at)
+                flaps = []
+            flaps.append(change)
+        if flaps:
+            yield _changed(flaps, until=None)
 
 
 def _values(change: Change) -> set[str]:

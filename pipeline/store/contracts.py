@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import Row, bindparam, insert, select, update
 from sqlmodel import Session
 
-from pipeline.models import Aspect, Attempt
+from pipeline.models import Aspect, Attempt, ContractSpan
 from pipeline.store.tables import ATTEMPTS, CONTRACTS
 
 _NEWEST = (
@@ -53,6 +53,13 @@ class Span:
     first: Attempt
     last: Attempt
     last_at: datetime
+
+
+def make_span(row: _Row) -> ContractSpan:
+    """Make the value of a row of contracts."""
+    facts = row._asdict()
+    del facts["id"]
+    return ContractSpan(**(facts | {"aspect": Aspect(row.aspect)}))
 
 
 def follow(session: Session, attempts: Iterable[Attempt]) -> list[Span]:

@@ -17,7 +17,8 @@ from sqlmodel import Session
 
 from pipeline.errors import ErrorName, Phase
 from pipeline.histogram import Histogram
-from pipeline.models import Aspect, ContractSpan, Loss, Step, Tally
+from pipeline.models import ContractSpan, Loss, Step, Tally
+from pipeline.store.contracts import make_span
 from pipeline.store.queries import add_up
 from pipeline.store.summaries import EXCHANGE, period_begin
 from pipeline.store.tables import (
@@ -213,23 +214,25 @@ def find_pruning(session: Session, *, run_id: int) -> datetime | None:
     return session.connection().scalar(query)
 
 
-def contract_spans(session: Session, *, source: str | None = None) -> list[ContractSpan]:
-    """List what answers looked like from when to when, by source and aspect, oldest first."""
+def contract_spans(
+    session: Session, *, source: str | None = None, since: datetime | None = None
+) -> list[ContractSpan]:
+    """List what answers looked like from when to when, by source and aspect, oldest first.
+
+    With *since* each list begins with the newest span of before: a source whose answers never look
+    the same for long has a span for every few attempts.
+    """
     query = select(CONTRACTS).order_by(CONTRACTS.c.source, CONTRACTS.c.aspect, CONTRACTS.c.id)
     if source is not None:
         query = query.where(CONTRACTS.c.source == source)
-    return [
-        ContractSpan(
-            source=row.source,
-            aspect=Aspect(row.aspect),
-            value=row.value,
-            first_at=row.first_at,
-            last_at=row.last_at,
-            first_attempt=row.first_attempt,
-            last_attempt=row.last_attempt,
+    if since is not None:
+        before = (
+            select(func.max(CONTRACTS.c.id))
+            .where(CONTRACTS.c.first_at < since)
+            .group_by(CONTRACTS.c.source, CONTRACTS.c.aspect)
         )
-        for row in session.connection().execute(query)
-    ]
+        query = query.where((CONTRACTS.c.first_at >= since) | CONTRACTS.c.id.in_(before))
+    return list(map(make_span, session.connection().execute(query)))
 
 
 def _period(session: Session, column: ColumnElement[Any], step: Step) -> ColumnElement[Any]:

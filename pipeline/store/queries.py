@@ -27,7 +27,6 @@ from sqlmodel import Session
 
 from pipeline.errors import ErrorName, Phase
 from pipeline.models import (
-    Aspect,
     Attempt,
     AttemptCase,
     AttemptRecord,
@@ -41,6 +40,7 @@ from pipeline.models import (
     Timings,
     Verdict,
 )
+from pipeline.store.contracts import make_span
 from pipeline.store.evidence import find_evidence, find_request, make_evidence, make_request
 from pipeline.store.tables import (
     ATTEMPTS,
@@ -311,18 +311,7 @@ def _contracts_at(session: Session, source: str, attempt_id: int) -> tuple[Contr
         )
         .order_by(CONTRACTS.c.aspect, CONTRACTS.c.id)
     )
-    return tuple(
-        ContractSpan(
-            source=row.source,
-            aspect=Aspect(row.aspect),
-            value=row.value,
-            first_at=row.first_at,
-            last_at=row.last_at,
-            first_attempt=row.first_attempt,
-            last_attempt=row.last_attempt,
-        )
-        for row in session.connection().execute(query)
-    )
+    return tuple(map(make_span, session.connection().execute(query)))
 
 
 def phase_totals(session: Session, *, run_id: int) -> list[PhaseTotals]:

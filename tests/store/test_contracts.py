@@ -7,6 +7,7 @@ from sqlalchemy import select
 
 from pipeline.models import Aspect, Attempt
 from pipeline.store.db import Store
+from pipeline.store.history import contract_spans
 from pipeline.store.tables import ATTEMPTS, CONTRACTS
 from pipeline.store.writes import save_results
 from tests.store.makers import at, begin, make_attempt
@@ -89,3 +90,21 @@ def test_the_end_of_a_span_never_goes_back(store: Store) -> None:
     with store.read() as session:
         row = session.connection().execute(select(CONTRACTS)).one()
     assert (row.first_at, row.last_at) == (at(5), at(5))
+
+
+def test_old_spans_are_left_out_but_for_the_newest(store: Store) -> None:
+    """An audit of a week needs what was agreed upon before it, and not all changes of a year."""
+    looks = ["a", "b", "a", "b", "a"]
+    save(store, [showing(minute, (TYPE, look)) for minute, look in enumerate(looks)])
+    save(store, [showing(2, (KEYS, "x")), showing(3, (TYPE, "z"), source="coin")])
+
+    with store.read() as session:
+        found = contract_spans(session, since=at(3))
+
+    assert [(span.source, span.aspect, span.value) for span in found] == [
+        ("coin", TYPE, "z"),
+        ("dice", TYPE, "a"),  # of minute 2
+        ("dice", TYPE, "b"),
+        ("dice", TYPE, "a"),
+        ("dice", KEYS, "x"),
+    ]
