@@ -17,6 +17,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlmodel import Session
 
 from pipeline.models import RunStatus, Verdict
+from pipeline.store.damage import find_damage
 from pipeline.store.numbers import is_sound
 from pipeline.store.seals import (
     RowHash,
@@ -112,6 +113,7 @@ def structure_problems(session: Session) -> list[Problem]:
         f"{table} row {row} refers to a row of {parent} that is gone"
         for table, row, parent, _ in dangling
     ]
+    lines += find_damage(connection)
     return [Problem(text=line) for line in lines]
 
 
