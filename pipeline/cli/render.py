@@ -4,12 +4,13 @@ import json
 import sys
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import fields, is_dataclass
+from dataclasses import fields
 from datetime import UTC, datetime
 from io import StringIO
 from typing import IO, TYPE_CHECKING
 
 from pipeline.models import AttemptRecord, BatchRecord
+from pipeline.published import as_json
 from pipeline.sanitize import printable
 
 if TYPE_CHECKING:
@@ -205,18 +206,8 @@ def _as_text(cell: object) -> "Text":
     return Text(text, style_of(text))
 
 
-def _as_json(value: object) -> object:
-    if isinstance(value, datetime):
-        return value.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-    if is_dataclass(value) and not isinstance(value, type):
-        return {field.name: getattr(value, field.name) for field in fields(value)}
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "backslashreplace")
-    raise TypeError(f"no JSON for {type(value).__name__}")
-
-
 def _dump(value: object) -> str:
-    return json.dumps(value, default=_as_json, ensure_ascii=True)
+    return json.dumps(value, default=as_json, ensure_ascii=True)
 
 
 def batch_json(batch: BatchRecord) -> dict[str, object]:
@@ -239,8 +230,8 @@ def attempt_json(record: AttemptRecord) -> dict[str, object]:
 def json_lines(head: Mapping[str, object], **lists: Iterable[object]) -> Iterator[str]:
     """Make one JSON object: the keys of *head*, then each of *lists*, an element a line.
 
-    Records become objects, times ISO 8601 in UTC, bytes text. The lists are walked over as the
-    lines are, so that a long history takes no memory.
+    Values look as ``as_json`` has them. The lists are walked over as the lines are, so that a long
+    history takes no memory.
     """
     yield "{" + ", ".join(f"{_dump(key)}: {_dump(value)}" for key, value in head.items())
     for name, elements in lists.items():

@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import lru_cache
 from typing import IO, Any, TypeAlias
 
 from pipeline.errors import UsageError
 from pipeline.export.choices import FileFormat
+from pipeline.published import iso_time
 from pipeline.sanitize import sheet_text
 
 Columns: TypeAlias = Mapping[str, type]  # by name what the cells are, unless None
@@ -23,7 +24,7 @@ def _flag(flag: bool) -> str:
 
 @lru_cache(SAME_CELLS)
 def _sheet_moment(moment: datetime) -> str:
-    return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    return iso_time(moment)
 
 
 @lru_cache(SAME_CELLS)

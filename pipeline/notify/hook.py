@@ -6,14 +6,13 @@ import signal
 import subprocess
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import fields, is_dataclass
-from datetime import UTC, datetime
 from io import FileIO
 from selectors import EVENT_READ, DefaultSelector
 from tempfile import TemporaryFile
 from time import monotonic
 
 from pipeline.notify.harmless import SECONDS, within
+from pipeline.published import as_json
 from pipeline.settings import Settings
 
 MOST_OUTPUT = 4096  # bytes that are kept, the last ones
@@ -35,31 +34,26 @@ def run_hook(
 ) -> str | None:
     """Run *command* with *payload* as one JSON object on its standard input, and wait for it.
 
-    It gets *environ* without the variables named in *secrets*. Records in *payload* become objects,
-    times ISO 8601 in UTC. What it prints is nobody's business unless it fails; then its last line
-    is part of the complaint. When *seconds* are over it is killed, with all that it started.
+    It gets *environ* without the variables named in *secrets*. Values look as ``as_json`` has them.
+    What it prints is nobody's business unless it fails; then its last line is part of the
+    complaint. When *seconds* are over it is killed, with all that it started.
     """
     environment = {name: value for name, value in environ.items() if name not in secrets}
-    body = json.dumps(payload, default=_as_json).encode() + b"\n"
     return within(
         seconds + _GRACE_SECONDS,
         f"the command {command[0]}",
-        lambda: _run(command, body, environment, seconds),
+        lambda: _run(command, _dump(payload), environment, seconds),
     )
+
+
+def _dump(payload: Mapping[str, object]) -> bytes:
+    return json.dumps(payload, default=as_json).encode() + b"\n"
 
 
 def secret_variables(settings: Settings) -> frozenset[str]:
     """Name the environment variables that hold a secret of ours, whoever put them there."""
     named = {source.api_key_env for source in settings.sources.values()}
     return _SECRETS.union(name for name in (*named, settings.notify.ping_url_env) if name)
-
-
-def _as_json(value: object) -> object:
-    if isinstance(value, datetime):
-        return value.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-    if is_dataclass(value) and not isinstance(value, type):
-        return {field.name: getattr(value, field.name) for field in fields(value)}
-    return str(value)
 
 
 def _run(

@@ -25,7 +25,7 @@ only a link that was noted elsewhere proves that there was another one.
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from hashlib import sha256
 from itertools import groupby
 from operator import itemgetter
@@ -53,6 +53,7 @@ from sqlalchemy.types import NullType
 from sqlmodel import Session
 
 from pipeline.models import RunStatus
+from pipeline.published import iso_time
 from pipeline.store.schema import find_revision
 from pipeline.store.tables import (
     ATTEMPTS,
@@ -145,7 +146,7 @@ class Seal(NamedTuple):
 
 def _plain(value: object) -> object:
     if isinstance(value, datetime):
-        return value.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+        return iso_time(value)
     if isinstance(value, bytes | memoryview):
         return value.hex()
     raise TypeError(f"no JSON for {type(value).__name__}")

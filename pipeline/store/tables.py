@@ -31,6 +31,7 @@ from sqlmodel import Field, SQLModel
 
 from pipeline.errors import Phase
 from pipeline.models import Aspect, Fate, RunStatus, Step, Verdict
+from pipeline.published import iso_time
 
 PHASE_COLUMNS = {phase: f"{phase}_us" for phase in Phase}
 
@@ -68,7 +69,7 @@ class UtcText(TypeDecorator[datetime]):
             raise ValueError(f"a time without a zone: {value}")
         if dialect.name != "sqlite":
             return value
-        return value.astimezone(UTC).isoformat(timespec="microseconds")[: -len("+00:00")] + "Z"
+        return iso_time(value)
 
     def process_result_value(
         self, value: str | datetime | None, dialect: Dialect

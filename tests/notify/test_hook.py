@@ -28,7 +28,7 @@ def shell(script: str, seconds: float = 5.0, **environ: str) -> str | None:
 
 def test_a_command_reads_what_happened(tmp_path: Path) -> None:
     """One JSON object: records as objects, times in UTC."""
-    payload = {"event": "failure", "run": make_run(), "losses": [make_loss()], "path": tmp_path}
+    payload = {"event": "failure", "run": make_run(), "losses": [make_loss()]}
 
     complaint = run_hook(
         ["/bin/sh", "-c", 'cat > "$1"', "sh", str(tmp_path / "heard")], payload, environ=PATH
@@ -40,7 +40,14 @@ def test_a_command_reads_what_happened(tmp_path: Path) -> None:
     assert heard["run"]["started_at"] == "2026-03-01T12:00:00.000000Z"
     assert heard["run"]["status"] == "ok"
     assert heard["losses"][0]["error"] == "http_5xx"
-    assert heard["path"] == str(tmp_path)
+
+
+def test_what_is_no_json_harms_nobody() -> None:
+    """A mistake of ours in what is told must not end the run that is told of."""
+    complaint = run_hook(["/bin/cat"], {"path": Path("/")}, environ=PATH)
+
+    assert complaint is not None
+    assert complaint.startswith("the command /bin/cat failed: TypeError: no JSON for")
 
 
 def test_no_shell_reads_the_command(tmp_path: Path) -> None:
