@@ -33,7 +33,9 @@ def claim(session: Session, *, slot: SlotClaim, host: str, now: datetime) -> boo
         set_={"fate": None, "host": host, "claimed_at": now},
         where=SLOTS.c.fate == Fate.MISSED.value,
     )
-    return session.connection().execute(taking).rowcount == 1
+    # Not its rowcount: of an INSERT nobody promises one, and psycopg's is -1.
+    taken = session.connection().execute(taking.returning(SLOTS.c.due_at))
+    return taken.first() is not None
 
 
 def book_missed(
