@@ -50,9 +50,11 @@ class Teller:
         self._ping_url = settings.notify.ping_url.get_secret_value()
         self._complaints: list[str] = []
         self._start: Thread | None = None
+        self._begun: str | None = None  # the uid of the run that goes on
 
     def begin(self, uid: str) -> None:
         """Tell that the run *uid* has begun; nobody waits for that."""
+        self._begun = uid
         if self._ping_url:
             self._start = Thread(target=self._ping_start, args=(uid,), daemon=True)
             self._start.start()
@@ -66,6 +68,7 @@ class Teller:
 
     def end(self, run: RunSummary, exit_status: int, text: str) -> list[str]:
         """Tell how *run* ended, *text* in one line for people; give the complaints."""
+        self._begun = None
         self._ping(run.uid, exit_status, text)
         notify = self._notify
         if notify.metrics_file or notify.on_failure or notify.on_recovery or notify.otel:
@@ -79,7 +82,7 @@ class Teller:
 
     def fail(self, exit_status: int, text: str) -> list[str]:
         """Tell that no run came about, or that nobody could write down how it ended."""
-        self._ping(uuid4().hex, exit_status, text)
+        self._ping(self._begun or uuid4().hex, exit_status, text)
         self._run_command(self._notify.on_failure, "failure", exit_status, text)
         return self._take_complaints()
 
@@ -108,14 +111,14 @@ class Teller:
 
     def _read_account(self, session: Session, run: RunSummary) -> _Account:
         notify = self._notify
-        only_this = Window(since=run.started_at, until=run.started_at + INSTANT)
+        same_start = Window(since=run.started_at, until=run.started_at + INSTANT)
         is_audited = bool(notify.on_failure or notify.on_recovery)
         lately = Window(since=run.started_at - LOOKS_BACK)
         sent = queries.exchanges_of_run(session, run_id=run.id) if notify.otel else ()
         attempts = (record.attempt for record in sent)
         return _Account(
-            tallies=[t for t in history.tallies(session, only_this) if t.run_id == run.id],
-            losses=[loss for loss in history.losses(session, only_this) if loss.run_id == run.id],
+            tallies=history.tallies_of_run(session, run_id=run.id),
+            losses=[loss for loss in history.losses(session, same_start) if loss.run_id == run.id],
             attempts=sorted(attempts, key=attrgetter("fetch", "number")),
             before=queries.run_before(session, run=run),
             findings=examine(session, lately).findings if is_audited else [],

@@ -108,6 +108,27 @@ def test_no_run_at_all_is_told_as_well(
     assert str(database) in told["message"]
 
 
+def test_a_run_that_cannot_be_written_down_is_the_one_that_began(
+    invoke: Invoke, configure: Configure, database: Path
+) -> None:
+    """A monitor that was told of its start by one id would else wait for its end for ever."""
+    configure("")
+    invoke("collect")
+    with closing(sqlite3.connect(database)) as raw:
+        raw.execute(
+            "CREATE TRIGGER broken BEFORE INSERT ON attempts BEGIN SELECT raise(FAIL, 'no'); END"
+        )
+    with listening() as monitor:
+        configure(f"[notify]\nping_url = '{monitor.url}/abc'\n")
+
+        result = invoke("collect")
+
+    (_, start, _), (_, end, _) = monitor.heard
+    assert result.exit_code == 74
+    assert (start.partition("?")[0], end.partition("?")[0]) == ("/abc/start", "/abc/74")
+    assert start.partition("?")[2] == end.partition("?")[2]
+
+
 def test_a_command_is_told_of_failures_and_of_the_recovery_once(
     invoke: Invoke, configure: Configure, hook: str, notes: Path
 ) -> None:
