@@ -28,6 +28,14 @@ def test_a_start_is_for_the_newest_slot(now: datetime, due: datetime) -> None:
     assert make_schedule().due(now) == due
 
 
+@pytest.mark.parametrize(("late", "due"), [(0, 0), (3.2, 0), (4.4, 0), (4.6, 5)])
+def test_a_slow_start_is_no_early_one(late: float, due: float) -> None:
+    """On a machine that is busy a start may take longer than 3 s, and slots be 5 s apart."""
+    schedule = make_schedule("*/5 * * * * *")
+
+    assert schedule.due(NOON + timedelta(seconds=late)) == NOON + timedelta(seconds=due)
+
+
 @pytest.mark.parametrize(
     ("policy", "caught_up"), [("skip", []), ("once", [at(10)]), ("all", [NOON, at(5), at(10)])]
 )

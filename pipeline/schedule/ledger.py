@@ -12,6 +12,7 @@ from pipeline.schedule.cron import Cron, expression_of
 from pipeline.settings import Missed, ScheduleSettings, Settings, SourceScheduleSettings
 
 EARLY = timedelta(seconds=2)  # who starts a slot's run may read a clock that is a little behind
+EARLY_SHARE = 0.1  # of the distance between two slots: no start is early by more
 LOOKED_AT = 10  # distances between slots that the jitter is held against
 
 MICROSECOND = timedelta(microseconds=1)
@@ -39,7 +40,10 @@ class Schedule:
 
     def due(self, now: datetime) -> datetime:
         """Give the slot that a start *now* is for."""
-        return self.cron.latest(now + EARLY)
+        due_at, next_at = self.cron.latest(now), next(self.cron.after(now))
+        # Not so much where slots lie close together: a slow start would pass for an early one.
+        early = min(EARLY, EARLY_SHARE * (next_at - due_at))
+        return next_at if next_at - now <= early else due_at
 
     def between(self, last: datetime, due_at: datetime) -> Iterator[datetime]:
         """Give the slots after *last* and before *due_at*, oldest first."""
