@@ -66,9 +66,14 @@ _JSON = {REQUESTS.c.headers: "array", EVIDENCE.c.headers: "array", TIMINGS.c.pha
 
 
 def find_damage(connection: Connection) -> Iterator[str]:
-    """Name each column of an SQLite database that holds what it cannot; reads every row."""
+    """Name what an SQLite database cannot rightly hold, a line each; reads every row.
+
+    That is: references to what is gone, row by row, and values of another kind, column by column.
+    """
     if connection.dialect.name != "sqlite":
         return
+    for table, row, parent, _ in connection.exec_driver_sql("PRAGMA foreign_key_check"):
+        yield f"{table} row {row} refers to a row of {parent} that is gone"
     for table in Row.metadata.sorted_tables:
         rules = [(column.name, *_rule(column)) for column in table.c]
         counts: list[ColumnElement[int]] = [

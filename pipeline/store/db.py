@@ -12,7 +12,7 @@ from typing import Concatenate, NoReturn, ParamSpec, Self, TypeVar, TypeVarTuple
 from anyio import CapacityLimiter, to_thread
 from sqlalchemy import Connection, Engine, StaticPool, create_engine, event, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoResultFound
 from sqlmodel import Session
 
 from pipeline.errors import StoreError
@@ -36,8 +36,11 @@ _REFUSALS = {
     SchemaState.FOREIGN: "belongs to another program; choose another store.url",
 }
 
-# A value that is none is noticed wherever it is first made use of.
-_SURPRISES = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, struct.error)
+# A value that is none, or a row that is gone, is noticed wherever it is first made use of.
+_SURPRISES = (
+    *(ArithmeticError, AttributeError, LookupError, TypeError, ValueError, struct.error),
+    NoResultFound,
+)
 
 P = ParamSpec("P")
 T = TypeVar("T")

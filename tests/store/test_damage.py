@@ -56,6 +56,7 @@ def damage(path: Path) -> list[str]:
         ("batches SET source = x'ff'", "batches.source: 1 row holds"),
         ("tallies SET sum = '1e3'", "tallies.sum: 1 row holds"),
         ("losses SET phase = 'lunch'", "losses.phase: 1 row holds"),
+        ("attempts SET evidence = 'gone' WHERE id = 2", "attempts row 2 refers to a row of evid"),
         ("evidence SET headers = '{}'", "evidence.headers: 1 row holds"),
     ],
 )
