@@ -44,6 +44,8 @@ def write_metrics(
 
     def write() -> str | None:
         try:
+            if path.exists() and not path.is_file():  # nobody wants to lose their /dev/null
+                return f"metrics: {path} cannot be written: it is no file"
             succeeded_at = _timestamp(run.ended_at) if exit_status == 0 else _last_success(path)
             _replace(path, render_metrics(run, exit_status, tallies, losses, succeeded_at))
         except OSError as exc:

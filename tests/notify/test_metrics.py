@@ -1,5 +1,6 @@
 """The text file for Prometheus, read by its reference parser."""
 
+import os
 import stat
 from collections.abc import Mapping
 from dataclasses import replace
@@ -157,16 +158,22 @@ def test_a_link_is_replaced_and_not_followed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "reason"),
-    [("none/a.prom", "No such file or directory"), ("folder", "Is a directory")],
+    [
+        ("none/a.prom", "No such file or directory"),
+        ("folder", "it is no file"),
+        ("pipe", "it is no file"),
+    ],
 )
 def test_a_file_that_cannot_be_written_is_a_complaint(
     tmp_path: Path, name: str, reason: str
 ) -> None:
-    """And nothing is left of it."""
+    """And nothing is left of it, nor is anything lost that was there."""
     (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
     path = tmp_path / name
 
     complaint = write_metrics(path, run=make_run(), exit_status=0, tallies=[], losses=[])
 
     assert complaint == f"metrics: {path} cannot be written: {reason}"
-    assert [each.name for each in tmp_path.iterdir()] == ["folder"]
+    assert {each.name for each in tmp_path.iterdir()} == {"folder", "pipe"}
+    assert (tmp_path / "pipe").is_fifo()
