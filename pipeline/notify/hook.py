@@ -20,7 +20,12 @@ LOOK_SECONDS = 0.02  # between two looks whether it has ended while something el
 
 _GRACE_SECONDS = 1.0  # for what comes after it was killed
 _SECRETS = frozenset(
-    {"PIPELINE_NOTIFY_PING_URL", "PIPELINE_STORE_URL", "OTEL_EXPORTER_OTLP_HEADERS"}
+    {
+        "PIPELINE_NOTIFY_PING_URL",
+        "PIPELINE_STORE_URL",
+        "OTEL_EXPORTER_OTLP_HEADERS",
+        "OTEL_EXPORTER_OTLP_TRACES_HEADERS",
+    }
 )
 
 

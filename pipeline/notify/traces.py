@@ -6,6 +6,7 @@ who does not want it.
 """
 
 import logging
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from time import monotonic
@@ -13,12 +14,14 @@ from typing import TYPE_CHECKING
 
 from pipeline.models import Attempt, RunSummary
 from pipeline.notify.harmless import SECONDS, within
+from pipeline.sanitize import redact_text
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter
 
 MISSING = "traces need OpenTelemetry: pip install 'pipeline[otel]'"
 WHAT = "sending traces"
+HEADER_VARIABLES = ("OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_TRACES_HEADERS")
 
 
 def send_traces(
@@ -53,10 +56,18 @@ def _send(
                 if monotonic() > end:  # who waited for us has left
                     return None
                 if not spans.was_taken(exporter.export(group)):
-                    return f"{WHAT} failed: {said[0] if said else 'they were not taken'}"
+                    why = said[0] if said else "they were not taken"
+                    return _without_secrets(f"{WHAT} failed: {why}")
         finally:
             exporter.shutdown()
     return None
+
+
+def _without_secrets(complaint: str) -> str:
+    """Leave out the values of headers: OpenTelemetry quotes those that it cannot read."""
+    headers = ",".join(os.environ.get(name, "") for name in HEADER_VARIABLES).split(",")
+    values = (value.strip() or name for name, _, value in (each.partition("=") for each in headers))
+    return redact_text(complaint, filter(None, map(str.strip, values)))
 
 
 @contextmanager

@@ -88,6 +88,7 @@ def test_secrets_are_known_by_the_variables_that_hold_them() -> None:
         "PIPELINE_NOTIFY_PING_URL",
         "PIPELINE_STORE_URL",
         "OTEL_EXPORTER_OTLP_HEADERS",
+        "OTEL_EXPORTER_OTLP_TRACES_HEADERS",
     }
     assert "" not in secret_variables(Settings(sources={}))
 

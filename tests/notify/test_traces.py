@@ -224,6 +224,19 @@ def test_a_collector_that_refuses_is_one_complaint(monkeypatch: pytest.MonkeyPat
     assert "400" in complaint
 
 
+@pytest.mark.parametrize("header", ["Api-Key=CaNaRy\x1b", "CaNaRy", "a=b, Api-Key= CaNaRy\x1b "])
+def test_a_complaint_does_not_quote_a_key(monkeypatch: pytest.MonkeyPatch, header: str) -> None:
+    """Who cannot read the headers says what they are, and cron would mail it."""
+    with listening(status=400) as collector:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", header)
+
+        complaint = send_traces(make_run(), [make_attempt()])
+
+    assert complaint is not None
+    assert "CaNaRy" not in complaint
+
+
 def test_nothing_else_is_said_about_it() -> None:
     """What OpenTelemetry logs goes to stderr, unless somebody listens, and cron would mail it."""
     code = (
