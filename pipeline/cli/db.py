@@ -96,7 +96,7 @@ def backup(
 
         settings = _settings(config)
         _database(settings, "backed up")
-        if target.exists() or target.is_symlink():
+        if os.path.lexists(target):
             raise UsageError(f"{target} exists already; choose another name")
         back_up(settings.url, target.absolute(), busy_seconds=settings.busy_seconds)
         if verify:

@@ -116,6 +116,18 @@ def test_a_backup_overwrites_nothing(invoke: Invoke, home: Path) -> None:
     assert (home / "copy.db").read_text() == "precious"
 
 
+@pytest.mark.parametrize("name", ["x" * 300, "none/copy.db"])
+def test_a_backup_that_has_no_place_is_one_line(invoke: Invoke, name: str) -> None:
+    """A name that is too long is a mistake of whoever gave it, and no bug."""
+    collect(invoke)
+
+    result = invoke("db", "backup", name)
+
+    assert result.exit_code == ExitCode.STORE_FAILED
+    assert len(result.stderr.splitlines()) == 1
+    assert "bug" not in result.stderr
+
+
 def test_a_backup_of_a_server_is_left_to_the_server(
     invoke: Invoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:
