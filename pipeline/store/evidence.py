@@ -13,6 +13,7 @@ from sqlmodel import Session
 from pipeline.errors import ErrorName, Phase
 from pipeline.models import Batch, Evidence, Fetch, Request, StoredAnswer
 from pipeline.store.tables import ATTEMPTS, BATCHES, EVIDENCE, REQUESTS, RUNS
+from pipeline.store.window import within
 
 ANSWERS_AT_ONCE = 100  # in memory; each is a few kilobytes
 BATCHES_AT_ONCE = 50  # a fetch rarely serves more, and the batches of its run may be many
@@ -121,13 +122,8 @@ def _groups(
         )
         .group_by(*group)
     )
-    runs = select(RUNS.c.id)
-    if since is not None:
-        runs = runs.where(RUNS.c.started_at >= since)
-    if until is not None:
-        runs = runs.where(RUNS.c.started_at < until)
-    if (since or until) is not None:
-        query = query.where(ATTEMPTS.c.run_id.in_(runs))
+    if chosen := within(RUNS.c.started_at, since, until):
+        query = query.where(ATTEMPTS.c.run_id.in_(select(RUNS.c.id).where(*chosen)))
     return query if source is None else query.where(ATTEMPTS.c.source == source)
 
 
@@ -160,11 +156,7 @@ def sent_requests(
     run was pruned, its requests are gone.
     """
     n = func.count().label("n")
-    runs = select(RUNS.c.id)
-    if since is not None:
-        runs = runs.where(RUNS.c.started_at >= since)
-    if until is not None:
-        runs = runs.where(RUNS.c.started_at < until)
+    runs = select(RUNS.c.id).where(*within(RUNS.c.started_at, since, until))
     query = (
         select(
             ATTEMPTS.c.request,

@@ -25,6 +25,7 @@ from sqlmodel import Session
 
 from pipeline.models import RunStatus, Verdict
 from pipeline.store.tables import ATTEMPTS, BATCHES, PHASE_COLUMNS, RUNS, TALLIES, UtcText
+from pipeline.store.window import within
 
 RUNS_AT_ONCE = 100
 ROWS_AT_ONCE = 5_000
@@ -73,11 +74,7 @@ def select_runs(
 
     It fixes which runs there are, so that all pages, of several files even, are about the same.
     """
-    conditions = []
-    if since is not None:
-        conditions.append(RUNS.c.started_at >= since)
-    if until is not None:
-        conditions.append(RUNS.c.started_at < until)
+    conditions = within(RUNS.c.started_at, since, until)
     if run_id is not None:
         conditions.append(RUNS.c.id == run_id)
     connection = session.connection()

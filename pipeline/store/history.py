@@ -31,6 +31,7 @@ from pipeline.store.tables import (
     TALLIES,
     TIMINGS,
 )
+from pipeline.store.window import within
 
 FEW_ATTEMPTS = 20_000  # in a window: their percentiles are read from the attempts themselves
 CHUNK = 1_000  # values in one statement; databases take no number of them
@@ -141,20 +142,11 @@ class Percentiles:
     window: Window
 
 
-def _within(column: ColumnElement[Any], window: Window) -> list[ColumnElement[bool]]:
-    limits = []
-    if window.since is not None:
-        limits.append(column >= window.since)
-    if window.until is not None:
-        limits.append(column < window.until)
-    return limits
-
-
 def _chosen(
     table: Table, window: Window, source: str | None, run_id: int | None = None
 ) -> list[ColumnElement[bool]]:
     """Choose the rows of a window, of one source and of one run, each if it is given."""
-    conditions = _within(table.c.started_at, window)
+    conditions = within(table.c.started_at, window.since, window.until)
     if source is not None:
         conditions.append(table.c.source == source)
     if run_id is not None:
@@ -383,7 +375,7 @@ def percentiles(
     and so do those of runs that were pruned. Phases that are not among *phases* are left out.
     """
     if run_id is not None or _is_small(session, window):
-        runs = select(RUNS.c.id).where(*_within(RUNS.c.started_at, window))
+        runs = select(RUNS.c.id).where(*within(RUNS.c.started_at, window.since, window.until))
         if run_id is not None:
             runs = runs.where(RUNS.c.id == run_id)
         of = _distribute_attempts(session, runs, source, phases)
@@ -420,14 +412,14 @@ def _widened(window: Window) -> Window:
 
 def _is_small(session: Session, window: Window) -> bool:
     """Tell whether the attempts of a window are few, and all still there."""
-    is_within = _within(RUNS.c.started_at, window)
-    attempts = select(func.sum(RUNS.c.attempts)).where(*is_within)
+    chosen = within(RUNS.c.started_at, window.since, window.until)
+    attempts = select(func.sum(RUNS.c.attempts)).where(*chosen)
     if (session.connection().scalar(attempts) or 0) > FEW_ATTEMPTS:
         return False
     pruned = (
         select(SEALS.c.position)
         .join(RUNS, RUNS.c.id == SEALS.c.run_id)
-        .where(*is_within, SEALS.c.pruned_by.is_not(None))
+        .where(*chosen, SEALS.c.pruned_by.is_not(None))
         .limit(1)
     )
     return session.connection().scalar(pruned) is None
@@ -457,7 +449,8 @@ def _stored_timings(
 ) -> Iterator[tuple[datetime, str, dict[str, Histogram]]]:
     query = (
         select(TIMINGS.c.began_at, TIMINGS.c.source, TIMINGS.c.phases)
-        .where(TIMINGS.c.step == step.value, *_within(TIMINGS.c.began_at, window))
+        .where(TIMINGS.c.step == step.value)
+        .where(*within(TIMINGS.c.began_at, window.since, window.until))
         .order_by(TIMINGS.c.began_at, TIMINGS.c.source)
     )
     if source is not None:

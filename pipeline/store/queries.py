@@ -52,6 +52,7 @@ from pipeline.store.tables import (
     RUNS,
     TALLIES,
 )
+from pipeline.store.window import within
 
 ROWS_AT_ONCE = 1_000  # held in memory while an iterator reads
 
@@ -86,22 +87,13 @@ def recent_runs(
     that wanted nothing from it.
     """
     query = _RUNS.limit(limit)
-    if within := _within(RUNS.c.started_at, since, until):
+    if chosen := within(RUNS.c.started_at, since, until):
         # By the index that finds the window: in the order of ids a long one would be sorted first.
         newest_first = (RUNS.c.started_at.desc(), RUNS.c.id.desc())
-        query = query.where(*within).order_by(None).order_by(*newest_first)
+        query = query.where(*chosen).order_by(None).order_by(*newest_first)
     if source is not None:
         query = query.where(RUNS.c.id.in_(_runs_that_asked(source, since, until, limit)))
     return [_run_summary(row) for row in session.connection().execute(query)]
-
-
-def _within(
-    moment: ColumnElement[datetime], since: datetime | None, until: datetime | None
-) -> list[ColumnElement[bool]]:
-    return [
-        *([] if since is None else [moment >= since]),
-        *([] if until is None else [moment < until]),
-    ]
 
 
 def _runs_that_asked(
@@ -110,7 +102,7 @@ def _runs_that_asked(
     """Find the newest runs that wanted something from *source*, pruned ones as well."""
     newest = (
         select(TALLIES.c.run_id)
-        .where(TALLIES.c.source == source, *_within(TALLIES.c.started_at, since, until))
+        .where(TALLIES.c.source == source, *within(TALLIES.c.started_at, since, until))
         .order_by(TALLIES.c.started_at.desc(), TALLIES.c.run_id.desc())
         .limit(limit)
         .subquery()
@@ -193,16 +185,16 @@ def newest_batches(
     """Read the last *limit* batches of the newest runs, the last of the newest run first."""
     columns = _BATCHES if with_numbers else _BATCHES_BARE
     query = columns.order_by(None).order_by(BATCHES.c.run_id.desc(), BATCHES.c.number.desc())
-    within = _within(RUNS.c.started_at, since, until)
+    chosen = within(RUNS.c.started_at, since, until)
     if source is not None:
         asked = _runs_that_asked(source, since, until, limit)
         query = query.where(BATCHES.c.source == source, BATCHES.c.run_id.in_(asked))
-    if within:
+    if chosen:
         # The bounds let the walk begin and end where it should; clocks that jump need the rest.
-        ids = select(func.min(RUNS.c.id), func.max(RUNS.c.id)).where(*within)
+        ids = select(func.min(RUNS.c.id), func.max(RUNS.c.id)).where(*chosen)
         first, last = session.connection().execute(ids).one()
         query = query.join(RUNS, RUNS.c.id == BATCHES.c.run_id).where(
-            BATCHES.c.run_id.between(first, last), *within
+            BATCHES.c.run_id.between(first, last), *chosen
         )
     return map(_batch_record, _stream(session, query.limit(limit)))
 

@@ -15,6 +15,7 @@ from sqlmodel import Session
 from pipeline.models import Fate, RunSummary, SlotClaim, SlotDay, SlotRecord
 from pipeline.store.inserting import insert_into
 from pipeline.store.tables import RUNS, SLOTS
+from pipeline.store.window import within
 
 CHUNK = 1_000  # rows per statement
 
@@ -121,7 +122,7 @@ def slot_lines(
     limit: int | None = None,
 ) -> Iterator[SlotRecord]:
     """Read the slots due from *since* to before *until*, newest first, as few as *limit*."""
-    query = _due_within(_NEWEST_FIRST, since, until).limit(limit)
+    query = _NEWEST_FIRST.where(*within(SLOTS.c.due_at, since, until)).limit(limit)
     options = {"yield_per": CHUNK}
     return map(_record, session.connection().execute(query, execution_options=options))
 
@@ -141,17 +142,12 @@ def slot_days(
             running,
             func.max(SLOTS.c.late_us).label("late_us"),
         )
+        .where(*within(SLOTS.c.due_at, since, until))
         .group_by(SLOTS.c.schedule, day)
         .order_by(SLOTS.c.schedule, day)
     )
-    rows = session.connection().execute(_due_within(query, since, until))
+    rows = session.connection().execute(query)
     return [SlotDay(**(row._asdict() | {"day": date.fromisoformat(str(row.day))})) for row in rows]
-
-
-def _due_within(query: Any, since: datetime | None, until: datetime | None) -> Any:  # noqa: ANN401
-    if since is not None:
-        query = query.where(SLOTS.c.due_at >= since)
-    return query if until is None else query.where(SLOTS.c.due_at < until)
 
 
 def _record(row: Row[*tuple[Any, ...]]) -> SlotRecord:
