@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Any
 
-from sqlalchemy import Row, insert, select, update
+from sqlalchemy import Connection, Row, insert, select, update
 from sqlmodel import Session
 
 from pipeline.errors import Phase
@@ -37,10 +37,16 @@ MOST_OTHERS = 10  # runs whose requests may crowd those of this one
 
 _OF_AN_ATTEMPT = ("id", "source", "fetch", "number", "began_at", "error", "phase", "retry_after_us")
 _OF_A_BATCH = ("source", "n", "min", "max", "verdict", "fetch", "attempt", "sum", "error")
-_ATTEMPTS = select(
-    *(ATTEMPTS.c[name] for name in (*_OF_AN_ATTEMPT, *PHASE_COLUMNS.values()))
-).order_by(ATTEMPTS.c.fetch, ATTEMPTS.c.number)
-_BATCHES = select(*(BATCHES.c[name] for name in _OF_A_BATCH)).order_by(BATCHES.c.number)
+_ATTEMPTS = (
+    select(*(ATTEMPTS.c[name] for name in (*_OF_AN_ATTEMPT, *PHASE_COLUMNS.values())))
+    .order_by(ATTEMPTS.c.fetch, ATTEMPTS.c.number)
+    .execution_options(yield_per=ROWS_AT_ONCE)
+)
+_BATCHES = (
+    select(*(BATCHES.c[name] for name in _OF_A_BATCH))
+    .order_by(BATCHES.c.number)
+    .execution_options(yield_per=ROWS_AT_ONCE)
+)
 _ADD_TALLY, _ADD_LOSS, _ADD_TIMING = insert(TALLIES), insert(LOSSES), insert(TIMINGS)
 
 
@@ -124,6 +130,10 @@ class _SourceBooks:
                 yield attempt_id
 
 
+_Books = defaultdict[str, _SourceBooks]
+_Losses = defaultdict[tuple[str, str, str], _Loss]
+
+
 def _later(moment: datetime, us: int) -> datetime:
     try:
         return moment + timedelta(microseconds=us)
@@ -141,30 +151,7 @@ def summarise_run(
     """
     connection = session.connection()
     started_at = connection.scalars(select(RUNS.c.started_at).where(RUNS.c.id == run_id)).one()
-    books: defaultdict[str, _SourceBooks] = defaultdict(_SourceBooks)
-    losses: defaultdict[tuple[str, str, str], _Loss] = defaultdict(_Loss)
-    failed: dict[tuple[int, int], tuple[str, str]] = {}
-    stream = {"yield_per": ROWS_AT_ONCE}
-    for row in connection.execute(
-        _ATTEMPTS.where(ATTEMPTS.c.run_id == run_id), execution_options=stream
-    ):
-        books[row.source].add_attempt(row)
-        if row.error is not None:
-            failed[row.fetch, row.number] = (row.error, row.phase)
-            _add_failure(losses[row.source, row.error, row.phase], row.began_at, row.id)
-    for row in connection.execute(
-        _BATCHES.where(BATCHES.c.run_id == run_id), execution_options=stream
-    ):
-        source, n, low, high, verdict, fetch, attempt, total, error = row
-        of = books[source]
-        of.min, of.max = low, high
-        of.verdicts[verdict] += 1
-        if verdict == Verdict.COLLECTED.value:
-            of.numbers += n
-            of.sum += total
-        elif error is not None:
-            because, phase = failed.get((fetch, attempt), ("", ""))
-            losses[source, error, phase if because == error else ""].batches += 1
+    books, losses = _read_run(connection, run_id)
     tallies = [
         _tally(session, of, rules.get(source), run_id=run_id, started_at=started_at, source=source)
         for source, of in books.items()
@@ -178,6 +165,29 @@ def summarise_run(
         session.exec(_ADD_LOSS, params=rows)
     _add_timings(session, started_at, {source: of.phases for source, of in books.items()})
     return tallies
+
+
+def _read_run(connection: Connection, run_id: int) -> tuple[_Books, _Losses]:
+    """Go through the attempts and batches of a run once; its losses are by error and phase."""
+    books, losses = _Books(_SourceBooks), _Losses(_Loss)
+    failed: dict[tuple[int, int], tuple[str, str]] = {}
+    for row in connection.execute(_ATTEMPTS.where(ATTEMPTS.c.run_id == run_id)):
+        books[row.source].add_attempt(row)
+        if row.error is not None:
+            failed[row.fetch, row.number] = (row.error, row.phase)
+            _add_failure(losses[row.source, row.error, row.phase], row.began_at, row.id)
+    for row in connection.execute(_BATCHES.where(BATCHES.c.run_id == run_id)):
+        source, n, low, high, verdict, fetch, attempt, total, error = row
+        of = books[source]
+        of.min, of.max = low, high
+        of.verdicts[verdict] += 1
+        if verdict == Verdict.COLLECTED.value:
+            of.numbers += n
+            of.sum += total
+        elif error is not None:
+            because, phase = failed.get((fetch, attempt), ("", ""))
+            losses[source, error, phase if because == error else ""].batches += 1
+    return books, losses
 
 
 def _add_failure(loss: _Loss, began_at: datetime, attempt_id: int) -> None:
