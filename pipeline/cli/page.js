@@ -45,7 +45,7 @@ const asText = (name) =>
 
 const INKS = 7;
 const DASHES = ["solid", "dash", "dot", "dashdot"];
-const PATTERNS = ["", "/", ".", "x"];
+const OPACITIES = ["", "8c", "4d", "1a"]; // as #rrggbb ends that is not opaque
 const MANY = 120; // points, past which a marker on each would hide the line
 
 const HOUR = 3_600_000; // milliseconds
@@ -60,9 +60,9 @@ const traceOf = (chart, series, index) => {
   const round = Math.floor(index / INKS) % DASHES.length; // the same ink comes again, in a new style
   const common = { name: asText(series.name), x: chart.moments, y: series.values, showlegend: true };
   if (chart.mark === "bars") {
-    const pattern = { shape: PATTERNS[round], fgcolor: colour("surface"), size: 5 };
+    const marker = { color: ink + OPACITIES[round], line: { color: ink, width: round && 1 } };
     const width = isLone(chart) ? HOUR : undefined;
-    return { ...common, type: "bar", width, marker: { color: ink, pattern } };
+    return { ...common, type: "bar", width, marker };
   }
   return {
     ...common,

@@ -144,6 +144,20 @@ def test_each_series_is_a_trace_and_nothing_complains(load: Load) -> None:
     assert asked_for(browser) <= {"file", "data", "blob"}
 
 
+def test_every_bar_of_many_series_is_filled(load: Load) -> None:
+    """The inks come again after seven; what then is not painted looks as if it had not come."""
+    browser = load(render_html(make_document()))
+
+    fills = ask(
+        browser,
+        "[...document.querySelectorAll('.barlayer .trace .point path')]"
+        ".map((bar) => bar.style.fill + bar.style.fillOpacity)",
+    )
+
+    assert len(set(fills)) == 9
+    assert all(fill.startswith("rgb") for fill in fills)
+
+
 def test_a_gap_is_not_bridged_and_a_lone_point_is_seen(load: Load) -> None:
     """A line over the time when we did not look would claim that we did."""
     browser = load([write(make_chart(1, None, 3, 4, None), make_chart(5))])
