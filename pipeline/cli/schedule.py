@@ -190,9 +190,10 @@ def _command(*arguments: str) -> list[str]:
     return [*program, *arguments]
 
 
-def _keys_wanted(settings: "Settings") -> list[str]:
-    names = (source.api_key_env for source in settings.enabled_sources.values())
-    return list(dict.fromkeys(name for name in names if name))
+def _variables_wanted(settings: "Settings") -> list[str]:
+    """List the variables that a run reads secrets from: neither cron nor systemd knows them."""
+    keys = (source.api_key_env for source in settings.enabled_sources.values())
+    return list(dict.fromkeys(filter(None, (*keys, settings.notify.ping_url_env))))
 
 
 @schedule_app.command()
@@ -207,7 +208,7 @@ def cron(config: ConfigOption = None) -> None:
         settings, schedules = _load(config)
         command = _command("collect", "--config", str(settings.path), "--slot", "always")
         lines = crontab_lines(schedules, command, local_zone=local_zone(Path("/etc")))
-        if wanted := _keys_wanted(settings):
+        if wanted := _variables_wanted(settings):
             write(f"# cron does not know {', '.join(wanted)}: set it above, or use api_key_file")
         write("\n".join(lines))
 
@@ -241,7 +242,7 @@ def systemd(
                 write(f"# {unit.name}\n{unit.text}")
             else:
                 _save(output / unit.name, unit.text, force=force)
-        if wanted := _keys_wanted(settings):
+        if wanted := _variables_wanted(settings):
             complain(f"the service needs {', '.join(wanted)}: add EnvironmentFile= or Environment=")
 
 

@@ -219,14 +219,16 @@ def test_unit_files_are_printed_or_written(
 def test_a_service_says_which_keys_it_needs(
     home: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The keys themselves are in no file of ours."""
+    """The keys themselves are in no file of ours, nor is the address that is pinged."""
     monkeypatch.setenv("ANU_KEY", "secret-canary")
+    monkeypatch.setenv("PING", "https://127.0.0.1/secret-canary")
     key = "api_key_env = 'ANU_KEY'\nkind = 'anu_aqn'\nurl = 'http://127.0.0.1:1'\nbatches = [2]\n"
-    configure(home, "every = '8h'", f"[sources.aqn]\n{key}")
+    ping = "[notify]\nping_url_env = 'PING'\n"
+    configure(home, "every = '8h'", f"{ping}[sources.aqn]\n{key}")
 
     shown = invoke("schedule", "systemd")
 
-    assert "the service needs ANU_KEY" in shown.stderr
+    assert "the service needs ANU_KEY, PING: add" in shown.stderr
     assert "secret-canary" not in shown.output
 
 
