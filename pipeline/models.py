@@ -432,7 +432,8 @@ class Loss:
         phase: None if the batches were lost without asking anybody.
         attempts: that failed so.
         batches: whose outcome it is.
-        first_at: when the first of these attempts began (the run, if there was none), UTC.
+        first_at: when the first of these attempts was let go, its wait over, UTC; when the run
+            started, if there was none.
         first_attempt: its id, ``last_attempt`` that of the last one; None if there was none.
     """
 

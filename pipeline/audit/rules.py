@@ -166,13 +166,17 @@ def find_too_fast(tallies: Sequence[Tally]) -> Finding | None:
 
 
 def find_violations(tallies: Sequence[Tally]) -> Finding | None:
-    """Warn of requests of ours that broke a source's rule: being a good guest is a promise."""
+    """Warn of requests of ours that went too soon: being a good guest is a promise.
+
+    Where a rate was in force, a tally does not tell which of its requests broke that, and which
+    went before a time that the upstream had named.
+    """
     broken = [tally for tally in tallies if tally.violations]
     if not broken:
         return None
     n = sum(tally.violations or 0 for tally in broken)
     rules = sorted({tally.rule for tally in broken if tally.rule})
-    rule = f" of {' or '.join(rules)}" if rules else ""
+    too_soon = f" too soon after another (at most {' or '.join(rules)}), or" if rules else ""
     return Finding(
         kind=FindingKind.RULE_VIOLATION,
         severity=Severity.WARNING,
@@ -180,8 +184,8 @@ def find_violations(tallies: Sequence[Tally]) -> Finding | None:
         since=broken[0].started_at,
         until=broken[-1].started_at,
         reason=(
-            f"{counted(n, 'request', 'requests')} of ours broke the rule{rule}, or went before a"
-            " time that the upstream had named"
+            f"{counted(n, 'request', 'requests')} of ours went{too_soon} before a time that the"
+            " upstream had named"
         ),
         whose=Whose.OURS,
         attempts=select_attempts(tally.violating_attempt for tally in broken),

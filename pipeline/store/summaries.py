@@ -175,7 +175,8 @@ def _read_run(connection: Connection, run_id: int) -> tuple[_Books, _Losses]:
         books[row.source].add_attempt(row)
         if row.error is not None:
             failed[row.fetch, row.number] = (row.error, row.phase)
-            _add_failure(losses[row.source, row.error, row.phase], row.began_at, row.id)
+            sent_at = row.began_at + timedelta(microseconds=row.wait_us or 0)
+            _add_failure(losses[row.source, row.error, row.phase], sent_at, row.id)
     for row in connection.execute(_BATCHES.where(BATCHES.c.run_id == run_id)):
         source, n, low, high, verdict, fetch, attempt, total, error = row
         of = books[source]
@@ -190,12 +191,12 @@ def _read_run(connection: Connection, run_id: int) -> tuple[_Books, _Losses]:
     return books, losses
 
 
-def _add_failure(loss: _Loss, began_at: datetime, attempt_id: int) -> None:
+def _add_failure(loss: _Loss, sent_at: datetime, attempt_id: int) -> None:
     loss.attempts += 1
-    if loss.first_at is None or began_at < loss.first_at:
-        loss.first_at, loss.first_attempt = began_at, attempt_id
-    if loss.last_at is None or began_at >= loss.last_at:
-        loss.last_at, loss.last_attempt = began_at, attempt_id
+    if loss.first_at is None or sent_at < loss.first_at:
+        loss.first_at, loss.first_attempt = sent_at, attempt_id
+    if loss.last_at is None or sent_at >= loss.last_at:
+        loss.last_at, loss.last_attempt = sent_at, attempt_id
 
 
 def _loss_row(
@@ -244,20 +245,29 @@ def _tally(
         fastest_attempt=fastest_attempt,
         first_sent_at=min(moments, default=None),
         last_sent_at=max(moments, default=None),
-        rule=None if rate is None else f"{rate.requests}/{rate.period_seconds:g}s",
+        rule=None if rate is None else _rule(rate),
         violations=None if broken is None else len(broken),
         violating_attempt=broken[0] if broken else None,
     )
 
 
+def _rule(rate: Rate) -> str:
+    return f"{rate.requests}/{rate.period_seconds:g}s"
+
+
 def _others_sent(session: Session, source: str, started_at: datetime, rate: Rate) -> list[datetime]:
-    """Find when the runs before, or beside, sent their first and last requests."""
+    """Find when the runs before, or beside, sent their first and last requests under this rule.
+
+    Those under another rule, or none, may have gone to another upstream: a name can be given to
+    the sandbox today and to the real one tomorrow.
+    """
     # Runs may last as long as a deadline may: a day.
     since = started_at - timedelta(days=1, seconds=rate.period_seconds)
     query = (
         select(TALLIES.c.first_sent_at, TALLIES.c.last_sent_at)
         .where(
             TALLIES.c.source == source,
+            TALLIES.c.rule == _rule(rate),
             TALLIES.c.started_at >= since,
             TALLIES.c.last_sent_at.is_not(None),
         )

@@ -137,15 +137,22 @@ SELECT source, count(*), count(error), count(*) FILTER (WHERE number > 1),
 FROM attempts GROUP BY source ORDER BY source
 """
 LOST = """
-SELECT source, error, phase, count(*), min(began_at), max(began_at)
-FROM attempts WHERE error IS NOT NULL GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
+SELECT source, error, phase, count(*), min(sent_at), max(sent_at)
+FROM (
+    SELECT *, sent_at(began_at, coalesce(wait_us, 0)) AS sent_at FROM attempts
+) WHERE error IS NOT NULL GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
 """
 
 
 def rows(path: Path, query: str) -> list[tuple[Any, ...]]:
     """Ask the database, past the program."""
     with closing(sqlite3.connect(path)) as connection:
+        connection.create_function("sent_at", 2, _moment_after)  # SQLite's own know milliseconds
         return connection.execute(query).fetchall()
+
+
+def _moment_after(began_at: str, wait_us: int) -> str:
+    return moment_text(datetime.fromisoformat(began_at) + timedelta(microseconds=wait_us))
 
 
 @settings(max_examples=30, deadline=None)
@@ -315,6 +322,23 @@ def test_a_loss_names_the_first_and_the_last_attempt_by_time(store: Store) -> No
     assert (loss.last_at, loss.last_attempt) == (at(2), 1)
 
 
+def test_a_request_is_lost_when_it_was_sent_and_not_when_its_turn_came(store: Store) -> None:
+    """Between the two lies the wait for the rate, a minute or more; an operator looks for it."""
+    attempts = [
+        replace(
+            make_failed_attempt(fetch, began_at=at(0)),
+            timings=Timings(wait_us=minutes * 60_000_000, send_us=10),
+        )
+        for fetch, minutes in enumerate([2, 1])
+    ]
+
+    record(store, attempts=attempts, outcomes=[make_lost(make_batch(i)) for i in range(2)])
+
+    (loss,) = all_losses(store)
+    assert (loss.first_at, loss.first_attempt) == (at(1), 2)
+    assert (loss.last_at, loss.last_attempt) == (at(2), 1)
+
+
 # ---- Rules ----
 
 
@@ -353,7 +377,12 @@ def test_requests_within_a_run_are_held_to_the_rate(
 @pytest.mark.parametrize(("apart_ms", "broken"), [(999, 1), (1000, 0)])
 def test_two_runs_together_are_held_to_the_rate(store: Store, apart_ms: float, broken: int) -> None:
     """The provider does not know where one run ends and the next begins."""
-    record(store, attempts=[sent_at(0)], outcomes=[make_collected(make_batch(0))])
+    record(
+        store,
+        attempts=[sent_at(0)],
+        outcomes=[make_collected(make_batch(0))],
+        rules=ONE_A_SECOND,
+    )
     began_at = NOON + timedelta(milliseconds=apart_ms)
 
     (tally,) = record(
@@ -374,6 +403,7 @@ def test_requests_of_runs_that_overlap_break_no_rule_by_that(store: Store) -> No
         store,
         attempts=[sent_at(0), sent_at(100_000, fetch=1)],
         outcomes=[make_collected(make_batch(0)), make_collected(make_batch(1))],
+        rules=ONE_A_SECOND,
     )
 
     (tally,) = record(
@@ -394,6 +424,7 @@ def test_a_run_that_started_later_and_ended_before_counts_as_well(store: Store) 
         attempts=[sent_at(5_000)],
         outcomes=[make_collected(make_batch(0))],
         started_at=NOON + timedelta(seconds=4),
+        rules=ONE_A_SECOND,
     )
 
     (tally,) = record(
@@ -413,6 +444,7 @@ def test_a_run_that_ended_later_but_started_before_counts_as_well(store: Store) 
         attempts=[sent_at(5_000)],
         outcomes=[make_collected(make_batch(0))],
         started_at=NOON,
+        rules=ONE_A_SECOND,
     )
 
     (tally,) = record(
@@ -428,13 +460,36 @@ def test_a_run_that_ended_later_but_started_before_counts_as_well(store: Store) 
 
 def test_a_run_years_ago_breaks_no_rule_of_today(store: Store) -> None:
     """And is not searched for either."""
-    record(store, attempts=[sent_at(0)], outcomes=[make_collected(make_batch(0))])
+    record(
+        store,
+        attempts=[sent_at(0)],
+        outcomes=[make_collected(make_batch(0))],
+        rules=ONE_A_SECOND,
+    )
 
     (tally,) = record(
         store,
         attempts=[sent_at(1_000 * 86_400 * 3)],
         outcomes=[make_collected(make_batch(0))],
         started_at=NOON + timedelta(days=3),
+        rules=ONE_A_SECOND,
+    )
+
+    assert tally.violations == 0
+
+
+@pytest.mark.parametrize("before", [None, NO_RULES, TWO_A_SECOND])
+def test_a_request_under_another_rule_does_not_count(
+    store: Store, before: dict[str, Rules] | None
+) -> None:
+    """The name may have been that of another upstream then, or of the sandbox."""
+    record(store, attempts=[sent_at(0)], outcomes=[make_collected(make_batch(0))], rules=before)
+
+    (tally,) = record(
+        store,
+        attempts=[sent_at(500)],
+        outcomes=[make_collected(make_batch(0))],
+        started_at=NOON + timedelta(milliseconds=500),
         rules=ONE_A_SECOND,
     )
 
