@@ -249,9 +249,7 @@ def unsealed_runs(connection: Connection) -> list[int]:
 def seal_pruning(session: Session, *, runs: Select[int], sealed_at: datetime) -> None:
     """Add to the chain that the contents of *runs* are to be deleted; their seals say so too."""
     connection = session.connection()
-    lock_chain(
-        connection
-    )  # or a run that is sealed between the statements is marked and not hashed
+    lock_chain(connection)  # else a run sealed between the statements is marked and not hashed
     record, contents = hash_pruning(_stream(connection, _SEALS.where(SEALS.c.run_id.in_(runs))))
     position = _append(
         connection,
