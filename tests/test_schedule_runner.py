@@ -300,7 +300,7 @@ def test_a_run_is_a_process_that_can_be_told_to_end() -> None:
 
     anyio.run(go)
 
-    assert said == []
+    assert said == ["a run was ended by signal 15"]
     assert not runs._going_on
 
 
@@ -322,6 +322,16 @@ def test_a_run_may_end_before_it_is_told_to() -> None:
     anyio.run(go)
 
     assert not runs._going_on
+
+
+def test_a_run_that_was_killed_is_told() -> None:
+    """Whoever the kernel kills for want of memory cannot say so, and the journal should."""
+    said: list[str] = []
+    code = "import os; os.kill(os.getpid(), 9)"
+
+    anyio.run(Runs([sys.executable, "-S", "-c", code], said.append).start)
+
+    assert said == ["a run was ended by signal 9"]
 
 
 def test_a_run_that_cannot_be_started_is_told() -> None:

@@ -110,9 +110,11 @@ class Runs:
             return
         self._going_on.add(process)
         try:
-            await process.wait()
+            code = await process.wait()
         finally:
             self._going_on.discard(process)
+        if code < 0:  # it could not say so itself
+            self._say(f"a run was ended by signal {-code}")
 
     def stop(self) -> None:
         """Ask all of them to end, with what they have."""
