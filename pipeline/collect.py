@@ -9,14 +9,12 @@ from contextlib import (
     asynccontextmanager,
     contextmanager,
     nullcontext,
-    suppress,
 )
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from socket import gethostname
 from time import monotonic
 from uuid import uuid4
 
@@ -26,7 +24,7 @@ from sqlmodel import Session
 import pipeline
 from pipeline.errors import ConfigError, ErrorName, LockHeld, ungrouped
 from pipeline.fetching import Fetcher, FetchResult
-from pipeline.lock import lock_path, presence, turn
+from pipeline.lock import host_identity, lock_path, presence, turn
 from pipeline.models import Fetch, Overlap, RunStatus, RunSummary, SlotClaim
 from pipeline.pacing import Embargo, Pace, Rules
 from pipeline.permission import Breaker, Gate, RetryBudget, Way
@@ -270,13 +268,6 @@ def _start_run(session: Session, settings: Settings, claims: Sequence[SlotClaim]
     if claims:
         slots.begin(session, slots=claims, run=get_run(session, run_id=run_id))
     return run_id
-
-
-def host_identity() -> str:
-    """Name this machine the same way every time, and unlike its neighbours where it can be told."""
-    with suppress(OSError):
-        return f"{gethostname()}/{Path('/etc/machine-id').read_text('ascii').strip()[:8]}"
-    return gethostname()
 
 
 def _bury_dead_runs(store: Store) -> None:

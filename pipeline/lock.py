@@ -29,6 +29,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
+from socket import gethostname
 from time import monotonic, sleep
 
 from pipeline.errors import LockHeld, StoreError
@@ -121,6 +122,24 @@ def is_alone(path: Path) -> bool:
     """
     with _opened(path) as descriptor:
         return _lock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def host_identity() -> str:
+    """Name this machine the same way every time, and unlike its neighbours where it can be told."""
+    with suppress(OSError):
+        return f"{gethostname()}/{Path('/etc/machine-id').read_text('ascii').strip()[:8]}"
+    return gethostname()
+
+
+def has_process(pid: int) -> bool:
+    """Tell whether a process of this machine has the number *pid*, perhaps a later one."""
+    try:
+        os.kill(pid, 0)
+    except PermissionError:  # somebody else's
+        return True
+    except (ProcessLookupError, OverflowError):
+        return False
+    return True
 
 
 @contextmanager

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.collect import Collected, collect, host_identity
+from pipeline.collect import Collected, collect
 from pipeline.errors import ConfigError, ErrorName, LockHeld, StoreError
-from pipeline.lock import turn
+from pipeline.lock import host_identity, turn
 from pipeline.models import Overlap, RunStatus
 from pipeline.recorder import Progress
 from pipeline.settings import Settings, load_settings

@@ -10,9 +10,9 @@ from threading import Thread
 
 import pytest
 
-from pipeline.collect import Collected, host_identity
+from pipeline.collect import Collected
 from pipeline.errors import ConfigError, LockHeld
-from pipeline.lock import lock_path, turn
+from pipeline.lock import host_identity, lock_path, turn
 from pipeline.models import Fate, Overlap, RunStatus, SlotRecord
 from pipeline.schedule.booking import (
     Booked,

@@ -10,6 +10,7 @@ from operator import attrgetter
 from sqlmodel import Session
 
 from pipeline.errors import StoreError, UsageError
+from pipeline.lock import has_process, host_identity
 from pipeline.models import (
     AttemptRecord,
     BatchRecord,
@@ -64,6 +65,17 @@ def find_run(session: Session, wanted: str) -> RunSummary:
     if run is None:
         raise UsageError(f"--run {wanted}: there is no such run; `pipeline report` lists them")
     return _as_it_stands(session, run)
+
+
+def is_alive(run: RunSummary) -> bool | None:
+    """Tell whether the process of a run that is called running is still there.
+
+    None if the run has ended, or goes on at another machine. Not asked of the presence lock: who
+    tries it holds it for a moment, and a run that starts just then would not bury the dead.
+    """
+    if run.status is not RunStatus.RUNNING or run.host != host_identity():
+        return None
+    return has_process(run.pid)
 
 
 def recent_runs(

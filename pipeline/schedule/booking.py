@@ -11,9 +11,10 @@ from time import sleep
 from pydantic import SecretStr
 from sqlmodel import Session
 
-from pipeline.collect import Collected, collect, host_identity, present
+from pipeline.collect import Collected, collect, present
 from pipeline.errors import ConfigError
 from pipeline.forecast import Rhythm, find_impossible, plan_upstreams
+from pipeline.lock import host_identity
 from pipeline.models import Overlap, SlotClaim
 from pipeline.recorder import Progress
 from pipeline.schedule.ledger import Schedule, find_schedules, pick_caught_up

@@ -1,7 +1,10 @@
 """`pipeline report` in this process."""
 
+import csv
 import json
+import os
 import re
+from dataclasses import replace
 
 import pytest
 from sqlmodel import Session
@@ -9,8 +12,9 @@ from sqlmodel import Session
 from pipeline.cli.boundary import ExitCode
 from pipeline.cli.report.run import MOST_LINES, total_line
 from pipeline.errors import ErrorName
+from pipeline.lock import host_identity
 from pipeline.models import Outcome, RunStatus, Verdict
-from pipeline.store.writes import finish_run, order_batches, save_results
+from pipeline.store.writes import finish_run, order_batches, save_results, start_run
 from tests.cli.conftest import Invoke
 from tests.cli.test_collect import summary
 from tests.store.makers import (
@@ -127,7 +131,8 @@ def test_one_run_is_shown_batch_by_batch_and_phase_by_phase(
         *("0.007", "ms"),
     ]
     assert lines[-1] == (
-        "Run 1 ok: 1 of 1 batches, 3 numbers in 1 request. 1 s by the clock, 2.04 ms waited in all."
+        "Run 1 ok: 1 of 1 batches, 3 numbers in 1 request. 1 s by the clock; its requests took"
+        " 2.04 ms one by one."
     )
 
 
@@ -236,6 +241,119 @@ def test_a_skipped_run_says_why_there_is_nothing() -> None:
     assert total_line(summary(RunStatus.SKIPPED)) == (
         "Run 7 skipped: another run of the same configuration was going on."
     )
+
+
+@pytest.mark.parametrize(
+    ("status", "waited_us", "wait_us", "says"),
+    [
+        (RunStatus.OK, 390_000, 0, "; one by one its requests would have taken 390 ms: 3.9 times"),
+        (RunStatus.PARTIAL, 390_000, 0, "; its requests took 390 ms one by one."),
+        (RunStatus.OK, 59_000, 97_000, " took 59 ms one by one, the waits before them 97 ms."),
+    ],
+)
+def test_only_a_run_that_lost_nothing_boasts(
+    status: RunStatus, waited_us: int, wait_us: int, says: str
+) -> None:
+    """Lost batches make a run quick; and what waited for its turn was not asking."""
+    run = replace(summary(status, 9), attempts=5, clock_us=100_000, waited_us=waited_us)
+
+    assert says in total_line(run, wait_us=wait_us)
+
+
+def test_what_was_lost_is_one_column_and_two_in_a_sheet(invoke: Invoke, session: Session) -> None:
+    """A cancelled batch did not fail: JSON and the database keep the two apart."""
+    run_id = begin(session)
+    order_batches(session, run_id=run_id, batches=[make_batch(0), make_batch(1)])
+    save_results(
+        session,
+        run_id=run_id,
+        attempts=[make_failed_attempt(0)],
+        outcomes=[make_lost(make_batch(0))],
+        keep_numbers=True,
+    )
+    finish_run(session, run_id=run_id, ended_at=NOON, clock_us=1, rest=ErrorName.CANCELLED)
+    session.commit()
+
+    head, row = csv.reader(invoke("report", "-f", "csv").stdout.splitlines())
+    shown = invoke("report").output.splitlines()
+
+    told = dict(zip(head, row, strict=True))
+    assert (told["failed"], told["cancelled"]) == ("1", "1")
+    assert shown[0].split()[:5] == ["run", "started", "status", "collected", "lost"]
+    assert shown[-1].split()[4:6] == ["0/2", "2"]
+
+
+def _record_running(session: Session, pid: int) -> None:
+    """Record a run of this machine that goes on."""
+    run_id = start_run(
+        session,
+        uid="c0ffee",
+        host=host_identity(),
+        pid=pid,
+        version="1.0",
+        config_digest="c0ffee",
+        config_path="",
+        started_at=NOON,
+    )
+    order_batches(session, run_id=run_id, batches=[make_batch(0)])
+    session.commit()
+
+
+def test_a_run_whose_process_is_gone_is_not_going_on(invoke: Invoke, session: Session) -> None:
+    """Killed with -9, it cannot say so itself, and the next run may be a day away."""
+    _record_running(session, pid=2**22 + 1)  # more than Linux ever gives
+
+    shown = invoke("report", "--run", "1").output
+    told = json.loads(invoke("report", "--run", "1", "-f", "json").stdout)
+
+    assert shown.rstrip().endswith("Its process is gone; the next run will mark it interrupted.")
+    assert "interrupted?" in invoke("report").output
+    assert "interrupted?" not in invoke("report", "-f", "csv").output
+    assert "Its process is gone" in invoke("report", "errors", "--run", "1").output
+    assert (told["run"]["status"], told["run"]["is_alive"]) == ("running", False)
+
+
+def test_a_run_that_goes_on_is_alive(invoke: Invoke, session: Session) -> None:
+    """So nobody starts another one for nothing."""
+    _record_running(session, pid=os.getpid())
+
+    assert json.loads(invoke("report", "-f", "json").stdout)["runs"][0]["is_alive"] is True
+    assert "not ended so far." in invoke("report", "--run", "1").output
+
+
+def test_a_process_of_somebody_else_is_alive(invoke: Invoke, session: Session) -> None:
+    """We may not signal it, but it is there: the first one of the machine."""
+    _record_running(session, pid=1)
+
+    assert json.loads(invoke("report", "-f", "json").stdout)["runs"][0]["is_alive"] is True
+
+
+def test_what_failed_together_is_one_line(invoke: Invoke, session: Session) -> None:
+    """Seven times the same sentence hides what else there is; a sheet has each batch."""
+    batches = [make_batch(number) for number in range(5)]
+    run_id = begin(session)
+    order_batches(session, run_id=run_id, batches=batches)
+    lost = [replace(make_lost(batch), fetch=0) for batch in batches[:3]]
+    save_results(
+        session,
+        run_id=run_id,
+        attempts=[make_failed_attempt(0), make_failed_attempt(3), make_attempt(4)],
+        outcomes=[*lost, make_lost(batches[3]), make_collected(batches[4])],
+        keep_numbers=True,
+    )
+    finish_run(session, run_id=run_id, ended_at=NOON, clock_us=1)
+    session.commit()
+
+    shown = [line.split() for line in invoke("report", "--run", "1").output.splitlines()]
+    sheet = list(csv.DictReader(invoke("report", "--run", "1", "-f", "csv").stdout.splitlines()))
+
+    listed = [line for line in shown if line and re.match(r"w\d", line[0])]
+    assert [line[0] for line in listed] == ["w0..w2", "w3", "w4"]
+    assert listed[0][2] == "9"
+    assert [row["worker"] for row in sheet] == ["w0", "w1", "w2", "w3", "w4"]
+    assert [sheet[0][key] for key in ("verdict", "error", "detail", "attempt")] == [
+        *("failed", "http_5xx", "503 Service Unavailable", "1")
+    ]
 
 
 def test_a_killed_run_has_no_duration(invoke: Invoke, session: Session) -> None:

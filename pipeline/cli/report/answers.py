@@ -10,7 +10,7 @@ from pipeline.cli.render import show_time, spooled
 from pipeline.cli.report.question import Question
 from pipeline.errors import UsageError
 from pipeline.models import RunStatus
-from pipeline.report import Scope, find_run
+from pipeline.report import Scope, find_run, is_alive
 from pipeline.settings import load_settings
 from pipeline.store.history import Window, find_pruning
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from sqlmodel import Session
 
     from pipeline.settings import Settings
+
+GONE = "Its process is gone; the next run will mark it interrupted."
 
 Lines: TypeAlias = Callable[["Session", Scope, Question], Iterator[str]]
 
@@ -62,7 +64,8 @@ def facts(session: "Session", scope: Scope) -> list[str]:
         return [f"{show_window(scope.window)}{of}."]
     said = [f"Run {scope.run.id} of {show_time(scope.run.started_at)}{of}."]
     if scope.run.status is RunStatus.RUNNING:
-        said.append("It still goes on: what it got and lost is added up when it ends.")
+        gone = is_alive(scope.run) is False
+        said.append(GONE if gone else "It still goes on: its totals are added up when it ends.")
     if pruned_at := find_pruning(session, run_id=scope.run.id):
         said.append(pruned_fact(pruned_at))
     return said

@@ -1,7 +1,7 @@
 """The last batches, or those of one run."""
 
-from collections.abc import Iterable, Iterator
-from itertools import islice
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby, islice
 from typing import TYPE_CHECKING
 
 from pipeline import report as core
@@ -19,6 +19,14 @@ if TYPE_CHECKING:
 
 USUAL_LIMIT = 50
 
+FATE = (
+    Column("verdict"),
+    Column("error"),
+    Column("detail"),
+    Column("not before", Kind.MOMENT),
+    Column("attempt", Kind.NUMBER),
+)  # what became of a batch, for a sheet
+
 
 def lines(session: "Session", scope: core.Scope, question: Question) -> Iterator[str]:
     """Write the batches; as JSON with their numbers."""
@@ -27,7 +35,8 @@ def lines(session: "Session", scope: core.Scope, question: Question) -> Iterator
     if is_json:
         return json_lines(head("pipeline.batches/1", scope), batches=map(line_json, listed))
     said = [] if scope.run is None else facts(session, scope)
-    table = table_of_batches(listed, with_run=True)
+    is_sheet = question.shape is Shape.CSV
+    table = table_of_batches(listed, with_run=True, is_sheet=is_sheet)
     return render(Document(title="Batches", facts=said, parts=[table]), question.shape)
 
 
@@ -60,11 +69,20 @@ def line_json(line: "BatchLine") -> dict[str, object]:
 
 
 def table_of_batches(
-    listed: Iterable["BatchLine"], *, title: str = "", with_run: bool = False
+    listed: Iterable["BatchLine"],
+    *,
+    with_run: bool = False,
+    is_sheet: bool = False,
+    is_folded: bool = False,
 ) -> Table:
-    """Make a row of each batch, with its run unless all are of one."""
+    """Make a row of each batch, with its run unless all are of one.
+
+    In a sheet what became of it is several columns. *is_folded*: neighbours with the same fate,
+    lost with one fetch, share a row.
+    """
+    rows = _folded(listed) if is_folded else ([line] for line in listed)
+    tell = _fate if is_sheet else _outcome
     return Table(
-        title=title,
         columns=(
             *([Column("run", Kind.NUMBER)] if with_run else []),
             Column("worker"),
@@ -74,25 +92,48 @@ def table_of_batches(
             Column("sum", Kind.NUMBER),
             Column("time", Kind.DURATION),
             Column("tries", Kind.NUMBER),
-            Column("outcome"),
+            *(FATE if is_sheet else (Column("outcome"),)),
         ),
-        rows=(_row(line, with_run=with_run) for line in listed),
+        rows=([*_row(lines, with_run=with_run), *tell(lines[0])] for lines in rows),
     )
 
 
-def _row(line: "BatchLine", *, with_run: bool) -> list[Cell]:
+def _folded(listed: Iterable["BatchLine"]) -> Iterator[Sequence["BatchLine"]]:
+    """Put batches together that stand side by side and were lost in the same way."""
+
+    def fate(placed: tuple[int, "BatchLine"]) -> tuple[object, ...]:
+        place, line = placed
+        batch = line.batch
+        if batch.verdict in (None, Verdict.COLLECTED):
+            return (batch.number,)
+        return batch.source, batch.fetch, outcome(line), batch.number - place
+
+    for _, group in groupby(enumerate(listed), key=fate):
+        yield [line for _, line in group]
+
+
+def _row(lines: Sequence["BatchLine"], *, with_run: bool) -> list[Cell]:
+    line, last = lines[0], lines[-1]
     batch = line.batch
     return [
         *([batch.run_id] if with_run else []),
-        batch.name,
+        batch.name if line is last else f"{batch.name}..{last.batch.name}",
         batch.source,
-        batch.n,
+        sum(each.batch.n for each in lines),
         *([batch.min, batch.max] if with_run else []),
         batch.sum,
         line.took_us,
         line.tries,
-        outcome(line),
     ]
+
+
+def _fate(line: "BatchLine") -> list[Cell]:
+    batch = line.batch
+    return [batch.verdict, batch.error, batch.detail, batch.not_before, line.attempt_id]
+
+
+def _outcome(line: "BatchLine") -> list[Cell]:
+    return [outcome(line)]
 
 
 def outcome(line: "BatchLine") -> str:

@@ -10,7 +10,7 @@ from pipeline.cli.asking import reading
 from pipeline.cli.document import Column, Document, Kind, Part, Table, Text, render
 from pipeline.cli.options import Format, Shape
 from pipeline.cli.render import attempt_json, json_lines, show_duration, show_time, spooled
-from pipeline.cli.report.answers import pruned_fact
+from pipeline.cli.report.answers import GONE, pruned_fact
 from pipeline.cli.report.batches import line_json, table_of_batches
 from pipeline.cli.report.question import Question
 from pipeline.cli.report.runs import run_json
@@ -111,7 +111,7 @@ def _short_parts(
     session: "Session", run: "RunSummary", shape: Shape, source: str | None
 ) -> Iterator[Part]:
     yield from _batches(session, run, shape, source)
-    yield Text(lines=[total_line(run, _retries(session, run))])
+    yield _totals(session, run)
 
 
 def _parts(
@@ -126,7 +126,12 @@ def _parts(
             yield _table_of_means(phases)
         if shape in (Shape.MARKDOWN, Shape.HTML) and run.attempts:
             yield waterfall(session, run, source=source)
-    yield Text(lines=[total_line(run, _retries(session, run))])
+    yield _totals(session, run)
+
+
+def _totals(session: "Session", run: "RunSummary") -> Text:
+    wait_us = sum(tally.wait_us for tally in _tallies(session, run, None))
+    return Text(lines=[total_line(run, _retries(session, run), wait_us)])
 
 
 def _batches(
@@ -143,9 +148,9 @@ def _batches(
         )
         yield Text(lines=[shortened])
     if shape is Shape.CSV:
-        yield table_of_batches(listed)
+        yield table_of_batches(listed, is_sheet=True)
     elif found := list(listed):
-        yield table_of_batches(found)
+        yield table_of_batches(found, is_folded=shape is Shape.TEXT)
 
 
 def _table_of_means(phases: Sequence["PhaseTotals"]) -> Table:
@@ -188,8 +193,11 @@ def _table_of_tallies(tallies: Sequence["Tally"]) -> Table:
     )
 
 
-def total_line(run: "RunSummary", retries: int = 0) -> str:
-    """Sum a run up: what came, what did not, the clock, and what asking at once was worth."""
+def total_line(run: "RunSummary", retries: int = 0, wait_us: int = 0) -> str:
+    """Sum a run up: what came, what did not, the clock, and what asking at once was worth.
+
+    *wait_us* is what its attempts waited before they went, added up.
+    """
     if run.status is RunStatus.SKIPPED:
         return f"Run {run.id} skipped: another run of the same configuration was going on."
     lost = "".join(f", {n} {loss}" for loss in LOSSES if (n := getattr(run, loss)))
@@ -200,13 +208,21 @@ def total_line(run: "RunSummary", retries: int = 0) -> str:
     )
     if run.status is RunStatus.RUNNING:
         since = show_time(run.started_at)
-        return f"{came} Begun {since} by process {run.pid} on {run.host}, not ended so far."
+        begun = f"{came} Begun {since} by process {run.pid} on {run.host}"
+        return f"{begun}. {GONE}" if core.is_alive(run) is False else f"{begun}, not ended so far."
     if run.clock_us is None:
         return f"{came} Its end was not seen, so nobody knows how long it took."
-    times = (
-        f"{came} {show_duration(run.clock_us)} by the clock, {show_duration(run.waited_us)} waited"
-    )
-    gain = run.waited_us / max(run.clock_us, 1)
-    is_worth = gain >= WORTH_SAYING and run.status in (RunStatus.OK, RunStatus.PARTIAL)
-    worth = f": {gain:.1f} times as fast as one by one" if is_worth and run.collected else ""
-    return f"{times} in all{worth}."
+    return f"{came} {show_duration(run.clock_us)} by the clock{_worth(run, run.clock_us, wait_us)}."
+
+
+def _worth(run: "RunSummary", clock_us: int, wait_us: int) -> str:
+    """Say what asking at once was worth; of a run that lost something, only what it spent."""
+    if not run.attempts:
+        return ""
+    alone = show_duration(run.waited_us)
+    gain = run.waited_us / max(clock_us, 1)
+    if run.status is RunStatus.OK and gain >= WORTH_SAYING:
+        return f"; one by one its requests would have taken {alone}: {gain:.1f} times as fast"
+    # Short waits are the turns of requests that all may go at once: nothing was held up by them.
+    waits = f", the waits before them {show_duration(wait_us)}" if wait_us > run.waited_us else ""
+    return f"; its requests took {alone} one by one{waits}"

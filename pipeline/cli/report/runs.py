@@ -47,7 +47,13 @@ def find_runs(session: "Session", scope: core.Scope, limit: int | None) -> list[
 
 def run_json(run: "RunSummary", retries: int) -> dict[str, object]:
     """Make of a run what is published of it."""
-    return {field.name: getattr(run, field.name) for field in fields(run)} | {"retries": retries}
+    published = {field.name: getattr(run, field.name) for field in fields(run)}
+    return published | {"retries": retries, "is_alive": core.is_alive(run)}
+
+
+def _status(run: "RunSummary") -> str:
+    """Say what became of a run; of one whose process is gone, what the next run will call it."""
+    return "interrupted?" if core.is_alive(run) is False else run.status
 
 
 def table_of_runs(
@@ -55,9 +61,9 @@ def table_of_runs(
 ) -> Table:
     """Make a row of each run; in a sheet nothing may look like a fraction, or it becomes a date."""
     came = (
-        [Column("collected", Kind.NUMBER), Column("ordered", Kind.NUMBER)]
+        [Column(name, Kind.NUMBER) for name in ("collected", "ordered", "failed", "cancelled")]
         if is_sheet
-        else [Column("collected")]
+        else [Column("collected"), Column("lost", Kind.NUMBER)]
     )
     retries = core.retries_by_run(session, runs)
     return Table(
@@ -67,7 +73,6 @@ def table_of_runs(
             Column("started", Kind.MOMENT),
             Column("status"),
             *came,
-            Column("failed", Kind.NUMBER),
             Column("deferred", Kind.NUMBER),
             Column("numbers", Kind.NUMBER),
             Column("requests", Kind.NUMBER),
@@ -78,13 +83,12 @@ def table_of_runs(
             (
                 run.id,
                 run.started_at,
-                run.status,
+                run.status if is_sheet else _status(run),
                 *(
-                    (run.collected, run.ordered)
+                    (run.collected, run.ordered, run.failed, run.cancelled)
                     if is_sheet
-                    else (f"{run.collected}/{run.ordered}",)
+                    else (f"{run.collected}/{run.ordered}", run.failed + run.cancelled)
                 ),
-                run.failed + run.cancelled,
                 run.deferred,
                 run.numbers,
                 run.attempts,
