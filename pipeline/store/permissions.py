@@ -47,6 +47,7 @@ def take_permission(
     One after *latest* is told and not taken, so that nobody's wait grows by it. The *clock* is read
     when it is our turn: who waited for the others' transactions must not take a moment in the past.
     """
+    _hold(session, upstream)
     pace = find_pace(session, upstream=upstream)
     moment = next_moment(pace, rules, now=clock(), bits=bits)
     if moment.at <= latest:
@@ -70,6 +71,7 @@ def lay_embargo(
     session: Session, *, upstream: str, source: str, embargo: Embargo, said_at: datetime
 ) -> None:
     """Remember until when *upstream* is not to be asked; an embargo is never shortened."""
+    _hold(session, upstream)
     known = find_pace(session, upstream=upstream).embargo
     if known is None or known.until < embargo.until:
         _save(
@@ -126,6 +128,12 @@ def release(session: Session, *, upstream: str, now: datetime) -> Embargo | None
     not_begun = QUOTAS.c.period > period_name(now, "day")
     connection.execute(delete(QUOTAS).where(QUOTAS.c.upstream == upstream, not_begun))
     return embargo
+
+
+def _hold(session: Session, upstream: str) -> None:
+    """Make sure that there is a row to hold: on a server what is not there keeps nobody out."""
+    holding = insert_into(session, UPSTREAMS).values(name=upstream, failures=0)
+    session.connection().execute(holding.on_conflict_do_nothing(index_elements=["name"]))
 
 
 def _save(session: Session, table: Table, key: dict[str, str], **values: object) -> None:
