@@ -57,7 +57,7 @@ def examine(
     findings = [
         *find_incidents(observations),
         *find_contract_changes(spans, since=window.since, until=until),
-        *find_stale(losses),
+        *find_stale(observations),
         *find_conduct(tallies),
         *find_silent(tallies, enabled, until=until),
     ]

@@ -6,7 +6,8 @@ errors are listed with what each cost.
 
 An incident ends with the first run that got numbers from the source and lost none through that
 party. A run that tells neither (it was not asked, or it failed for another reason alone) neither
-ends it nor counts. Where several sources failed on the way at once, it is one incident of all of
+ends it nor counts; of those that failed so between two that count the finding says how many there
+are. Where several sources failed on the way at once, it is one incident of all of
 them, on our side of the path.
 """
 
@@ -53,6 +54,8 @@ class _Streak:
     sources: list[str] = field(default_factory=list)
     runs: int = 0
     last_run: int | None = None
+    lost_otherwise: set[int] = field(default_factory=set)  # runs since the last that counts
+    between: int = 0
     collected: int = 0
     errors: Counter[ErrorName] = field(default_factory=Counter)
     attempts: list[int] = field(default_factory=list)
@@ -64,11 +67,18 @@ class _Streak:
             self.sources.append(tally.source)
         self.runs += tally.run_id != self.last_run
         self.last_run = tally.run_id
+        self.between += len(self.lost_otherwise - {tally.run_id})
+        self.lost_otherwise.clear()
         self.collected += tally.collected
         for loss in losses:
             self.since = min(self.since, loss.first_at)
             self.errors[loss.error] += loss.batches
             self.attempts += [i for i in (loss.first_attempt, loss.last_attempt) if i is not None]
+
+    def note_other_losses(self, observation: Observation) -> None:
+        """Take in that a run lost batches, none of them through this party."""
+        if observation.source in self.sources and any(loss.batches for loss in observation.losses):
+            self.lost_otherwise.add(observation.tally.run_id)
 
     def is_ended_by(self, observation: Observation, lost_through: Iterable[object]) -> bool:
         """Tell whether *observation* shows that it is over."""
@@ -106,12 +116,17 @@ class _Streak:
         )
 
     def _reason(self, batches: int) -> str:
-        runs = "1 run" if self.runs == 1 else f"{self.runs:,} runs in a row"
+        runs = counted(self.runs, "run", "runs")
+        if self.runs > 1 and not self.between:
+            runs += " in a row"
         losses = ", ".join(
             f"{error} ({ERRORS[error].meaning}{f'; {n:,}' if len(self.errors) > 1 else ''})"
             for error, n in self.errors.most_common()
         )
         told = [f"{runs} lost {counted(batches, 'batch', 'batches')} to {losses}"]
+        if self.between:
+            others = counted(self.between, "run", "runs")
+            told.append(f"{others} between them lost batches through others alone")
         if self.is_our_side:
             told.append(f"{len(self.sources)} sources at once, so on our side of the path")
         if self.is_from_the_start:
@@ -139,6 +154,9 @@ def find_incidents(observations: Iterable[Observation]) -> Iterator[Finding]:
                     is_our_side=key[0] == OUR_SIDE,
                 )
             going_on[key].add(observation, losses)
+        for key, streak in going_on.items():
+            if key not in lost:
+                streak.note_other_losses(observation)
         seen.add(observation.source)
     for streak in going_on.values():
         yield streak.finding(until=None)

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from itertools import groupby, pairwise
 from operator import attrgetter
 
-from pipeline.audit.observations import usual_interval
+from pipeline.audit.observations import Observation, usual_interval
 from pipeline.audit.wording import counted, roughly, select_attempts
 from pipeline.errors import ErrorName, Whose
 from pipeline.models import Aspect, ContractSpan, Finding, FindingKind, Loss, Severity, Tally
@@ -17,6 +17,7 @@ from pipeline.models import Aspect, ContractSpan, Finding, FindingKind, Loss, Se
 ENOUGH = 20  # of anything before we say what is usual
 TOO_FAST = 10  # times as fast as usual
 SILENT = 3  # usual intervals without a word
+MOST_KEYS = 6  # of an answer that are named
 
 ASPECTS = {
     Aspect.CONTENT_TYPE: "the content type of answers",
@@ -33,9 +34,10 @@ def find_contract_changes(
 ) -> Iterator[Finding]:
     """Tell what answers look like now and did not before; the first value ever is no change.
 
-    A value that comes and goes is one finding however often it does. It is a warning; a new issuer
-    of certificates is not: the common authorities change their intermediates all the time. *spans*
-    must be in the order of source, aspect and time.
+    A value that comes and goes is one finding however often it does, and over as long as the first
+    of them is back. It is a warning; a new issuer of certificates is not: the common authorities
+    change their intermediates all the time. *spans* must be in the order of source, aspect and
+    time.
     """
     for _, group in groupby(spans, key=attrgetter("source", "aspect")):
         flaps: list[Change] = []
@@ -58,22 +60,14 @@ def _values(change: Change) -> set[str]:
 def _changed(changes: Sequence[Change], *, until: datetime | None) -> Finding:
     before, after = changes[0]
     newest = changes[-1][1]
-    what = ASPECTS[after.aspect]
-    if len(changes) == 1:
-        reason = f"{what} changed from {before.value} to {after.value}"
-    else:
-        reason = (
-            f"{what} changed {len(changes):,} times between {before.value} and {after.value};"
-            f" now {newest.value}"
-        )
     is_usual = after.aspect is Aspect.TLS_ISSUER
     return Finding(
         kind=FindingKind.CONTRACT_CHANGE,
         severity=Severity.INFO if is_usual else Severity.WARNING,
         sources=(after.source,),
         since=after.first_at,
-        until=until,
-        reason=reason,
+        until=newest.first_at if newest.value == before.value else until,
+        reason=_say_change(before, after, newest, len(changes)),
         whose=Whose.UPSTREAM,
         attempts=select_attempts(
             [before.first_attempt, *(new.first_attempt for _, new in changes)]
@@ -88,13 +82,42 @@ def _changed(changes: Sequence[Change], *, until: datetime | None) -> Finding:
     )
 
 
-def find_stale(losses: Iterable[Loss]) -> Iterator[Finding]:
-    """Warn of sources of fresh numbers that served the same ones again."""
+def _say_change(before: ContractSpan, after: ContractSpan, newest: ContractSpan, times: int) -> str:
+    changed = f"{ASPECTS[after.aspect]} changed"
+    if times > 1:
+        changed += f" {times:,} times"
+    if after.aspect is not Aspect.KEYS:
+        if times == 1:
+            return f"{changed} from {before.value} to {after.value}"
+        return f"{changed} between {before.value} and {after.value}; now {newest.value}"
+    old, new = before.value.split(", "), after.value.split(", ")
+    gone = [f"-{key}" for key in old if key not in new]
+    come = [f"+{key}" for key in new if key not in old]
+    differences = _few([*gone, *come], " ")
+    return f"{changed}: {differences}; now {_few(newest.value.split(', '), ', ')}"
+
+
+def _few(keys: Sequence[str], separator: str) -> str:
+    told = separator.join(keys[:MOST_KEYS])
+    return told if len(keys) <= MOST_KEYS else f"{told} and {len(keys) - MOST_KEYS:,} more"
+
+
+def find_stale(observations: Iterable[Observation]) -> Iterator[Finding]:
+    """Warn of sources of fresh numbers that served the same ones again.
+
+    It goes on as long as the newest run that asked the source, of those in *observations*, which
+    are in the order of time, got such an answer.
+    """
     found: defaultdict[str, list[Loss]] = defaultdict(list)
-    for loss in losses:
-        if loss.error is ErrorName.STALE:
-            found[loss.source].append(loss)
+    going_on: dict[str, bool] = {}
+    for observation in observations:
+        stale = [loss for loss in observation.losses if loss.error is ErrorName.STALE]
+        found[observation.source] += stale
+        if observation.tally.attempts:
+            going_on[observation.source] = bool(stale)
     for source, of in found.items():
+        if not of:
+            continue
         attempts = sum(loss.attempts for loss in of)
         batches = sum(loss.batches for loss in of)
         answers = counted(attempts, "answer", "answers")
@@ -103,7 +126,7 @@ def find_stale(losses: Iterable[Loss]) -> Iterator[Finding]:
             severity=Severity.WARNING,
             sources=(source,),
             since=min(loss.first_at for loss in of),
-            until=max(loss.last_at for loss in of),
+            until=None if going_on.get(source) else max(loss.last_at for loss in of),
             reason=f"{answers} held numbers that it had served before",
             whose=Whose.CONTRACT,
             batches=batches,

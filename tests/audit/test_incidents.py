@@ -82,6 +82,26 @@ def test_a_run_that_tells_nothing_does_not_end_an_incident(between: str) -> None
     ]
 
 
+def test_runs_lost_to_others_in_between_are_not_passed_over() -> None:
+    """Three runs in a row failed; two of them through the contract is not the whole truth."""
+    reasons = {
+        found.whose: found.reason for found in incidents_of(dice=". schema unauthorized - range .")
+    }
+
+    assert reasons[Whose.CONTRACT].startswith("2 runs lost 2 batches to schema")
+    assert reasons[Whose.CONTRACT].endswith(
+        "; 1 run between them lost batches through others alone"
+    )
+    assert "between" not in reasons[Whose.OURS]
+
+
+def test_runs_lost_to_others_after_the_last_are_not_between() -> None:
+    """They are the tail of an incident and not within it."""
+    found = incidents_of(dice=". http_5xx http_5xx unauthorized .")
+
+    assert found[0].reason == "2 runs in a row lost 2 batches to http_5xx (the server failed)"
+
+
 def test_some_batches_lost_are_an_incident_too() -> None:
     """A source that serves every second request only is not well."""
     tallies = [make_tally(run, collected=2, failed=1, attempts=3) for run in (1, 2, 3)]

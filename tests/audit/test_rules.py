@@ -1,9 +1,11 @@
 """The smaller rules: when each speaks up, and when it must not."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
+from pipeline.audit.observations import observe
 from pipeline.audit.rules import (
     ENOUGH,
     find_conduct,
@@ -16,7 +18,7 @@ from pipeline.audit.rules import (
 )
 from pipeline.errors import ErrorName, Whose
 from pipeline.models import Aspect, ContractSpan, Finding, FindingKind, Severity, Tally
-from tests.audit.histories import EVERY, after, make_loss, make_tally
+from tests.audit.histories import EVERY, History, after, make_loss, make_tally
 
 
 def make_spans(
@@ -73,8 +75,44 @@ def test_a_value_that_comes_and_goes_is_one_finding() -> None:
     [found] = changes_of(make_spans("abababa"))
 
     assert found.reason == ("the content type of answers changed 6 times between a and b; now a")
-    assert (found.since, found.until) == (after(20), None)
+    assert found.since == after(20)
     assert (found.attempts[0], found.attempts[-1]) == (10, 70)
+
+
+@pytest.mark.parametrize(("values", "until"), [("aba", 30), ("ababa", 50), ("abac", 30)])
+def test_a_change_that_was_changed_back_is_over(values: str, until: float) -> None:
+    """Since the moment at which the value was the old one again, whatever came later."""
+    assert changes_of(make_spans(values))[0].until == after(until)
+
+
+@pytest.mark.parametrize("values", ["ab", "abab"])
+def test_a_change_that_was_not_goes_on(values: str) -> None:
+    """Even if it was changed back once."""
+    [found] = changes_of(make_spans(values))
+
+    assert found.until is None
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        (["data, type", "data, notice, type"], "changed: +notice; now data, notice, type"),
+        (["data", "numbers", "data"], "changed 2 times: -data +numbers; now data"),
+        (
+            ["a", ", ".join("bcdefghi")],
+            "changed: -a +b +c +d +e +f and 3 more; now b, c, d, e, f, g and 2 more",
+        ),
+    ],
+)
+def test_of_keys_only_the_difference_is_told(values: list[str], reason: str) -> None:
+    """The whole lists are long, and the same but for a word; the figures have them."""
+    plain = make_spans("x" * len(values), Aspect.KEYS)
+    spans = [replace(span, value=value) for span, value in zip(plain, values, strict=True)]
+
+    [found] = changes_of(spans)
+
+    assert found.reason == f"the keys of answers {reason}"
+    assert (found.figures["before"], found.figures["after"]) == (values[0], values[-1])
 
 
 def test_changes_outside_of_the_window_are_old_news() -> None:
@@ -113,8 +151,9 @@ def test_stale_answers_are_one_finding_per_source() -> None:
         make_loss(4),
         make_loss(5, "coin", ErrorName.STALE),
     ]
+    tallies = [*map(make_tally, (1, 3, 4)), make_tally(5, "coin")]
 
-    dice, coin = find_stale(losses)
+    dice, coin = find_stale(observe(tallies, losses))
 
     assert (dice.kind, dice.severity, dice.whose) == (
         FindingKind.STALE,
@@ -124,6 +163,19 @@ def test_stale_answers_are_one_finding_per_source() -> None:
     assert (dice.since, dice.until, dice.batches, dice.attempts) == (after(1), after(3), 9, (1, 3))
     assert dice.reason == "3 answers held numbers that it had served before"
     assert coin.reason == "1 answer held numbers that it had served before"
+
+
+@pytest.mark.parametrize(
+    ("words", "is_going_on"),
+    [(". stale", True), ("stale stale -", True), ("stale .", False), ("stale http_5xx", False)],
+)
+def test_stale_answers_go_on_until_a_run_that_asks_gets_none(words: str, is_going_on: bool) -> None:
+    """What the newest answer was is how it stands; a run that was put off saw no answer."""
+    history = History(dice=words)
+
+    [found] = find_stale(observe(history.tallies, history.losses))
+
+    assert (found.until is None) is is_going_on
 
 
 def timed(*milliseconds: int) -> list[Tally]:
