@@ -118,6 +118,26 @@ def test_two_schedules_due_at_once_share_a_start() -> None:
     assert virtual.begun == [at(20), at(30), at(40), at(60)]
 
 
+def test_a_reload_at_the_very_moment_of_a_slot_loses_none() -> None:
+    """A hangup may be heeded before the sleep until the slot has ended."""
+    virtual = Virtual(until=at(11))
+    schedules = [make_schedule()]
+    scheduler = Scheduler(schedules, virtual.world, NOBODY)
+    virtual.time = at(5)
+
+    scheduler.replace(schedules)
+
+    async def go() -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(scheduler.run, tasks)
+            await virtual.is_over.wait()
+            tasks.cancel_scope.cancel()
+
+    anyio.run(go)
+
+    assert virtual.begun == [at(5), at(10)]
+
+
 def test_what_was_missed_is_looked_for_at_the_start() -> None:
     """The next slot of a daily schedule may be a day away."""
     virtual = Virtual(until=at(10))

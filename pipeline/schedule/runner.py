@@ -63,8 +63,10 @@ class Scheduler:
 
     def replace(self, schedules: Sequence[Schedule]) -> None:
         """Go by other schedules from now on."""
+        now = self._world.now()
+        if self._next_at() > now:  # else a slot is due that nobody has come round to yet
+            self._seen = now
         self._schedules = schedules
-        self._seen = self._world.now()
 
     async def run(self, tasks: TaskGroup) -> None:
         """Start runs in *tasks* when they are due, until cancelled."""
