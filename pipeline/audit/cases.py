@@ -4,7 +4,7 @@ from sqlmodel import Session
 
 from pipeline.errors import UsageError
 from pipeline.models import AttemptCase
-from pipeline.store import queries
+from pipeline.store import history, queries
 
 ID_BITS = 64  # of SQLite's integers, the sign included
 
@@ -18,5 +18,14 @@ def find_case(session: Session, attempt_id: int) -> AttemptCase:
     is_storable = attempt_id.bit_length() < ID_BITS
     case = queries.find_attempt(session, attempt_id=attempt_id) if is_storable else None
     if case is None:
-        raise UsageError(f"attempt {attempt_id}: there is none; `pipeline audit` lists failures")
+        raise UsageError(f"attempt {attempt_id}: {_why_not(session, attempt_id)}")
     return case
+
+
+def _why_not(session: Session, attempt_id: int) -> str:
+    """Say why there is no such attempt: numbers below the oldest one kept were once given."""
+    oldest = history.oldest_attempt_after_pruning(session)
+    if oldest is not None and 0 < attempt_id < oldest:
+        return "it was pruned with its run; the tallies and losses of the run are kept"
+    pruned = "" if oldest is None else ", or it was pruned"
+    return f"there is none{pruned}; `pipeline audit` lists failures"

@@ -8,6 +8,7 @@ from pipeline.cli.asking import show_window
 from pipeline.cli.document import Column, Document, Kind, Part, Table, Text
 from pipeline.cli.findings import tabulate_findings, tell_availability
 from pipeline.errors import Phase
+from pipeline.evidence.extent import tell_extent
 from pipeline.models import AttemptRecord, Evidence, Request
 from pipeline.store.evidence import SentRequest
 from pipeline.store.history import SourceTotals
@@ -169,11 +170,15 @@ def _quote_answers(attempts: list[AttemptRecord]) -> Iterator[Text]:
             answers.setdefault(record.evidence, (record, record.attempt.evidence))
     for record, evidence in list(answers.values())[:MOST_ANSWERS]:
         error = record.attempt.error or "accepted"
-        is_whole = len(evidence.body) >= evidence.body_bytes
-        extent = "" if is_whole else f", {evidence.body_bytes} bytes of which some are kept"
         headers = [f"{name}: {value}" for name, value in evidence.headers]
         yield Text(
-            title=f"The answer to request {record.id} ({error}{extent})",
-            lines=[f"Status {evidence.status}", *headers, "", *_excerpt(evidence.body)],
+            title=f"The answer to request {record.id} ({error})",
+            lines=[
+                f"Status {evidence.status}",
+                *headers,
+                f"Body: {tell_extent(evidence, record.attempt.error)}",
+                "",
+                *_excerpt(evidence.body),
+            ],
             is_verbatim=True,
         )

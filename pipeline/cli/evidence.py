@@ -29,7 +29,7 @@ from pipeline.cli.render import (
     show_time,
     write,
 )
-from pipeline.errors import ERRORS, Phase, UsageError
+from pipeline.errors import ERRORS, ErrorName, Phase, UsageError
 from pipeline.sanitize import printable, printable_lines
 
 if TYPE_CHECKING:
@@ -97,11 +97,16 @@ def har(
     with error_boundary():
         from pipeline import report as core
         from pipeline.evidence.har import har_chunks
+        from pipeline.store.history import find_pruning
         from pipeline.store.queries import exchanges_of_run
 
         store = _settings(context, config).store
         with new_file(file, force=force) as har_file, reading(store) as session:
             run_id = core.find_run(session, run).id
+            if pruned_at := find_pruning(session, run_id=run_id):
+                raise UsageError(
+                    f"run {run_id}: its attempts were pruned at {show_time(pruned_at)}"
+                )
             har_file.writelines(har_chunks(exchanges_of_run(session, run_id=run_id)))
 
 
@@ -197,7 +202,7 @@ def _text_of_case(case: "AttemptCase") -> Iterator[str]:
     if attempt.evidence is None:
         yield "No answer was kept." if attempt.error else "It went well, so no answer was kept."
     else:
-        yield from _text_of_evidence(attempt.evidence)
+        yield from _text_of_evidence(attempt.evidence, attempt.error)
     if case.contracts:
         yield ""
         yield _table_of_contracts(case.contracts)
@@ -224,13 +229,14 @@ def _text_of_headers(headers: tuple[tuple[str, str], ...]) -> Iterator[str]:
     return (f"{printable(name)}: {printable(value)}" for name, value in headers)
 
 
-def _text_of_evidence(evidence: "Evidence") -> Iterator[str]:
+def _text_of_evidence(evidence: "Evidence", error: ErrorName | None) -> Iterator[str]:
+    from pipeline.evidence.extent import tell_extent
+
     yield f"Status {evidence.status}"
     yield from _text_of_headers(evidence.headers)
-    is_whole = len(evidence.body) >= evidence.body_bytes
-    extent = "all kept" if is_whole else f"the first {len(evidence.body)} kept"
-    yield f"\nBody, {evidence.body_bytes} bytes, {extent}, secrets replaced:"
-    yield printable_lines(evidence.body.decode("utf-8", "backslashreplace"))
+    yield f"\nBody: {tell_extent(evidence, error)}."
+    if evidence.body:
+        yield printable_lines(evidence.body.decode("utf-8", "backslashreplace"))
 
 
 def _table_of_contracts(contracts: tuple["ContractSpan", ...]) -> str:
@@ -280,10 +286,12 @@ def _text_of_replay(groups: list["Group"], window: "Window") -> Iterator[str]:
     attempts = sum(group.attempts for group in judged)
     answers = _count(total.total(), "answer")
     yield f"Judged again: {answers} to {_count(attempts, 'attempt')}: {counts}."
+    not_judged: Counter[tuple[str, str]] = Counter()
     for group in groups:
         if group.hindrance is not None:
-            answers = _count(group.answers, "answer")
-            yield f"Not judged: {answers} of {group.source}: {group.hindrance}."
+            not_judged[group.source, group.hindrance] += group.answers
+    for (source, hindrance), n in not_judged.items():
+        yield f"Not judged: {_count(n, 'answer')} of {source}: {hindrance}."
     if redacted := sum(group.redacted for group in judged):
         yield f"Something secret was taken out of {redacted} of them; that may be the change."
 

@@ -13,6 +13,7 @@ from http import HTTPStatus
 from urllib.parse import parse_qsl, urlsplit
 
 from pipeline import __version__
+from pipeline.evidence.extent import tell_extent
 from pipeline.models import Attempt, AttemptRecord, Request, Timings
 
 Json = dict[str, object]
@@ -141,7 +142,7 @@ def _content(attempt: Attempt) -> Json:
         **_text(evidence.body),
     }
     if len(evidence.body) < evidence.body_bytes:
-        described["comment"] = f"the first {len(evidence.body)} bytes of {evidence.body_bytes}"
+        described["comment"] = tell_extent(evidence, attempt.error)
     return described
 
 

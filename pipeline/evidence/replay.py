@@ -34,7 +34,7 @@ class Hindrance(StrEnum):
     """Why an answer cannot be judged again."""
 
     NOT_CONFIGURED = "its source is not configured"
-    CUT = "only the beginning of its body was kept"
+    CUT = "its body was not kept whole"
     PRUNED = "the batches that it was for are gone"
     COMPARED = "it was compared with earlier answers"
 

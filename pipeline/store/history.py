@@ -206,6 +206,15 @@ def find_pruning(session: Session, *, run_id: int) -> datetime | None:
     return session.connection().scalar(query)
 
 
+def oldest_attempt_after_pruning(session: Session) -> int | None:
+    """Give the id of the oldest attempt that is left; None if no run was ever pruned."""
+    connection = session.connection()
+    pruned = select(SEALS.c.position).where(SEALS.c.pruned_by.is_not(None)).limit(1)
+    if connection.scalar(pruned) is None:
+        return None
+    return connection.scalar(select(func.min(ATTEMPTS.c.id)))
+
+
 def contract_spans(
     session: Session, *, source: str | None = None, since: datetime | None = None
 ) -> list[ContractSpan]:

@@ -329,7 +329,7 @@ def test_the_evidence_is_shown_and_not_obeyed(invoke: Invoke, session: Session) 
     assert "The upstream asked us to wait 30 s." in shown
     assert "\nStatus 503\nX-\\x1b[2J: a\\r\\nb\n" in shown
     assert (
-        f"\nBody, 5000 bytes, the first {len(HOSTILE)} kept, secrets replaced:\n"
+        f"\nBody: 5000 bytes, the first {len(HOSTILE)} kept.\n"
         "\\x1b]0;owned\\x07\n2026-01-01 ERROR forged\n[/x] \\u202e \\xff\n" in shown
     )
     assert all(line.isprintable() for line in shown.splitlines())

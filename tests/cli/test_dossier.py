@@ -135,7 +135,8 @@ def test_answers_are_quoted_once_and_cannot_break_out(invoke: Invoke, session: S
     text = invoke("audit", "dossier", "dice", *WINDOW).stdout
 
     assert text.count("The answer to request") == 1
-    assert "The answer to request 3 (http_5xx, 5000 bytes of which some are kept)" in text
+    assert "The answer to request 3 (http_5xx)" in text
+    assert "\nBody: 5000 bytes, the first " in text
     quoted = text.split("The answer to request")[1].splitlines()
     assert quoted[2] == "````"  # longer than the fence that stands in the answer
     assert "Server: \\x1b[2J" in quoted

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,12 @@ from sqlmodel import Session
 from pipeline.cli.boundary import ExitCode
 from pipeline.errors import ErrorName, Phase
 from pipeline.models import Aspect, Attempt, Evidence, Outcome, Request, Verdict
+from pipeline.store.db import open_store
+from pipeline.store.pruning import prune
 from pipeline.store.writes import finish_run, order_batches, save_results
 from tests.cli.conftest import Invoke
 from tests.store.makers import (
+    NOON,
     at,
     begin,
     make_attempt,
@@ -57,9 +61,9 @@ def refused(fetch: int, evidence: Evidence, error: ErrorName = ErrorName.SCHEMA)
     return replace(failed, request=ASKED)
 
 
-def record(session: Session, attempts: Sequence[Attempt]) -> None:
+def record(session: Session, attempts: Sequence[Attempt], *, started_at: datetime = NOON) -> None:
     """Record a run in which each fetch serves one batch of three, and lost it."""
-    run_id = begin(session)
+    run_id = begin(session, started_at=started_at)
     last = {attempt.fetch: attempt for attempt in attempts}
     batches = [make_batch(fetch, attempt.source) for fetch, attempt in last.items()]
     outcomes = [
@@ -220,6 +224,59 @@ def test_a_run_is_written_as_har(invoke: Invoke, session: Session, home: Path) -
     assert len(json.loads(first.output)["log"]["entries"]) == 1
 
 
+@pytest.fixture
+def pruned(session: Session, database: Path) -> None:
+    """Record two runs, and prune the first of them with its attempts 1 and 2."""
+    record(session, [refused(0, answer()), refused(1, answer())])
+    record(session, [refused(0, answer())], started_at=at(60))
+    with open_store(f"sqlite:///{database}", busy_seconds=0.1, for_writing=True) as store:
+        prune(store, before=at(30), now=at(90))
+
+
+@pytest.mark.usefixtures("pruned")
+@pytest.mark.parametrize(
+    ("number", "complaint"),
+    [
+        ("2", "it was pruned with its run; the tallies and losses of the run are kept"),
+        ("9", "there is none, or it was pruned; `pipeline audit` lists failures"),
+        ("0", "there is none, or it was pruned; `pipeline audit` lists failures"),
+    ],
+)
+def test_an_attempt_that_was_pruned_is_told_from_one_that_never_was(
+    invoke: Invoke, number: str, complaint: str
+) -> None:
+    """A report of the losses, which are kept, has just named it."""
+    result = invoke("audit", "show", number)
+
+    assert result.exit_code == ExitCode.USAGE
+    assert result.stderr == f"pipeline: attempt {number}: {complaint}\n"
+
+
+@pytest.mark.usefixtures("pruned")
+def test_a_run_that_was_pruned_leaves_no_file(invoke: Invoke, home: Path) -> None:
+    """An empty document would say that it asked nobody."""
+    result = invoke("audit", "har", "--run", "1", "a.har")
+
+    assert result.exit_code == ExitCode.USAGE
+    assert "run 1: its attempts were pruned at 2026-03-01 13:30:00Z" in result.stderr
+    assert not (home / "a.har").exists()
+
+
+def test_answers_that_cannot_be_judged_are_counted_by_reason(
+    invoke: Invoke, session: Session
+) -> None:
+    """Else a source that was renamed fills the screen, a line for each error."""
+    errors = (ErrorName.SCHEMA, ErrorName.COUNT, ErrorName.RANGE)
+    bodies = (answer(b"%d" % number) for number in range(3))
+    record(session, [refused(n, *of) for n, of in enumerate(zip(bodies, errors, strict=True))])
+
+    lines = invoke("audit", "replay", "--since", "2026-01-01").output.splitlines()
+
+    assert [line for line in lines if line.startswith("Not judged")] == [
+        "Not judged: 3 answers of dice: its source is not configured."
+    ]
+
+
 def test_a_run_that_is_not_there_leaves_no_file(
     invoke: Invoke, session: Session, home: Path
 ) -> None:
@@ -285,7 +342,7 @@ def test_replay_says_what_it_cannot_judge(invoke: Invoke, session: Session, conf
 
     assert lines[0].endswith(": 0 accepted now, 0 refused now, 0 other error, 1 no change.")
     assert lines[1:] == [
-        "Not judged: 1 answer of dice: only the beginning of its body was kept.",
+        "Not judged: 1 answer of dice: its body was not kept whole.",
         "Not judged: 1 answer of gone: its source is not configured.",
         "Something secret was taken out of 1 of them; that may be the change.",
     ]

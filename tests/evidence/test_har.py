@@ -195,7 +195,7 @@ def test_other_bytes_are_base64() -> None:
     content = response["content"]
     assert content["encoding"] == "base64"
     assert b64decode(content["text"]) == b"\xff\0"
-    assert content["comment"] == "the first 2 bytes of 9"
+    assert content["comment"] == "9 bytes, the first 2 kept"
     assert content["size"] == 9
 
 
