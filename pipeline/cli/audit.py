@@ -22,6 +22,7 @@ from pipeline.cli.options import (
 )
 from pipeline.cli.render import write
 from pipeline.cli.verify import verify
+from pipeline.errors import UsageError
 
 
 class DossierFormat(StrEnum):
@@ -30,6 +31,14 @@ class DossierFormat(StrEnum):
     MARKDOWN = "markdown"
     HTML = "html"
 
+
+ENDINGS = {
+    ".md": DossierFormat.MARKDOWN,
+    ".markdown": DossierFormat.MARKDOWN,
+    ".txt": DossierFormat.MARKDOWN,
+    ".html": DossierFormat.HTML,
+    ".htm": DossierFormat.HTML,
+}
 
 audit_app = typer.Typer(rich_markup_mode=None)
 audit_app.command()(show)
@@ -90,7 +99,7 @@ def dossier(
     until: UntilOption = None,
     format_: Annotated[
         DossierFormat | None,
-        typer.Option("--format", "-f", help="Else as the file's ending says, else Markdown."),
+        typer.Option("--format", "-f", help="Else FILE's ending says it; stdout gets Markdown."),
     ] = None,
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="FILE", help="The file to write; - is stdout.")
@@ -115,14 +124,18 @@ def dossier(
         from pipeline.settings import load_settings
 
         settings = load_settings(config or config_before(context), os.environ, will_ask=False)
+        spelled = format_ or _format_of(output)
         window = make_window(since, until, looks_back=A_WEEK)
         with reading(settings.store) as session:
             check_source(settings, session, source)
             found = core.compile_dossier(session, window, source=source)
-        lines = render(make_document(found), Shape(format_ or _format_of(output)))
+        lines = render(make_document(found), Shape(spelled))
         write_file(output, (f"{line}\n".encode() for line in lines), force=force)
 
 
 def _format_of(file: Path) -> DossierFormat:
-    is_page = file.suffix.lower() in (".html", ".htm")
-    return DossierFormat.HTML if is_page else DossierFormat.MARKDOWN
+    if file == STDOUT:
+        return DossierFormat.MARKDOWN
+    if (found := ENDINGS.get(file.suffix.lower())) is None:
+        raise UsageError(f"{file}: give --format markdown or html")
+    return found

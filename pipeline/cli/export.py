@@ -14,6 +14,7 @@ from typing import IO, TYPE_CHECKING, Annotated
 
 from typer import Argument, Option
 
+from pipeline.cli.asking import check_source
 from pipeline.cli.boundary import complain, error_boundary
 from pipeline.cli.files import STDOUT, new_file
 from pipeline.cli.options import ConfigOption, SinceOption, SourceOption, UntilOption
@@ -23,6 +24,7 @@ from pipeline.export.choices import FileFormat, Records
 
 if TYPE_CHECKING:
     from pipeline.export.records import Account, Page
+    from pipeline.settings import Settings, StoreSettings
     from pipeline.store.db import Store
     from pipeline.store.extracts import Selection
 
@@ -67,13 +69,15 @@ def export(
     with error_boundary():
         from pipeline.export.encoders import ENCODERS
         from pipeline.export.records import Account, columns_of, read_pages
+        from pipeline.settings import load_settings
 
         spelled = _format_of(target, wanted=format_, is_folder=each_source)
         if each_source:
             _prepare_folder(target, what)
         account = Account()
-        with _opened_store(config) as store, ExitStack() as files:
-            selection = _select(store, run, since, until, source)
+        settings = load_settings(config, os.environ, will_ask=False)
+        with _opened_store(settings.store) as store, ExitStack() as files:
+            selection = _select(store, settings, run, since, until, source)
             targets = [(selection, target)]
             if each_source:
                 targets = _targets_of_sources(store, selection, target, spelled)
@@ -81,7 +85,8 @@ def export(
                 file = files.enter_context(_opened(path, force=force))
                 pages = _shown(read_pages(store, what, chosen, account), account, path)
                 ENCODERS[spelled](file, columns_of(what), pages)
-        _say_what_is_missing(account, len(selection.running))
+            pruned = 0 if what is Records.RUNS else _count_pruned(store, selection)
+        _say_what_is_missing(account, running=len(selection.running), pruned=pruned)
 
 
 def _format_of(target: Path, *, wanted: FileFormat | None, is_folder: bool) -> FileFormat:
@@ -102,22 +107,24 @@ def _prepare_folder(folder: Path, what: Records) -> None:
         raise UsageError("--each-source: a run has several sources; export batches instead")
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
-    except OSError as exc:
+    except FileExistsError as exc:
         raise UsageError(f"{folder}: cannot be the folder: {exc.strerror}") from exc
+    except OSError as exc:
+        raise OutputError(OSError(exc.errno, f"{folder}: {exc.strerror}")) from exc
 
 
 @contextmanager
-def _opened_store(config: Path | None) -> "Iterator[Store]":
-    from pipeline.settings import load_settings
+def _opened_store(settings: "StoreSettings") -> "Iterator[Store]":
     from pipeline.store.db import open_store
 
-    store = load_settings(config, os.environ, will_ask=False).store
-    with open_store(store.url, busy_seconds=store.busy_seconds, for_writing=False) as opened:
+    busy_seconds = settings.busy_seconds
+    with open_store(settings.url, busy_seconds=busy_seconds, for_writing=False) as opened:
         yield opened
 
 
 def _select(
     store: "Store",
+    settings: "Settings",
     run: str | None,
     since: datetime | None,
     until: datetime | None,
@@ -127,11 +134,20 @@ def _select(
     from pipeline.store.extracts import select_runs
 
     with store.read() as session:
+        if source is not None:
+            check_source(settings, session, source)
         run_id = None if run is None else find_run(session, run).id
         selection = select_runs(session, since=since, until=until, source=source, run_id=run_id)
     if run_id in selection.running:
         raise UsageError(f"run {run_id} is still going on; export it when it has ended")
     return selection
+
+
+def _count_pruned(store: "Store", selection: "Selection") -> int:
+    from pipeline.store.extracts import count_pruned
+
+    with store.read() as session:
+        return count_pruned(session, selection)
 
 
 def _targets_of_sources(
@@ -205,11 +221,13 @@ def _draw(text: str) -> None:
         sys.stderr.flush()
 
 
-def _say_what_is_missing(account: "Account", running: int) -> None:
+def _say_what_is_missing(account: "Account", *, running: int, pruned: int) -> None:
     if running:
         complain(f"{running} run{'s are' if running > 1 else ' is'} still going on and left out")
     if bare := account.without_numbers:
         batches = "batches have" if bare > 1 else "batch has"
         complain(f"{bare} {batches} no numbers: they were not kept, or pruned")
+    elif pruned:
+        complain(f"{pruned} run{'s were' if pruned > 1 else ' was'} pruned and left out")
     elif not account.rows:
         complain("there was nothing to export")

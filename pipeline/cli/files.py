@@ -34,8 +34,8 @@ def new_file(target: Path, *, force: bool) -> Iterator[IO[bytes]]:
     block reads can be closed before a slow reader is waited for.
 
     Raises:
-        UsageError: *target* exists and *force* is not given, or it cannot be a file's name.
-        OutputError: the disk, or stdout, takes no more.
+        UsageError: *target* exists and *force* is not given, or it is a folder or a device.
+        OutputError: it cannot be made there, or the disk, or stdout, takes no more.
     """
     writing = _stdout() if target == STDOUT else _renamed(target, force=force)
     with writing as file:
@@ -81,13 +81,14 @@ def _begin(target: Path, *, force: bool) -> Path:
 
     try:
         mode = _mode(target)
+        if mode is not None and not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
+            what = "a folder" if stat.S_ISDIR(mode) else "no file"
+            raise UsageError(f"{target}: is {what}; name a file to write")
         if mode is not None and not force:
             raise _exists(target)
-        if mode is not None and not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
-            raise UsageError(f"{target}: is no file, so --force does not replace it")
         descriptor, name = mkstemp(prefix=".pipeline-", suffix=".tmp", dir=target.parent)
     except OSError as exc:
-        raise UsageError(f"{target}: cannot be written: {exc.strerror}") from exc
+        raise OutputError(OSError(exc.errno, f"{target}: {exc.strerror}")) from exc
     os.close(descriptor)
     return Path(name)
 

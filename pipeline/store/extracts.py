@@ -24,7 +24,7 @@ from sqlalchemy import Row as SqlRow
 from sqlmodel import Session
 
 from pipeline.models import RunStatus, Verdict
-from pipeline.store.tables import ATTEMPTS, BATCHES, PHASE_COLUMNS, RUNS, TALLIES, UtcText
+from pipeline.store.tables import ATTEMPTS, BATCHES, PHASE_COLUMNS, RUNS, SEALS, TALLIES, UtcText
 from pipeline.store.window import within
 
 RUNS_AT_ONCE = 100
@@ -100,6 +100,17 @@ def sources_of(session: Session, selection: Selection) -> list[str]:
     if selection.source is not None:
         query = query.where(BATCHES.c.source == selection.source)
     return list(session.connection().scalars(query))
+
+
+def count_pruned(session: Session, selection: Selection) -> int:
+    """Count the runs whose batches and attempts were pruned."""
+    query = (
+        select(func.count())
+        .select_from(RUNS)
+        .join(SEALS, SEALS.c.run_id == RUNS.c.id)
+        .where(selection.wanted, SEALS.c.pruned_by.is_not(None))
+    )
+    return session.connection().scalar(query) or 0
 
 
 def read_runs(session: Session, selection: Selection, *, after: int) -> Sequence[Row]:

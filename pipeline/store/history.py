@@ -212,7 +212,8 @@ def oldest_attempt_after_pruning(session: Session) -> int | None:
     pruned = select(SEALS.c.position).where(SEALS.c.pruned_by.is_not(None)).limit(1)
     if connection.scalar(pruned) is None:
         return None
-    return connection.scalar(select(func.min(ATTEMPTS.c.id)))
+    oldest: int | None = connection.scalar(select(func.min(ATTEMPTS.c.id)))
+    return oldest
 
 
 def contract_spans(

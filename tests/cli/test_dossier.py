@@ -182,6 +182,22 @@ def test_our_own_troubles_are_left_out(invoke: Invoke, session: Session) -> None
     assert "Requests to look up" not in text
 
 
+@pytest.mark.parametrize("name", ["dice.pdf", "dice"])
+def test_an_ending_that_says_nothing_is_refused(
+    invoke: Invoke, session: Session, home: Path, name: str
+) -> None:
+    """Markdown that is called a PDF opens nowhere; a format that is given wins."""
+    record(session, "ok")
+    command = ("audit", "dossier", "dice", *WINDOW, "-o", name)
+
+    result = invoke(*command)
+
+    assert result.exit_code == ExitCode.USAGE
+    assert result.stderr == f"pipeline: {name}: give --format markdown or html\n"
+    assert not (home / name).exists()
+    assert invoke(*command, "--format", "markdown").exit_code == ExitCode.OK
+
+
 def test_a_file_is_replaced_only_by_force(invoke: Invoke, session: Session, home: Path) -> None:
     """As all files that commands write."""
     record(session, "ok")

@@ -18,6 +18,7 @@ from pipeline.cli.export import export, file_name
 from pipeline.export.choices import Records
 from pipeline.models import RunStatus
 from pipeline.store.db import open_store
+from pipeline.store.pruning import prune
 from pipeline.store.writes import finish_run, order_batches, save_results
 from tests.cli.conftest import Invoke
 from tests.processes import Home, Options, homes, wait_for
@@ -163,6 +164,26 @@ class TestOneFile:
         assert (result.exit_code, result.stdout) == (2, "")
         assert result.stderr == f"pipeline: {complaint}\n"
         assert listing(home) == before
+
+    def test_a_source_that_nobody_knows_is_refused(self, invoke: Invoke, home: Path) -> None:
+        """A file with a head alone would look like a source that gave nothing."""
+        result = invoke("export", "numbers", "-s", "dcie", "a.csv")
+
+        assert result.exit_code == 2
+        assert result.stderr.startswith("pipeline: --source 'dcie': there is none; known are ")
+        assert listing(home) == ["data"]
+
+    @pytest.mark.parametrize("options", [[], ["--each-source"]])
+    def test_a_folder_that_is_missing_is_output_that_cannot_be_written(
+        self, invoke: Invoke, options: list[str]
+    ) -> None:
+        """The same code as a full disk."""
+        result = invoke("export", "numbers", "nowhere/a.csv", *options)
+
+        assert (result.exit_code, result.stdout) == (74, "")
+        assert result.stderr == (
+            "pipeline: cannot write the output: nowhere/a.csv: No such file or directory\n"
+        )
 
     def test_without_pyarrow_parquet_is_refused_and_leaves_nothing(
         self, invoke: Invoke, home: Path, monkeypatch: pytest.MonkeyPatch
@@ -319,14 +340,28 @@ class TestWhatIsMissing:
         assert batches.stderr == ""
 
     def test_all_of_it(self, invoke: Invoke, session: Session) -> None:
-        """A misspelled source, most likely; the file has its head all the same."""
+        """The file has its head all the same."""
         session.commit()
 
-        result = invoke("export", "numbers", "--source", "dcie")
+        result = invoke("export", "numbers", "--since", "2026-03-02")
 
         assert result.exit_code == 0
         assert result.stdout.startswith("run_id,")
         assert result.stderr == "pipeline: there was nothing to export\n"
+
+    def test_runs_that_were_pruned(self, invoke: Invoke, session: Session, database: Path) -> None:
+        """Else they would seem never to have wanted anything."""
+        record_run(session, [make_batch()], attempts=[make_attempt()])
+        record_run(session, [make_batch()], attempts=[make_attempt()], started_at=at(60))
+        session.commit()
+        with open_store(f"sqlite:///{database}", busy_seconds=0.1, for_writing=True) as store:
+            prune(store, before=at(30), now=at(90))
+
+        gone = invoke("export", "batches", "--run", "1")
+        runs = invoke("export", "runs", "--run", "1")
+
+        assert (gone.exit_code, gone.stderr) == (0, "pipeline: 1 run was pruned and left out\n")
+        assert runs.stderr == ""
 
     def test_the_database(self, invoke: Invoke, home: Path) -> None:
         """It is not made by an export, and no file either."""

@@ -129,20 +129,28 @@ def test_a_full_disk_is_told_with_the_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "complaint"),
     [
-        ("none/a.har", "cannot be written: No such file or directory"),
-        ("file/a.har", "cannot be written: Not a directory"),
-        ("x" * 300, "cannot be written: File name too long"),
-        (".", "is no file, so --force does not replace it"),
+        ("none/a.har", "No such file or directory"),
+        ("file/a.har", "Not a directory"),
+        ("x" * 300, "File name too long"),
     ],
 )
-def test_a_name_that_cannot_be_a_file_is_a_wrong_command_line(
+def test_what_cannot_be_made_there_is_output_that_cannot_be_written(
     tmp_path: Path, name: str, complaint: str
 ) -> None:
-    """Told at once, and by name."""
+    """As a disk that is full; it is told at once, and by name."""
     (tmp_path / "file").touch()
 
-    with pytest.raises(UsageError, match=complaint):
+    with pytest.raises(OutputError) as caught:
         write_file(tmp_path / name, failing_chunks(AssertionError()), force=True)
+
+    assert caught.value.reason.strerror == f"{tmp_path}/{name}: {complaint}"
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_a_folder_is_no_file_whether_forced_or_not(tmp_path: Path, force: bool) -> None:
+    """To be told of --force first, and then that it does not help, is one error too many."""
+    with pytest.raises(UsageError, match="is a folder; name a file to write"):
+        write_file(tmp_path, failing_chunks(AssertionError()), force=force)
 
 
 def test_a_device_is_not_replaced(tmp_path: Path) -> None:
