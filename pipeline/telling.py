@@ -3,7 +3,7 @@
 Each is optional, bounded in time, and none can harm the run: what goes wrong is a complaint.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from operator import attrgetter
@@ -26,6 +26,7 @@ from pipeline.store.db import open_store
 from pipeline.store.history import Window
 
 LOOKS_BACK = timedelta(days=7)  # for the findings that a command is told
+MOST_FINDINGS = 10  # that it is told
 INSTANT = timedelta(microseconds=1)
 
 
@@ -37,7 +38,7 @@ class _Account:
     losses: list[Loss]
     attempts: list[Attempt]
     before: RunSummary | None
-    findings: list[Finding]
+    findings: list[Finding]  # about its sources, those that go on first
 
 
 class Teller:
@@ -116,12 +117,14 @@ class Teller:
         lately = Window(since=run.started_at - LOOKS_BACK)
         sent = queries.exchanges_of_run(session, run_id=run.id) if notify.otel else ()
         attempts = (record.attempt for record in sent)
+        tallies = history.tallies_of_run(session, run_id=run.id)
+        found = examine(session, lately).findings if is_audited else []
         return _Account(
-            tallies=history.tallies_of_run(session, run_id=run.id),
+            tallies=tallies,
             losses=[loss for loss in history.losses(session, same_start) if loss.run_id == run.id],
             attempts=sorted(attempts, key=attrgetter("fetch", "number")),
             before=queries.run_before(session, run=run),
-            findings=examine(session, lately).findings if is_audited else [],
+            findings=_select_findings(found, {tally.source for tally in tallies}),
         )
 
     def _tell(self, run: RunSummary, account: _Account, exit_status: int, text: str) -> None:
@@ -141,10 +144,10 @@ class Teller:
             self._hear(send_traces(run, account.attempts, seconds=notify.seconds))
         was_well = account.before is None or account.before.status is RunStatus.OK
         if exit_status:
-            about = {"run": run, "is_first": was_well, "findings": account.findings}
+            about = {"run": run, "is_first": was_well, **_findings_json(account.findings)}
             self._run_command(notify.on_failure, "failure", exit_status, text, **about)
         elif not was_well:
-            about = {"run": run, "is_first": True, "findings": account.findings}
+            about = {"run": run, "is_first": True, **_findings_json(account.findings)}
             self._run_command(notify.on_recovery, "recovery", exit_status, text, **about)
 
     def _run_command(
@@ -159,7 +162,7 @@ class Teller:
             "message": text,
             "run": None,
             "is_first": None,
-            "findings": [],
+            **_findings_json([]),
         }
         self._hear(
             run_hook(
@@ -170,3 +173,14 @@ class Teller:
                 seconds=self._notify.seconds,
             )
         )
+
+
+def _select_findings(findings: Iterable[Finding], sources: Collection[str]) -> list[Finding]:
+    """Pick what concerns any of *sources*, those that still go on first, else as they came."""
+    theirs = (finding for finding in findings if not {*finding.sources}.isdisjoint(sources))
+    return sorted(theirs, key=lambda finding: finding.until is not None)
+
+
+def _findings_json(findings: Sequence[Finding]) -> dict[str, object]:
+    more = max(0, len(findings) - MOST_FINDINGS)
+    return {"findings": findings[:MOST_FINDINGS], "more_findings": more}

@@ -5,14 +5,27 @@ import sqlite3
 import sys
 from collections.abc import Callable
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from importlib.resources import files
 from pathlib import Path
 from uuid import UUID
 
+import jsonschema
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from sqlmodel import Session
 
+from pipeline.store.writes import finish_run, order_batches, save_results
 from tests.cli.conftest import Invoke
 from tests.notify.listening import listening
+from tests.store.makers import (
+    begin,
+    make_attempt,
+    make_batch,
+    make_collected,
+    make_failed_attempt,
+    make_lost,
+)
 
 SOURCE = "[sources.dice]\nkind = 'sandbox.randomnumberapi'\nbatches = [2, 3]\nretries = 0\n"
 BROKEN = "[sandbox]\nfaults = ['unavailable']\n"
@@ -145,6 +158,45 @@ def test_a_command_is_told_of_failures_and_of_the_recovery_once(
     ]
     assert {finding["kind"] for finding in told[0]["findings"]} == {"incident"}
     assert told[0]["schema"] == "pipeline.notification/1"
+
+
+def record_glitches(session: Session, source: str, *, n: int, is_over: bool = True) -> None:
+    """Lose every second of so many runs, one an hour, the last an hour ago; or the last, too."""
+    runs = 2 * n if is_over else 2 * n - 1
+    for number in range(runs):
+        moment = datetime.now(UTC) - timedelta(hours=runs - number)
+        batch = make_batch(0, source)
+        run_id = begin(session, started_at=moment)
+        order_batches(session, run_id=run_id, batches=[batch])
+        is_lost = number % 2 == 0
+        make = make_failed_attempt if is_lost else make_attempt
+        save_results(
+            session,
+            run_id=run_id,
+            attempts=[make(0, source=source, began_at=moment)],
+            outcomes=[make_lost(batch) if is_lost else make_collected(batch)],
+            keep_numbers=True,
+        )
+        finish_run(session, run_id=run_id, ended_at=moment, clock_us=1)
+    session.commit()
+
+
+def test_a_command_is_told_what_concerns_the_run_and_goes_on_first(
+    invoke: Invoke, configure: Configure, hook: str, notes: Path, session: Session
+) -> None:
+    """It fits into a message; the rest of the week, and other sources, are for `audit`."""
+    record_glitches(session, "dice", n=12)
+    record_glitches(session, "coin", n=1, is_over=False)
+    configure(hook + BROKEN)
+
+    invoke("collect")
+
+    told = json.loads(notes.read_text())
+    assert {*map(str, (finding["sources"] for finding in told["findings"]))} == {"['dice']"}
+    assert [finding["until"] is None for finding in told["findings"]] == [True, *[False] * 9]
+    assert told["more_findings"] == 3
+    schema = json.loads((files("pipeline") / "schemas" / "notification.1.json").read_text())
+    jsonschema.validate(told, schema)
 
 
 def test_metrics_keep_the_last_success_while_runs_fail(
