@@ -16,7 +16,7 @@ from pipeline.audit.examination import examine
 from pipeline.histogram import Histogram
 from pipeline.models import AttemptRecord, Evidence, Finding, FindingKind, Request, Tally
 from pipeline.store import history, queries
-from pipeline.store.evidence import SentRequest, sent_requests
+from pipeline.store.evidence import SentRequest, count_requests, sent_requests
 from pipeline.store.history import SourceTotals, Window
 
 MOST_REQUESTS = 10
@@ -68,6 +68,7 @@ class Dossier:
         totals: None if no run wanted anything from it.
         rules: by how much they were used.
         requests: the most frequent first, ten at most.
+        other_requests: how many different ones there are besides, sent ``other_times``.
         findings: by time.
         attempts: the newest of those that show the findings, with what was kept of them.
         phases: how long each took, by name.
@@ -78,6 +79,8 @@ class Dossier:
     totals: SourceTotals | None
     rules: list[RuleKept]
     requests: list[SentRequest]
+    other_requests: int
+    other_times: int
     availability: Availability | None
     findings: list[Finding]
     attempts: list[AttemptRecord]
@@ -98,12 +101,17 @@ def compile_dossier(session: Session, window: Window, *, source: str) -> Dossier
     requests = sent_requests(
         session, since=window.since, until=window.until, source=source, most=MOST_REQUESTS
     )
+    different, times = count_requests(
+        session, since=window.since, until=window.until, source=source
+    )
     return Dossier(
         source=source,
         window=window,
         totals=totals[0] if totals else None,
         rules=_rules_kept(history.tallies(session, window, source=source)),
         requests=[replace(sent, request=_anonymous(sent.request)) for sent in requests],
+        other_requests=different - len(requests),
+        other_times=times - sum(sent.n for sent in requests),
         availability=found.availability[0] if found.availability else None,
         findings=findings,
         attempts=_attempts_of(session, findings),

@@ -7,10 +7,10 @@ from pipeline.audit import Dossier, request_ids
 from pipeline.cli.asking import show_window
 from pipeline.cli.document import Column, Document, Kind, Part, Table, Text
 from pipeline.cli.findings import tabulate_findings, tell_availability
+from pipeline.cli.words import count_of
 from pipeline.errors import Phase
 from pipeline.evidence.extent import tell_extent
 from pipeline.models import AttemptRecord, Evidence, Request
-from pipeline.store.evidence import SentRequest
 from pipeline.store.history import SourceTotals
 
 MOST_BODY = 1_000  # characters of a body that are quoted
@@ -34,7 +34,7 @@ def make_document(found: Dossier) -> Document:
 
 
 def _parts(found: Dossier) -> Iterator[Part]:
-    yield from _tell_requests(found.requests)
+    yield from _tell_requests(found)
     yield _tabulate_rules(found)
     if found.availability is not None:
         yield from tell_availability([found.availability])
@@ -64,7 +64,8 @@ def _tabulate(totals: SourceTotals) -> Table:
     )
 
 
-def _tell_requests(requests: list[SentRequest]) -> Iterator[Part]:
+def _tell_requests(found: Dossier) -> Iterator[Part]:
+    requests = found.requests
     yield Table(
         title="What was asked",
         columns=(
@@ -79,6 +80,9 @@ def _tell_requests(requests: list[SentRequest]) -> Iterator[Part]:
             for sent in requests
         ],
     )
+    if found.other_requests:
+        others, times = count_of(found.other_requests, "other request"), found.other_times
+        yield Text(lines=[f"And {others}, asked {count_of(times, 'time')}."])
     if requests:
         lines = list(_lines_of_request(requests[0].request))
         yield Text(title="The most frequent request", lines=lines, is_verbatim=True)

@@ -7,7 +7,7 @@ from datetime import datetime
 from itertools import takewhile
 from typing import Any
 
-from sqlalchemy import Select, bindparam, func, or_, select
+from sqlalchemy import ColumnElement, Select, bindparam, func, or_, select
 from sqlmodel import Session
 
 from pipeline.errors import ErrorName, Phase
@@ -142,6 +142,29 @@ def _find_fetch(session: Session, run_id: int, fetch: int) -> Fetch | None:
     return Fetch(number=fetch, batches=batches) if batches else None
 
 
+def count_requests(
+    session: Session, *, since: datetime | None = None, until: datetime | None = None, source: str
+) -> tuple[int, int]:
+    """Count the different requests of a source, and how often any was sent.
+
+    Of the same runs as ``sent_requests``.
+    """
+    query = select(func.count(ATTEMPTS.c.request.distinct()), func.count(ATTEMPTS.c.request))
+    row = session.connection().execute(query.where(*_sent_by(since, until, source))).one()
+    return row[0], row[1]
+
+
+def _sent_by(
+    since: datetime | None, until: datetime | None, source: str
+) -> list[ColumnElement[bool]]:
+    runs = select(RUNS.c.id).where(*within(RUNS.c.started_at, since, until))
+    return [
+        ATTEMPTS.c.run_id.in_(runs),
+        ATTEMPTS.c.source == source,
+        ATTEMPTS.c.request.is_not(None),
+    ]
+
+
 def sent_requests(
     session: Session,
     *,
@@ -156,7 +179,6 @@ def sent_requests(
     run was pruned, its requests are gone.
     """
     n = func.count().label("n")
-    runs = select(RUNS.c.id).where(*within(RUNS.c.started_at, since, until))
     query = (
         select(
             ATTEMPTS.c.request,
@@ -164,11 +186,7 @@ def sent_requests(
             func.min(ATTEMPTS.c.began_at).label("first_at"),
             func.max(ATTEMPTS.c.began_at).label("last_at"),
         )
-        .where(
-            ATTEMPTS.c.run_id.in_(runs),
-            ATTEMPTS.c.source == source,
-            ATTEMPTS.c.request.is_not(None),
-        )
+        .where(*_sent_by(since, until, source))
         .group_by(ATTEMPTS.c.request)
         .order_by(n.desc(), ATTEMPTS.c.request)
         .limit(most)

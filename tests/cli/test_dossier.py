@@ -1,6 +1,7 @@
 """`pipeline audit dossier` in this process: what a provider gets, and what it never gets."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -40,8 +41,13 @@ EVIDENCE = Evidence(
 )
 
 
-def record(session: Session, *words: str, source: str = "dice") -> None:
-    """Record a run for each word, five minutes apart: ``ok``, or the name of an error."""
+def record(
+    session: Session, *words: str, source: str = "dice", requests: Sequence[Request] = (REQUEST,)
+) -> None:
+    """Record a run for each word, five minutes apart: ``ok``, or the name of an error.
+
+    The runs send the *requests* one after the other, and then from the first on.
+    """
     for number, word in enumerate(words):
         moment = at(5 * number)
         run_id = begin(session, host="my-secret-host", started_at=moment)
@@ -53,7 +59,8 @@ def record(session: Session, *words: str, source: str = "dice") -> None:
             error = ErrorName(word)
             attempt = make_failed_attempt(0, source=source, error=error, evidence=EVIDENCE)
             outcome = replace(make_lost(batch), error=error)
-        attempt = replace(attempt, began_at=moment, retry_after_us=None, request=REQUEST)
+        attempt = replace(attempt, began_at=moment, retry_after_us=None)
+        attempt = replace(attempt, request=requests[number % len(requests)])
         save_results(
             session, run_id=run_id, attempts=[attempt], outcomes=[outcome], keep_numbers=True
         )
@@ -83,6 +90,22 @@ def test_it_says_what_was_asked_and_how_often(invoke: Invoke, session: Session) 
         "X-Api-Key: ${DICE_KEY}",
         '{"mail": "[address]"}',
     ]
+
+
+@pytest.mark.parametrize(
+    ("runs", "said"),
+    [(10, None), (11, "1 other request, asked 1 time"), (24, "2 other requests, asked 4 times")],
+)
+def test_it_says_how_many_requests_it_leaves_out(
+    invoke: Invoke, session: Session, runs: int, said: str | None
+) -> None:
+    """A provider who adds them up must arrive at what it counts in all."""
+    requests = [replace(REQUEST, url=f"https://api.example.org/?n={n}") for n in range(12)]
+    record(session, *["ok"] * runs, requests=requests)
+
+    text = invoke("audit", "dossier", "dice", *WINDOW).stdout
+
+    assert (f"\nAnd {said}.\n" in text) if said else ("other request" not in text)
 
 
 def test_it_adds_up(invoke: Invoke, session: Session) -> None:
