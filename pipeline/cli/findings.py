@@ -50,24 +50,24 @@ def tabulate_findings(findings: list[Finding], title: str = "Findings") -> Table
             Column("severity"),
             Column("kind"),
             Column("source"),
+            Column("reason"),
             Column("since", Kind.MOMENT),
             Column("until", Kind.MOMENT),
             Column("whose"),
             Column("batches", Kind.NUMBER),
             Column("attempts"),
-            Column("reason"),
         ),
         rows=[
             (
                 finding.severity,
                 finding.kind,
                 ", ".join(finding.sources),
+                finding.reason,
                 finding.since,
                 finding.until,
                 finding.whose,
                 finding.batches,
                 ", ".join(map(str, finding.attempts)) or None,
-                finding.reason,
             )
             for finding in findings
         ],
