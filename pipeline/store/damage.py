@@ -96,6 +96,9 @@ def _rule(column: "Column[str]") -> tuple[str, str]:
     elif column is TALLIES.c.sum:  # beyond 64 bits, so it is kept as text
         what, good = "a whole number", "{0} GLOB '*[0-9]' AND ltrim({0}, '-') NOT GLOB '*[^0-9]*'"
     elif column in _JSON:
-        what, good = "JSON", f"json_valid({{0}}) AND json_type({{0}}) = '{_JSON[column]}'"
+        what, good = (
+            "JSON",
+            f"CASE WHEN json_valid({{0}}) THEN json_type({{0}}) = '{_JSON[column]}' END",
+        )
     good = good.format(name)
     return what, f"{name} IS NULL OR {good}" if column.nullable else good

@@ -150,7 +150,8 @@ def back_up(path: Path, target: Path) -> None:
                 source.backup(copy)
                 (verdict,) = copy.execute("PRAGMA integrity_check(1)").fetchone()
             if verdict != "ok":
-                raise StoreError(f"{path} is damaged; nothing was changed: {verdict}")
+                reason = " ".join(verdict.split())  # SQLite uses two lines
+                raise StoreError(f"{path} is damaged; nothing was changed: {reason}")
             temporary.replace(target)
             _sync_folder(target.parent)
     except OSError as exc:

@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.errors import StoreError
 from pipeline.store.damage import find_damage
-from pipeline.store.db import Store, open_store
+from pipeline.store.db import Store, back_up, open_store
 from tests.store.makers import (
     make_attempt,
     make_batch,
@@ -57,6 +57,7 @@ def damage(path: Path) -> list[str]:
         ("tallies SET sum = '1e3'", "tallies.sum: 1 row holds"),
         ("losses SET phase = 'lunch'", "losses.phase: 1 row holds"),
         ("attempts SET evidence = 'gone' WHERE id = 2", "attempts row 2 refers to a row of evid"),
+        ("evidence SET headers = 'text'", "evidence.headers: 1 row holds"),
         ("evidence SET headers = '{}'", "evidence.headers: 1 row holds"),
     ],
 )
@@ -97,3 +98,23 @@ def test_a_surprise_over_a_sound_database_stays_one(filled: Path) -> None:
         open_store(f"sqlite:///{filled}", busy_seconds=0.1, for_writing=False),
     ):
         raise TypeError
+
+
+def test_a_damaged_page_stops_a_backup_in_one_line(
+    filled: Path, store: Store, tmp_path: Path
+) -> None:
+    """A copy of damage is no backup; and SQLite says it in two lines, we promise one."""
+    store.close()
+    with closing(sqlite3.connect(filled)) as raw:
+        query = "SELECT rootpage FROM sqlite_master WHERE name = 'evidence'"
+        (page,) = raw.execute(query).fetchone()
+        (size,) = raw.execute("PRAGMA page_size").fetchone()
+    with filled.open("r+b") as file:
+        file.seek((page - 1) * size)
+        file.write(b"\xff" * size)
+
+    with pytest.raises(StoreError, match="damaged; nothing was changed") as caught:
+        back_up(f"sqlite:///{filled}", tmp_path / "copy.db", busy_seconds=0.1)
+
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "copy.db").exists()
