@@ -8,12 +8,13 @@ from typing import Self
 
 from sqlmodel import Session
 
-from pipeline.pacing import Moment, Pace, Quota, Rules, left, next_moment, take
+from pipeline.pacing import MARGIN, Moment, Pace, Quota, Rules, left, next_moment, take
 from pipeline.settings import Settings
 from pipeline.store import permissions
 from pipeline.upstreams import Upstream, make_upstreams
 
 DAY = timedelta(days=1)
+SHORT_SECONDS = 600  # a longer distance is told in whole minutes
 MONTH = timedelta(days=31)  # the longest, so that no month is promised too much
 
 
@@ -22,7 +23,7 @@ class Rhythm:
     """How often runs come.
 
     Attributes:
-        name: as a complaint says it: ``every 0:10:00``.
+        name: as a complaint says it: ``every 10m``.
         per_day: the most of them in a day, ``per_month`` in a month.
     """
 
@@ -33,7 +34,18 @@ class Rhythm:
     @classmethod
     def of(cls, every: timedelta) -> Self:
         """Describe runs at an even distance."""
-        return cls(name=f"every {every}", per_day=ceil(DAY / every), per_month=ceil(MONTH / every))
+        return cls(
+            name=f"every {_interval(every)}",
+            per_day=ceil(DAY / every),
+            per_month=ceil(MONTH / every),
+        )
+
+
+def _interval(every: timedelta) -> str:
+    """Write a distance of whole seconds as an option takes it, in the largest unit that fits."""
+    seconds = round(every.total_seconds())
+    sizes = (("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1))
+    return next(f"{seconds // size}{unit}" for unit, size in sizes if seconds % size == 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,8 +83,14 @@ def plan_upstreams(settings: Settings) -> list[Upstream]:
     """Make the enabled sources ready as a run would; a sandbox of our own is not started.
 
     Raises:
-        ConfigError: a source cannot serve what is ordered from it.
+        ConfigError: a source cannot serve what is ordered from it, or the sandbox of our own is to
+            have a fault that there is not.
     """
+    if any(source.is_sandbox for source in settings.enabled_sources.values()):
+        # Imported here: real upstreams need none of it.
+        from pipeline.sandbox.registry import choose_faults  # noqa: PLC0415
+
+        choose_faults(settings.sandbox.faults)
     return make_upstreams(settings, lambda upstream: f"http://127.0.0.1:1/{upstream}")
 
 
@@ -213,6 +231,13 @@ def _too_much(demand: _Demand, rules: Rules) -> Iterator[str]:
             )
 
 
+def _fitting(requests: int, most: float) -> str:
+    """Give the shortest distance of runs with so many *requests*, of which *most* fit in a day."""
+    seconds = DAY.total_seconds() / (int(most / requests) + 1)  # the last one has the night
+    step = 1 if seconds < SHORT_SECONDS else 60
+    return _interval(timedelta(seconds=ceil(seconds / step) * step))
+
+
 def _too_often(
     upstreams: Sequence[Upstream], rules: Rules, rhythms: Mapping[str, Rhythm]
 ) -> Iterator[str]:
@@ -227,7 +252,12 @@ def _too_often(
     # One run less: of a day's runs at an even distance, the last one may have the night to follow.
     wanted = sum(demand.requests * (rhythm.per_day - 1) for demand, rhythm in demands)
     if rules.rate is not None and wanted > (most := DAY / rules.rate.interval):
-        yield f"runs {name} make about {wanted} requests per day, the rate allows {most:.0f}"
+        requests = sum(demand.requests for demand, _ in demands)
+        yield (
+            f"runs {name} make about {wanted} requests per day, the rate allows {most:.0f}: these"
+            f" are spaced {MARGIN - 1:.0%} wider than {rules.rate.requests} per"
+            f" {rules.rate.period_seconds:g} s; every {_fitting(requests, most)} or slower fits"
+        )
     for quota in rules.quotas:
         is_daily = quota.period == "day"
         wanted = sum(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.cli.options import parse_interval
 from pipeline.errors import ConfigError
 from pipeline.forecast import (
     QuotaLeft,
@@ -240,7 +241,7 @@ def test_a_run_that_costs_more_than_a_quota(make: Make, quota: str, complaint: s
             timedelta(hours=7),
             [
                 (
-                    "sources.anu: runs every 7:00:00 cost 107 requests per month, the quota is 100:"
+                    "sources.anu: runs every 7h cost 107 requests per month, the quota is 100:"
                     " enough for 100 per month"
                 )
             ],
@@ -262,8 +263,31 @@ def test_runs_that_follow_faster_than_their_requests(make: Make) -> None:
 
     assert impossible(upstreams, timedelta(seconds=191)) == []
     assert impossible(upstreams, timedelta(minutes=3)) == [
-        "sources.anu: runs every 0:03:00 make about 1437 requests per day, the rate allows 1358"
+        (
+            "sources.anu: runs every 3m make about 1437 requests per day, the rate allows 1358:"
+            " these are spaced 6% wider than 1 per 60 s; every 191s or slower fits"
+        )
     ]
+
+
+@pytest.mark.parametrize(
+    ("more", "every", "hint"),
+    [
+        ("", 60, "every 64s or slower fits"),
+        ("rate = '1/30m'\n", 1_800, "every 32m or slower fits"),
+        ("rate = '1/999h'\n", 3_600, "every 1d or slower fits"),
+    ],
+)
+def test_a_complaint_about_the_rate_says_what_would_fit(
+    make: Make, more: str, every: int, hint: str
+) -> None:
+    """And it does: requests are spaced wider than the rule, so the rule's own pace is too fast."""
+    upstreams = make(source(more))
+
+    (complaint,) = impossible(upstreams, timedelta(seconds=every))
+
+    assert complaint.endswith(hint)
+    assert impossible(upstreams, parse_interval(hint.split()[1])) == []
 
 
 def test_the_slowest_rate_and_the_largest_order_are_only_impossible(make: Make) -> None:

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings, strategies
 from pydantic import ValidationError
 
 import pipeline.settings
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, UsageError
 from pipeline.pacing import Rate
 from pipeline.settings import (
     KINDS,
@@ -1349,6 +1349,12 @@ class TestOverrides:
 
         assert with_overrides(loaded, deadline_seconds=1).collect.deadline_seconds == 1.0
 
+    def test_a_fault_may_have_any_value_that_the_sandbox_lists(self) -> None:
+        """`--list-faults` prints such lines to be copied."""
+        faults = "[sandbox]\nfaults = ['redirect=http://127.0.0.2/', 'anu_aqn:latency=1.5']\n"
+
+        assert load(faults + SOURCE).sandbox.faults[0] == "redirect=http://127.0.0.2/"
+
     def test_sources(self) -> None:
         """Only those named are asked; the settings at hand stay as they are."""
         loaded = load(self.TEXT)
@@ -1358,15 +1364,14 @@ class TestOverrides:
 
     def test_complaints(self) -> None:
         """All at once, like those about the file."""
-        with pytest.raises(ConfigError) as caught:
-            with_overrides(load(self.TEXT), deadline_seconds=-1, sources=["aqm", "b", "zzz"])
+        with pytest.raises(UsageError) as caught:
+            with_overrides(load(self.TEXT), deadline_seconds=-1, sources=["aqm", "b"])
 
-        assert caught.value.complaints == (
+        assert str(caught.value).splitlines() == [
             "command line: deadline_seconds: must be more than 0, not -1",
-            "command line: sources.aqm: is not configured; did you mean aqn?",
-            "command line: sources.b: is not enabled; set enabled = true in its table",
-            "command line: sources.zzz: is not configured",
-        )
+            "--source 'aqm': there is none; known are anu, b, aqn",
+            "--source b: is not enabled; set enabled = true in its table",
+        ]
 
 
 class TestValues:

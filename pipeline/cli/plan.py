@@ -19,6 +19,7 @@ from pipeline.cli.options import (
     parse_interval,
 )
 from pipeline.cli.render import json_lines, render_table, show_time, spooled
+from pipeline.cli.words import count_of
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -139,7 +140,8 @@ def _text(
     yield ""
     if more:
         yield f"{more} more requests; --format json lists them all."
-    yield f"{len(shown) + more} requests, {deferred} of them put off to a later run."
+    requests = count_of(len(shown) + more, "request")
+    yield f"{requests}, {deferred} of them put off to a later run."
     for quota in quotas:
         allowance = f"{quota.amount} {quota.unit} left this {quota.period}"
         yield f"{quota.source}: {quota.left} of {allowance}."

@@ -35,13 +35,15 @@ schedule_app = typer.Typer(
 
 
 def _load(
-    config: Path | None, *, will_ask: bool = False
+    config: Path | None, *, will_ask: bool = False, must_fit: bool = True
 ) -> "tuple[Settings, tuple[Schedule, ...]]":
+    """Read the schedules; they *must_fit* the upstreams' rules, unless they are only looked at."""
     from pipeline.schedule.booking import find_possible_schedules
+    from pipeline.schedule.ledger import find_schedules
     from pipeline.settings import load_settings
 
     settings = load_settings(config, os.environ, will_ask=will_ask)
-    schedules = find_possible_schedules(settings)
+    schedules = find_possible_schedules(settings) if must_fit else find_schedules(settings)
     if not schedules:
         raise ConfigError("there is no schedule; give cron or every in a [schedule] table")
     return settings, schedules
@@ -56,9 +58,12 @@ def show(
     ] = 5,
     format_: FormatOption = Format.TEXT,
 ) -> None:
-    """Show the next slots, and what became of the last ones."""
+    """Show the next slots, and what became of the last ones.
+
+    Also of a schedule that breaks the upstreams' rules; the reason is on stderr then.
+    """
     with error_boundary():
-        settings, schedules = _load(config)
+        settings, schedules = _load(config, must_fit=False)
         now = datetime.now(UTC)
         coming = {each.key: list(islice(each.cron.after(now), number)) for each in schedules}
         last = _last_slots(settings.store, schedules, number)
@@ -73,6 +78,17 @@ def show(
             write("\n".join(json_lines(head, schedules=published)))
         else:
             write("\n".join(_text(schedules, coming, last)))
+        _warn_if_impossible(settings)
+
+
+def _warn_if_impossible(settings: "Settings") -> None:
+    """Say why no run would be started in these slots."""
+    from pipeline.schedule.booking import find_possible_schedules
+
+    try:
+        find_possible_schedules(settings)
+    except ConfigError as exc:
+        complain(str(exc))
 
 
 def _last_slots(

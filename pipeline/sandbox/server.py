@@ -41,7 +41,7 @@ from pipeline.sandbox.exchange import (
 from pipeline.sandbox.faults import ChosenFault, Served, answer_with, parse_fault
 from pipeline.sandbox.journal import MAX_TARGET, Entry, Journal
 from pipeline.sandbox.options import SandboxOptions
-from pipeline.sandbox.registry import KINDS
+from pipeline.sandbox.registry import KINDS, choose_faults
 from pipeline.sandbox.tls import make_identity
 from pipeline.sandbox.wire import Wire
 
@@ -63,20 +63,6 @@ class Clock:
 
     seconds: Callable[[], float] = time.monotonic
     utc: Callable[[], datetime] = _utc_now
-
-
-def _choose_faults(chosen: tuple[str, ...]) -> dict[str, list[ChosenFault]]:
-    """Sort ``[KIND:]NAME[=VALUE]`` by kind."""
-    by_kind: dict[str, list[ChosenFault]] = {kind: [] for kind in KINDS}
-    for each in chosen:
-        kind, colon, fault = each.partition(":")
-        is_for_one = bool(colon) and "=" not in kind
-        if is_for_one and kind not in KINDS:
-            raise ConfigError(f"no upstream is named {kind!r}; use one of {', '.join(KINDS)}")
-        parsed = parse_fault(fault if is_for_one else each)
-        for name in [kind] if is_for_one else KINDS:
-            by_kind[name].append(parsed)
-    return by_kind
 
 
 def _split_faults(path: str) -> tuple[list[ChosenFault], str]:
@@ -128,7 +114,7 @@ class Sandbox:
         self.journal = Journal()
         self._clock = clock or Clock()
         self._on_request = on_request
-        self._faults = _choose_faults(self.options.faults)
+        self._faults = choose_faults(self.options.faults)
         self._upstreams = {kind: make(self.options) for kind, make in KINDS.items()}
         self._in_flight: Counter[tuple[str, str]] = Counter()
         self._seen: dict[tuple[str, str], int] = {}

@@ -32,7 +32,7 @@ _CRON_FIELDS = 5
 _CRON_CHARACTERS = 200
 _VARIABLE = r"[A-Z_][A-Z0-9_]*"  # capitals only: so a key pasted by mistake is seen
 _EMAIL = r"(?ai)[\w.!#$%&'*+/=?^`{|}~-]{1,64}@[a-z0-9.-]{1,189}"
-_FAULT = r"([a-z_]+:)?[a-z][a-z0-9_]*(=[0-9.]+)?"
+_FAULT = r"([a-z_]+:)?[a-z][a-z0-9_]*(=[ -~]+)?"  # what a value may be, each fault knows
 _LABEL = r"(?ai)[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?"
 _HOST_CHARACTERS = 253  # RFC 1035, 2.3.4, as text
 

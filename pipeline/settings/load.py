@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, UsageError
 from pipeline.settings.checks import BATCH_FORMS, check_name
 from pipeline.settings.complaints import Complaints, Location, dotted, nearest, plain, printable
 from pipeline.settings.contradictions import (
@@ -206,7 +206,7 @@ def with_overrides(
     A deadline may be shorter here than an attempt: it was asked for, and cuts the attempt.
 
     Raises:
-        ConfigError: the deadline is none, or a source is unknown or not enabled.
+        UsageError: the deadline is none, or a source is unknown or not enabled; a line for each.
     """
     complaints = Complaints("command line")
     collect = settings.collect
@@ -215,10 +215,13 @@ def with_overrides(
         collect = _check_table(CollectSettings, values, (), complaints) or collect
     for name in dict.fromkeys(sources):
         if name not in settings.sources:
-            complaints.add(("sources", name), f"is not configured{nearest(name, settings.sources)}")
+            known = ", ".join(settings.sources)
+            complaints.lines.append(f"--source {name!a}: there is none; known are {known}")
         elif not settings.sources[name].enabled:
-            complaints.add(("sources", name), "is not enabled; set enabled = true in its table")
-    complaints.raise_any()
+            problem = "is not enabled; set enabled = true in its table"
+            complaints.lines.append(f"--source {name}: {problem}")
+    if complaints.lines:
+        raise UsageError("\n".join(complaints.lines))
     chosen = {
         name: source
         if name in sources or not sources

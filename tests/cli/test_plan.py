@@ -129,7 +129,7 @@ def test_an_embargo_shows_until_when_and_why(home: Path, invoke: Invoke, session
         "deferred: 2999-01-02 03:04:05Z",
         "Retry-After: 60",
     ]
-    assert lines[-1] == "1 requests, 1 of them put off to a later run."
+    assert lines[-1] == "1 request, 1 of them put off to a later run."
 
 
 def test_the_deadline_decides_what_is_put_off(home: Path, invoke: Invoke, session: Session) -> None:
@@ -203,7 +203,7 @@ def test_a_day_of_runs_that_fits(home: Path, invoke: Invoke) -> None:
     fits = invoke("plan", "--every", "10m")
 
     assert fits.exit_code == 0
-    assert fits.stdout.splitlines()[-1] == "A day of runs every 0:10:00 fits the rules."
+    assert fits.stdout.splitlines()[-1] == "A day of runs every 10m fits the rules."
 
 
 def test_a_day_of_runs_that_does_not_fit(
@@ -234,3 +234,30 @@ def test_the_shipped_configuration_can_be_planned(invoke: Invoke) -> None:
 
     assert (shown.exit_code, shown.stderr) == (0, "")
     assert "9 requests, 0 of them put off to a later run." in shown.stdout
+
+
+@pytest.mark.parametrize("command", ["plan", "collect"])
+def test_a_source_that_is_not_there_is_a_wrong_command_line(
+    home: Path, invoke: Invoke, command: str
+) -> None:
+    """Nothing is wrong with the configuration, so nobody must look for it there."""
+    configure(home)
+
+    refused = invoke(command, "-s", "nosuch")
+
+    assert (refused.exit_code, refused.stdout) == (2, "")
+    assert refused.stderr == "pipeline: --source 'nosuch': there is none; known are anu\n"
+
+
+@pytest.mark.parametrize("command", ["plan", "collect"])
+@pytest.mark.parametrize("fault", ["nope", "latency=soon", "elsewhere:stall"])
+def test_a_fault_that_is_not_there_is_refused(
+    home: Path, invoke: Invoke, command: str, fault: str
+) -> None:
+    """What a plan lets pass, a run must not refuse."""
+    (home / "config.toml").write_text(
+        f"[sandbox]\nfaults = ['{fault}']\n"
+        "[sources.dice]\nkind = 'sandbox.anu_legacy'\nbatches = [2]\n"
+    )
+
+    assert invoke(command).exit_code == 78

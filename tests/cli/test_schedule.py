@@ -107,7 +107,7 @@ def test_a_schedule_that_can_never_be_met_is_refused(
 ) -> None:
     """By all that would follow it; a run outside of it may still be had."""
     configure(home, "every = '5m'", QUOTA)
-    commands = (["collect"], ["plan"], ["schedule", "show"], ["schedule", "cron"])
+    commands = (["collect"], ["plan"], ["schedule", "systemd"], ["schedule", "cron"])
 
     refused = [invoke(*command) for command in commands]
 
@@ -115,6 +115,19 @@ def test_a_schedule_that_can_never_be_met_is_refused(
     for each in refused:
         assert "cost 288 requests per day, the quota is 100" in each.stderr
     assert not database.exists()
+
+
+def test_the_slots_of_a_schedule_that_cannot_be_met_can_be_seen(home: Path, invoke: Invoke) -> None:
+    """What became of those that have passed is the first question then."""
+    configure(home, "every = '5m'")
+    invoke("collect", "--slot", "always")
+    configure(home, "every = '5m'", QUOTA)
+
+    shown = invoke("schedule", "show", "-n", "1")
+
+    assert shown.exit_code == 0
+    assert "\nlast" in shown.stdout
+    assert "cost 288 requests per day, the quota is 100" in shown.stderr
 
 
 def test_plan_goes_by_the_schedule(home: Path, invoke: Invoke) -> None:
