@@ -10,10 +10,11 @@ import typer
 
 from pipeline.cli.asking import reading
 from pipeline.cli.boundary import error_boundary
-from pipeline.cli.options import ConfigOption, Format, FormatOption, parse_interval
+from pipeline.cli.options import ConfigOption, Format, FormatOption, parse_age
 from pipeline.cli.progress import progress
 from pipeline.cli.render import json_lines, render_table, show_time, write
 from pipeline.cli.verify import look, refuse, sum_up
+from pipeline.cli.words import count_of
 from pipeline.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ def backup(
 def prune(
     keep: Annotated[
         timedelta,
-        typer.Option(parser=parse_interval, metavar="TIME", help="Keep runs so young: 90d, 12w."),
+        typer.Option(parser=parse_age, metavar="TIME", help="Keep runs so young: 90d, 12w."),
     ],
     config: ConfigOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
@@ -157,8 +158,9 @@ def prune(
         ):
             done = pruning.prune(store, before=before, now=now, watch=watch)
         write(
-            f"Pruned {done.runs} runs: {done.batches} batches, {done.attempts} attempts,"
-            f" {done.evidence} answers, {done.requests} requests."
+            f"Pruned {count_of(done.runs, 'run')}: {count_of(done.batches, 'batch')},"
+            f" {count_of(done.attempts, 'attempt')}, {count_of(done.evidence, 'answer')},"
+            f" {count_of(done.requests, 'request')}."
         )
         if vacuum:
             compact(settings.url, busy_seconds=settings.busy_seconds)
@@ -170,8 +172,9 @@ def _foretell(found: "Prunable") -> str:
     if not found.runs:
         return "Nothing to prune."
     return (
-        f"Would prune {found.runs} runs, the newest of {show_time(found.newest_at)}:"
-        f" {found.batches} batches with {found.numbers} numbers, {found.attempts} attempts."
+        f"Would prune {count_of(found.runs, 'run')}, the newest of {show_time(found.newest_at)}:"
+        f" {count_of(found.batches, 'batch')} with {count_of(found.numbers, 'number')},"
+        f" {count_of(found.attempts, 'attempt')}."
     )
 
 
@@ -234,8 +237,8 @@ def _stats_as_text(found: "StoreStats") -> str:
     if found.bytes_per_day is not None:
         lines.append(f"grows by about {show_bytes(found.bytes_per_day)} a day")
     lines.append(
-        f"{found.runs} runs from {show_time(found.oldest_at)} to {show_time(found.newest_at)},"
-        f" {found.pruned} of them pruned"
+        f"{count_of(found.runs, 'run')} from {show_time(found.oldest_at)} to"
+        f" {show_time(found.newest_at)}, {found.pruned} of them pruned"
     )
     columns = ("table", "rows", "bytes") if found.is_exact else ("table", "rows")
     rows = ((t.name, t.rows, t.bytes)[: len(columns)] for t in found.tables)

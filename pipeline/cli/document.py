@@ -124,11 +124,16 @@ class Strip:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Text:
-    """Lines of prose, each a paragraph; or, verbatim, a block such as a command or a body."""
+    """Lines of prose, each a paragraph; or, verbatim, a block such as a command or a body.
+
+    Attributes:
+        is_ours: nothing in it came from outside, so what stands between backticks is code.
+    """
 
     title: str = ""
     lines: Sequence[str]
     is_verbatim: bool = False
+    is_ours: bool = False
 
 
 Part: TypeAlias = Table | Chart | Waterfall | Strip | Text

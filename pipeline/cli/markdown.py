@@ -83,7 +83,7 @@ def _markdown_of_text(text: Text) -> Iterator[str]:
     for index, line in enumerate(text.lines):
         if index:
             yield ""
-        yield escape(line)
+        yield line if text.is_ours else escape(line)
 
 
 def _shown(part: Part) -> Table | Text:

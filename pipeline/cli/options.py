@@ -42,9 +42,18 @@ def parse_moment(text: str) -> datetime:
 
 def parse_interval(text: str) -> timedelta:
     """Read a distance in time: ``30s``, ``10m``, ``2h``, ``1d``, ``1w``."""
+    return _parse_time(text, examples="10m, 2h or 1d")
+
+
+def parse_age(text: str) -> timedelta:
+    """Read how old something may be, written in the same way."""
+    return _parse_time(text, examples="90d or 12w")
+
+
+def _parse_time(text: str, *, examples: str) -> timedelta:
     found = re.fullmatch(r"([0-9]{1,5})([smhdw])", text)
     if found is None or int(found[1]) == 0:
-        raise BadParameter(f"{text!a}: give 10m, 2h or 1d")
+        raise BadParameter(f"{text!a}: give {examples}")
     return timedelta(**{UNITS[found[2]]: int(found[1])})
 
 

@@ -45,7 +45,7 @@ def _row(series: Series, line: str) -> tuple[Cell, ...]:
 def summarize(chart: Chart, *, width: int, is_ascii: bool = False) -> Table:
     """Make a row of each series: its line, the first, the last, the smallest, the largest value."""
     kind = chart.kind
-    ends = [show_time(moment) for moment in (*chart.moments[:1], *chart.moments[-1:])]
+    ends = dict.fromkeys(map(show_time, (*chart.moments[:1], *chart.moments[-1:])))
     return Table(
         title=f"{chart.title}, {' to '.join(ends)}" if ends else chart.title,
         columns=(

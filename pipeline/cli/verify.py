@@ -11,6 +11,7 @@ from pipeline.cli.boundary import error_boundary
 from pipeline.cli.options import ConfigOption, Format, FormatOption, config_before
 from pipeline.cli.progress import progress
 from pipeline.cli.render import json_lines, write
+from pipeline.cli.words import count_of
 from pipeline.errors import StoreError, UsageError
 
 if TYPE_CHECKING:
@@ -104,8 +105,8 @@ def sum_up(found: "Verification") -> str:
     """Say how much was looked at, so that nobody takes an empty look for a good one."""
     pruned = f" ({found.pruned} pruned)" if found.pruned else ""
     return (
-        f"All is well: {found.runs} runs{pruned}, {found.batches} batches,"
-        f" {found.numbers} numbers verified."
+        f"All is well: {count_of(found.runs, 'run')}{pruned}, {count_of(found.batches, 'batch')},"
+        f" {count_of(found.numbers, 'number')} verified."
     )
 
 

@@ -52,9 +52,9 @@ def printable(text: str) -> str:
     return text if text.isprintable() else repr(text)
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """Say which known word was probably meant; empty if none is near."""
-    found = get_close_matches(word, known, n=1)
+def nearest(word: str, known: Iterable[str], *, alike: float = 0.6) -> str:
+    """Say which known word was probably meant; empty if none is *alike*, from 0 to 1."""
+    found = get_close_matches(word, known, n=1, cutoff=alike)
     return f"; did you mean {found[0]}?" if found else ""
 
 

@@ -21,6 +21,7 @@ from pipeline.settings.tables import (
 
 PREFIX = "PIPELINE_"
 FILE_VARIABLE = "PIPELINE_CONFIG"
+ALIKE = 0.85  # all of our variables begin alike, so only a slip of the pen comes so near
 TABLES: dict[str, type[BaseModel]] = {
     "collect": CollectSettings,
     "store": StoreSettings,
@@ -120,7 +121,7 @@ def apply_variables(document: Document, environ: Mapping[str, str], complaints: 
             _apply(document, printable(name), environ[name], known[name], complaints)
     for name in given:
         if name not in known and name not in _key_variables(document):
-            problem = f"is not a known setting{nearest(name, known)}"
+            problem = f"is not a known setting{nearest(name, known, alike=ALIKE)}"
             complaints.lines.append(f"{printable(name)}: {problem}")
 
 

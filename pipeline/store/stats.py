@@ -1,6 +1,6 @@
 """How large the database is, what fills it, and how fast it grows.
 
-To count the rows of a large table is to read it, so unless all is to be *exact* the rows are taken
+To count the rows of a large table is to read it, so unless all is to be *exact* those are taken
 from what the runs add up to: batches and attempts of runs that go on are not among them then.
 """
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, exists, func, select
+from sqlalchemy import Connection, Table, exists, func, literal, select
 from sqlalchemy.exc import OperationalError
 from sqlmodel import Session
 
@@ -19,7 +19,7 @@ from pipeline.store.sqlite import journal_mode_for
 from pipeline.store.tables import RUNS, SEALS, Row
 
 DAY = timedelta(days=1)
-LARGE = ("attempts", "batches", "evidence", "losses", "requests", "tallies")
+MOST_COUNTED = 100_000  # rows of a table, unless all is to be exact
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,10 +123,19 @@ def _table_stats(
     connection: Connection, sizes: Mapping[str, int], added_up: Mapping[str, int]
 ) -> Iterator[TableStats]:
     for name, table in sorted(Row.metadata.tables.items()):
-        rows: int | None = added_up.get(name)
-        if rows is None and (not added_up or name not in LARGE):
-            rows = connection.scalar(select(func.count()).select_from(table))
+        rows = _count(connection, table, most=MOST_COUNTED if added_up else None)
+        if rows is None:
+            rows = added_up.get(name)
         yield TableStats(name=name, rows=rows, bytes=sizes.get(name))
+
+
+def _count(connection: Connection, table: Table, *, most: int | None) -> int | None:
+    """Count the rows, but none if there are more than *most*: then counting takes too long."""
+    if most is None:
+        return connection.scalar(select(func.count()).select_from(table))
+    few = select(literal(1)).select_from(table).limit(most + 1).subquery()
+    rows = connection.scalar(select(func.count()).select_from(few)) or 0
+    return rows if rows <= most else None
 
 
 def _sizes(connection: Connection) -> dict[str, int]:

@@ -363,6 +363,8 @@ def test_errors_are_told_with_their_trend(invoke: Invoke, ask: Ask) -> None:
     assert rows_of(shown, "dice")[0][4:7] == ["2", "0", "50.00%"]
     assert "Failed attempts" in shown
     assert "`pipeline audit show NUMBER`" in shown
+    page = invoke("report", "errors", *LONG_AGO, "-f", "markdown").output
+    assert page.endswith("\n`pipeline audit show NUMBER` prints the evidence of an attempt.\n")
     assert [point["attempts"] for point in ask("errors")["trend"]] == [2, 2]
 
 
@@ -401,7 +403,9 @@ def test_sources_are_told_with_their_embargoes(invoke: Invoke, ask: Ask, history
     coin, dice = ask("sources")["sources"]
 
     assert "coin must not be asked before 2999-01-01 00:00:00Z: the answer asked for it." in shown
-    assert rows_of(shown, "dice")[0][1:9] == [*("2", "2", "2", "100.00%", "6", "4", "2", "50.00%")]
+    assert rows_of(shown, "dice")[0][1:6] == ["2", "2/2", "6", "4", "50.00%"]
+    table = shown.partition("Attempts that succeeded")[0]
+    assert max(map(len, table.splitlines())) <= 120
     assert (coin["ordered"], coin["collected"], coin["last_good_at"]) == (4, 0, None)
     assert dice["embargo_until"] is None
 
@@ -458,7 +462,7 @@ def test_without_slots_it_says_so(invoke: Invoke, session: Session) -> None:
     """0 of 0 is no figure."""
     session.commit()
 
-    assert "No slot is on record." in invoke("report", "slots").output
+    assert invoke("report", "slots").output.endswith("No slot is on record.\n")
 
 
 # ---- Pruned runs ----
@@ -479,6 +483,9 @@ def test_a_pruned_run_shows_what_was_kept(
     said = "batches and attempts were pruned at 2026-03-01 13:40:00Z; its totals were kept."
     assert said in shown
     assert said in invoke("report", "batches", "--run", "1").output
+    timings = invoke("report", "timings", "--run", "1").output
+    assert said in timings
+    assert "exact" not in timings
     assert rows_of(shown, "dice")[0][:9] == [*("dice", "1", "6", "1", "0", "0", "0", "3", "18")]
     assert told["pruned_at"] == "2026-03-01T13:40:00.000000Z"
     assert (told["batches"], told["attempts"]) == ([], [])
@@ -501,12 +508,26 @@ def test_the_overview_says_it_all_on_one_page(invoke: Invoke) -> None:
         "Attempts that succeeded",
         "Numbers collected",
         "Failed attempts",
-        "Exchanges with dice",
+        "Exchanges, p50",
         "Errors",
         "Timings",
         "Last runs",
     ):
         assert f"\n## {title}" in shown
+    assert "\n## Exchanges with dice" not in shown
+
+
+def test_the_overview_begins_with_what_is_wrong(invoke: Invoke, session: Session) -> None:
+    """Who opens the page wants to know whether to worry, before any chart."""
+    for minute in (0, 61, 122):
+        record_mixed_run(session, minute)
+    session.commit()
+
+    shown = invoke("report", *LONG_AGO, "-f", "markdown").output
+
+    titles = [line[3:] for line in shown.splitlines() if line.startswith("## ")]
+    assert titles[:4] == ["Sources", "Findings", "Errors", "Last runs"]
+    assert "in all; see `pipeline audit`.\n" in shown
 
 
 @pytest.mark.usefixtures("history")

@@ -35,7 +35,10 @@ def lines(session: "Session", scope: core.Scope, question: Question) -> Iterator
     parts.extend(chart_of_failures(losses, scope.window))
     if found:
         parts.append(
-            Text(lines=["`pipeline audit show NUMBER` prints the evidence of an attempt."])
+            Text(
+                lines=["`pipeline audit show NUMBER` prints the evidence of an attempt."],
+                is_ours=True,
+            )
         )
     return render(
         Document(title="Errors", facts=facts(session, scope), parts=parts), question.shape

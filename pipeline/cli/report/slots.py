@@ -37,7 +37,7 @@ def lines(session: "Session", scope: core.Scope, question: Question) -> Iterator
     document = Document(
         title="Slots",
         facts=[f"{show_window(scope.window)}.", _kept(days)],
-        parts=[_table(days), *_strips(last)],
+        parts=[_table(days), *_strips(last)] if days or question.shape is Shape.CSV else [],
     )
     return render(document, question.shape)
 

@@ -29,7 +29,8 @@ def lines(session: "Session", scope: core.Scope, question: Question) -> Iterator
     if question.shape is Shape.JSON:
         steps_json = map(_point_json, steps)
         return json_lines(head("pipeline.source_totals/1", scope), sources=found, trend=steps_json)
-    parts: list[Part] = [table_of_sources(found)]
+    is_text = question.shape is Shape.TEXT
+    parts: list[Part] = [_narrow_table(found) if is_text else table_of_sources(found)]
     parts.extend(chart_of_success(steps, scope.window))
     said = [*facts(session, scope), *embargo_facts(found)]
     return render(Document(title="Sources", facts=said, parts=parts), question.shape)
@@ -95,6 +96,39 @@ def table_of_sources(found: Iterable["SourceLine"], *, title: str = "") -> Table
                 line.last_good_at,
                 line.last_bad_at,
                 line.embargo_until,
+            )
+            for line in found
+        ],
+    )
+
+
+def _narrow_table(found: Iterable["SourceLine"]) -> Table:
+    """Make a row of each source that fits on a terminal; embargoes are told above it."""
+    return Table(
+        columns=(
+            Column("source"),
+            Column("runs", Kind.NUMBER),
+            Column("collected"),
+            Column("numbers", Kind.NUMBER),
+            Column("requests", Kind.NUMBER),
+            Column("success", Kind.SHARE),
+            Column("p50", Kind.DURATION),
+            Column("p99", Kind.DURATION),
+            Column("last good run", Kind.MOMENT),
+            Column("last bad run", Kind.MOMENT),
+        ),
+        rows=[
+            (
+                line.source,
+                line.runs,
+                f"{line.collected}/{line.ordered}",
+                line.numbers,
+                line.attempts,
+                line.success,
+                line.p50_us,
+                line.p99_us,
+                line.last_good_at,
+                line.last_bad_at,
             )
             for line in found
         ],

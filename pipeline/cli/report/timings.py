@@ -49,9 +49,12 @@ def lines(session: "Session", scope: core.Scope, question: Question) -> Iterator
         return json_lines(
             head("pipeline.timings/1", scope) | read, timings=found.lines, trend=points
         )
+    said = facts(session, scope)
+    if found.lines or scope.run is None:
+        said.append(how_known(found, scope.window.step))
     document = Document(
         title="Timings",
-        facts=[*facts(session, scope), how_known(found, scope.window.step)],
+        facts=said,
         parts=[table_of_timings(found), *_drawings(session, scope, points)],
     )
     return render(document, question.shape)
@@ -103,8 +106,14 @@ def _drawings(
 ) -> Iterator[Part]:
     if scope.run is None:
         yield from charts_of_exchanges(points, scope.window)
-    else:
-        yield waterfall(session, scope.run, source=scope.source)
+    elif (drawn := waterfall(session, scope.run, source=scope.source)).bars:
+        yield drawn
+
+
+def chart_of_medians(points: Iterable["TimingPoint"], window: "Window") -> list[Chart]:
+    """Draw the course of what half of the exchanges took at most, by source."""
+    medians = [(point.began_at, point.source, point.p50_us) for point in points]
+    return trend("Exchanges, p50", Kind.DURATION, window, medians)
 
 
 def charts_of_exchanges(points: Iterable["TimingPoint"], window: "Window") -> Iterator[Chart]:
