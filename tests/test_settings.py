@@ -1165,6 +1165,7 @@ class TestVariables:
                 ),
             ),
             ("PIPELINE_0", CANARY, "PIPELINE_0: is not a known setting"),
+            ("PIPELINE_NOPE", CANARY, "PIPELINE_NOPE: is not a known setting"),
             (
                 "PIPELINE_COLLECT_MAX_BYTES",
                 "many",

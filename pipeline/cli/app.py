@@ -29,6 +29,7 @@ def make_app() -> "Typer":
     from pipeline.cli.collect import collect
     from pipeline.cli.db import db_app
     from pipeline.cli.export import export
+    from pipeline.cli.plain import PlainGroup
     from pipeline.cli.plan import plan
     from pipeline.cli.report import report_app
     from pipeline.cli.sandbox import sandbox
@@ -52,6 +53,7 @@ def make_app() -> "Typer":
         pass
 
     app = typer.Typer(
+        cls=PlainGroup,
         help=HELP,
         no_args_is_help=True,
         rich_markup_mode=None,

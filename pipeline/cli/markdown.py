@@ -2,8 +2,10 @@
 
 import re
 from collections.abc import Iterator
+from itertools import chain
 
 from pipeline.cli.document import (
+    NOTHING,
     Cell,
     Chart,
     Column,
@@ -66,11 +68,16 @@ def _line(cells: Iterator[str]) -> str:
 
 
 def _markdown_of_table(table: Table) -> Iterator[str]:
+    rows = iter(table.rows)
+    first = next(rows, None)
+    if first is None:
+        yield NOTHING
+        return
     yield _line(_escape_cell(column.name) for column in table.columns)
     yield _line(
         "---" if column.kind in (Kind.TEXT, Kind.MOMENT) else "---:" for column in table.columns
     )
-    for row in table.rows:
+    for row in chain([first], rows):
         yield _line(map(_cell, row, table.columns))
 
 

@@ -128,3 +128,25 @@ def test_help_for_a_reader_that_has_gone_dies_of_sigpipe() -> None:
     os.close(writer)
 
     assert (ended.returncode, ended.stderr) == (-signal.SIGPIPE, b"")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("report", "-f", "pdf"), "'-f': 'pdf' is not one of 'text', 'json'"),
+        (("report", "runs", "--limit", "0"), "must be at least 1"),
+        (("report", "--limit", "x"), "must be a whole number"),
+        (("plan", "--deadline", "x"), "must be a number"),
+        (("sandbox", "--port", "65536"), "must be at most 65535"),
+        (("plan", "--every", "soon"), "give 10m, 2h or 1d"),
+    ],
+)
+def test_a_wrong_value_is_told_in_plain_words(
+    invoke: Invoke, arguments: tuple[str, ...], says: str
+) -> None:
+    """Not in those of the library that checks it."""
+    refused = invoke(*arguments)
+
+    assert refused.exit_code == 2
+    assert says in refused.stderr
+    assert "Input should" not in refused.stderr

@@ -530,6 +530,16 @@ def test_the_overview_begins_with_what_is_wrong(invoke: Invoke, session: Session
     assert "in all; see `pipeline audit`.\n" in shown
 
 
+def test_an_overview_of_nothing_says_so(invoke: Invoke, session: Session) -> None:
+    """0 of 0 is no figure, and a head without rows no table."""
+    session.commit()
+
+    shown = invoke("report", "-f", "markdown").output
+
+    assert "\nNothing was ordered in this time.\n" in shown
+    assert "\n## Sources\n\nnone\n" in shown
+
+
 @pytest.mark.usefixtures("history")
 def test_a_run_as_markdown_has_its_waterfall(invoke: Invoke) -> None:
     """On a page there is room for it."""

@@ -2,9 +2,10 @@
 
 import pytest
 
-from pipeline.cli.document import Kind
+from pipeline.cli.document import Chart, Kind, Series
 from pipeline.cli.sparkline import sparkline, summarize
 from tests.cli.documents import make_chart
+from tests.store.makers import NOON
 
 
 @pytest.mark.parametrize(
@@ -57,3 +58,10 @@ def test_a_summary_of_what_was_never_measured_has_no_numbers() -> None:
 
     assert row == ("one", "·", None, None, None, None)
     assert summarize(make_chart(), width=4).title == chart.title
+
+
+def test_a_single_moment_is_named_once() -> None:
+    """From 23:00 to 23:00 is no stretch of time."""
+    chart = Chart(title="Numbers", kind=Kind.NUMBER, moments=[NOON], series=[Series("dice", [3])])
+
+    assert summarize(chart, width=8).title == "Numbers, 2026-03-01 12:00:00Z"

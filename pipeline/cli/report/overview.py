@@ -1,6 +1,6 @@
 """The overview: how the sources did of late, on one page."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -64,8 +64,10 @@ def _findings(session: "Session", scope: core.Scope) -> Iterator[Part]:
         )
 
 
-def _totals(sources: Iterable["SourceLine"]) -> str:
+def _totals(sources: Sequence["SourceLine"]) -> str:
     """Add up what came from all sources."""
+    if not sources:
+        return "Nothing was ordered in this time."
     collected = ordered = numbers = attempts = failed = 0
     for line in sources:
         collected += line.collected
