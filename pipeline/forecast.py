@@ -254,8 +254,8 @@ def _too_often(
     if rules.rate is not None and wanted > (most := DAY / rules.rate.interval):
         requests = sum(demand.requests for demand, _ in demands)
         yield (
-            f"runs {name} make about {wanted} requests per day, the rate allows {most:.0f}: these"
-            f" are spaced {MARGIN - 1:.0%} wider than {rules.rate.requests} per"
+            f"runs {name} make about {wanted} requests per day, the rate allows {most:.0f}:"
+            f" they are spaced {MARGIN - 1:.0%} wider than {rules.rate.requests} per"
             f" {rules.rate.period_seconds:g} s; every {_fitting(requests, most)} or slower fits"
         )
     for quota in rules.quotas:

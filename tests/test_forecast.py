@@ -265,7 +265,7 @@ def test_runs_that_follow_faster_than_their_requests(make: Make) -> None:
     assert impossible(upstreams, timedelta(minutes=3)) == [
         (
             "sources.anu: runs every 3m make about 1437 requests per day, the rate allows 1358:"
-            " these are spaced 6% wider than 1 per 60 s; every 191s or slower fits"
+            " they are spaced 6% wider than 1 per 60 s; every 191s or slower fits"
         )
     ]
 

@@ -130,7 +130,7 @@ def test_a_source_that_cannot_be_asked_is_a_complaint(invoke: Invoke, source: st
     """Unknown, or switched off: a run of nothing would look like success."""
     result = invoke("collect", "--source", source)
 
-    assert result.exit_code == ExitCode.CONFIGURATION
+    assert result.exit_code == ExitCode.USAGE
     assert source in result.stderr
 
 
