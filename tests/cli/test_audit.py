@@ -192,7 +192,11 @@ def test_programs_get_the_records_whole(invoke: Invoke, session: Session) -> Non
 
 @pytest.mark.parametrize(
     ("shape", "begin_"),
-    [("csv", "severity,kind,source,reason,since_utc"), ("markdown", "# Audit"), ("html", "<!doctype")],
+    [
+        ("csv", "severity,kind,source,reason,since_utc"),
+        ("markdown", "# Audit"),
+        ("html", "<!doctype"),
+    ],
 )
 def test_it_fits_into_sheets_tickets_and_browsers(
     invoke: Invoke, session: Session, shape: str, begin_: str
