@@ -42,7 +42,7 @@ from pipeline.witness import MOST_KNOWN, Witness, is_telling
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-Loss = tuple[str, ErrorName, int]  # source, error, how many batches
+LostBatches = tuple[str, ErrorName, int]  # source, error, how many batches
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +56,7 @@ class Collected:
 
     summary: RunSummary
     stopped_by: int | None
-    losses: tuple[Loss, ...]
+    losses: tuple[LostBatches, ...]
 
     @property
     def has_bug(self) -> bool:
@@ -152,7 +152,7 @@ class _Run:
 
     async def _ask(
         self, run_id: int, upstreams: Sequence[Upstream], scope: anyio.CancelScope
-    ) -> tuple[Loss, ...]:
+    ) -> tuple[LostBatches, ...]:
         recorder = Recorder(
             self._store,
             run_id=run_id,

@@ -198,7 +198,7 @@ def _exit_code(collected: "core.Collected") -> int:
     return BY_STATUS[collected.summary.status]
 
 
-def _causes(losses: "tuple[core.Loss, ...]") -> list[str]:
+def _causes(losses: "tuple[core.LostBatches, ...]") -> list[str]:
     """Say how many batches each error cost, and whom, most first; as much as one line holds."""
     batches: Counter[str] = Counter()
     sources: defaultdict[str, list[str]] = defaultdict(list)

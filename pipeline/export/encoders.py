@@ -107,7 +107,7 @@ def write_parquet(file: IO[bytes], columns: Columns, pages: Iterable[Page]) -> N
     """
     try:
         import pyarrow as pa  # noqa: PLC0415 - an extra, which most have no need of
-        from pyarrow import parquet  # noqa: PLC0415
+        from pyarrow import parquet  # noqa: PLC0415 - of the same extra
     except ImportError as exc:
         raise UsageError("Parquet needs pyarrow: pip install 'pipeline[parquet]'") from exc
 

@@ -35,7 +35,7 @@ def ping_end(
 def _send(url: str, suffix: str, uid: str, text: str | None, seconds: float) -> str | None:
     import httpx2 as httpx  # noqa: PLC0415 - heavy, and most runs ping nobody
 
-    from pipeline.sources.http import make_ssl_context  # noqa: PLC0415
+    from pipeline.sources.http import make_ssl_context  # noqa: PLC0415 - brings httpx2 along
 
     host = urlsplit(url).hostname
     request = httpx.Request(

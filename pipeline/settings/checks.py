@@ -140,7 +140,7 @@ def check_timezone(value: object) -> str:
     """Let the name of a time zone pass that this machine knows; UTC needs no database of them."""
     if value == "UTC":
         return "UTC"
-    from zoneinfo import ZoneInfo, available_timezones  # noqa: PLC0415 - as above
+    from zoneinfo import ZoneInfo, available_timezones  # noqa: PLC0415 - few schedules need it
 
     try:
         return ZoneInfo(value if isinstance(value, str) else "").key
