@@ -1,8 +1,9 @@
-# `make check` is what a change must pass; `make lock` renews the pinned dependencies.
+# `make check` is what a change must pass; `make schemas` writes the JSON Schemas that follow from
+# the records, `make lock` renews the pinned dependencies.
 PYTHON ?= .venv/bin/python
 BIN = $(dir $(PYTHON))
 
-.PHONY: check format lint types arrows test bench lock
+.PHONY: check format lint types arrows test bench schemas lock
 
 check: lint types arrows test
 
@@ -21,17 +22,27 @@ arrows:
 	$(BIN)lint-imports --no-logo
 
 test:
-	$(PYTHON) -m pytest --cov --cov-report=term
+	$(PYTHON) -m pytest -n auto --dist worksteal --cov --cov-report=term
 
 bench:
 	$(PYTHON) -m tests.benchmarks.speed
 	$(PYTHON) -m tests.benchmarks.asking
 	$(PYTHON) -m tests.benchmarks.politeness
+	$(PYTHON) -m tests.benchmarks.health
+	$(PYTHON) -m tests.benchmarks.cluster
+
+schemas:
+	$(PYTHON) -m tests.schemas
 
 # Hashes and no index addresses: an installation is the same everywhere, wherever it comes from.
+# With extras, and tried with the oldest pip that comes with a Python >= 3.11 and with the newest:
+# an old one takes `coverage[toml]`, which somebody asks for, for another package than `coverage`.
+COMPILE = $(BIN)uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+  --no-annotate --no-strip-extras --no-header --no-emit-index-url
+
 lock:
-	$(BIN)uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
-	  --no-header --no-emit-index-url --output-file .ci/run.lock pyproject.toml .ci/build.in
-	$(BIN)uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
-	  --no-header --no-emit-index-url --output-file .ci/dev.lock --all-extras --group dev \
-	  pyproject.toml .ci/build.in
+	$(COMPILE) --output-file .ci/run.lock pyproject.toml .ci/build.in
+	$(COMPILE) --output-file .ci/dev.lock --all-extras --group dev pyproject.toml .ci/build.in
+	for pip in pip==22.3 pip@latest; do for lock in run dev; do \
+	  $(BIN)uv tool run --python 3.11 --from $$pip pip install --quiet --dry-run --ignore-installed \
+	    --require-hashes -r .ci/$$lock.lock || exit; done; done
