@@ -1,4 +1,4 @@
-"""What the answers of each source look like, in spans of time: a new one for each change.
+"""What the answers of each source look like over time: a new span for each change.
 
 Two steps, because a span names attempts, and those have no ids before they are stored: ``follow``
 finds what the attempts change, ``save`` writes it.
@@ -7,12 +7,13 @@ finds what the attempts change, ``save`` writes it.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from operator import itemgetter
 
-from sqlalchemy import Row, bindparam, insert, select, update
+from sqlalchemy import bindparam, func, insert, select, update
 from sqlmodel import Session
 
-from pipeline.models import Aspect, Attempt, ContractSpan
+from pipeline.models import Aspect, Attempt
+from pipeline.store.rows import AnyRow, as_row
 from pipeline.store.tables import ATTEMPTS, CONTRACTS
 
 _NEWEST = (
@@ -27,14 +28,11 @@ _ATTEMPT_ID = select(ATTEMPTS.c.id).where(
     ATTEMPTS.c.number == bindparam("nth"),
 )
 _BEGIN = insert(CONTRACTS)
-_GO_ON = (
-    update(CONTRACTS)
-    .where(CONTRACTS.c.id == bindparam("span"))
-    .values(last_at=bindparam("new_last_at"), last_attempt=bindparam("new_last_attempt"))
+# Others may save later attempts first.
+_GO_ON = update(CONTRACTS).where(
+    CONTRACTS.c.id == bindparam("span"), CONTRACTS.c.last_at <= bindparam("at")
 )
-
-
-_Row = Row[*tuple[Any, ...]]
+_CHANGES = 7_305_812_448  # the key of the lock of whoever begins a span on a server
 
 
 @dataclass(slots=True, kw_only=True)
@@ -42,28 +40,33 @@ class Span:
     """One value of one aspect of one source, as attempts that are not stored yet show it.
 
     Attributes:
-        id: of its row; None if it begins with these attempts.
+        row_id: of its row; None if it begins with these attempts.
         first: the first of them that shows it, ``last`` the last one.
     """
 
     source: str
     aspect: Aspect
     value: str
-    id: int | None
+    row_id: int | None
     first: Attempt
     last: Attempt
     last_at: datetime
 
 
-def make_span(row: _Row) -> ContractSpan:
-    """Make the value of a row of contracts."""
-    facts = row._asdict()
-    del facts["id"]
-    return ContractSpan(**(facts | {"aspect": Aspect(row.aspect)}))
+def follow(session: Session, attempts: Sequence[Attempt]) -> list[Span]:
+    """Find the spans that *attempts*, in the order of their answers, begin or continue.
+
+    On a server two machines may find at once that one begins: the second looks again.
+    """
+    spans = _follow(session, attempts)
+    connection = session.connection()
+    if connection.dialect.name == "postgresql" and any(span.row_id is None for span in spans):
+        connection.execute(select(func.pg_advisory_xact_lock(_CHANGES)))
+        spans = _follow(session, attempts)
+    return spans
 
 
-def follow(session: Session, attempts: Iterable[Attempt]) -> list[Span]:
-    """Find the spans that *attempts*, in the order of their answers, begin or continue."""
+def _follow(session: Session, attempts: Iterable[Attempt]) -> list[Span]:
     spans: list[Span] = []
     newest: dict[tuple[str, Aspect], Span] = {}
     for attempt in attempts:
@@ -79,19 +82,19 @@ def follow(session: Session, attempts: Iterable[Attempt]) -> list[Span]:
     return spans
 
 
-def _find_newest(session: Session, source: str, aspect: Aspect) -> _Row | None:
-    wanted = {"of": source, "what": aspect.value}
+def _find_newest(session: Session, source: str, aspect: Aspect) -> AnyRow | None:
+    wanted = {"of": source, "what": aspect}
     return session.connection().execute(_NEWEST, wanted).first()
 
 
-def _span(attempt: Attempt, aspect: Aspect, value: str, row: _Row | None) -> Span:
+def _span(attempt: Attempt, aspect: Aspect, value: str, row: AnyRow | None) -> Span:
     """Begin a span with *attempt*, unless the newest *row* of its kind has the same value."""
     known = row if row is not None and row.value == value else None
     return Span(
         source=attempt.source,
         aspect=aspect,
         value=value,
-        id=None if known is None else known.id,
+        row_id=None if known is None else known.id,
         first=attempt,
         last=attempt,
         last_at=attempt.began_at if known is None else known.last_at,
@@ -110,24 +113,27 @@ def save(session: Session, spans: Sequence[Span], *, run_id: int) -> None:
         return ids[key]
 
     begun = [
-        {
-            "source": span.source,
-            "aspect": span.aspect.value,
-            "value": span.value,
+        as_row(CONTRACTS, span)
+        | {
             "first_at": span.first.began_at,
-            "last_at": span.last_at,
             "first_attempt": id_of(span.first),
             "last_attempt": id_of(span.last),
         }
         for span in spans
-        if span.id is None
+        if span.row_id is None
     ]
     gone_on = [
-        {"span": span.id, "new_last_at": span.last_at, "new_last_attempt": id_of(span.last)}
+        {
+            "span": span.row_id,
+            "at": span.last_at,
+            "last_at": span.last_at,
+            "last_attempt": id_of(span.last),
+        }
         for span in spans
-        if span.id is not None
+        if span.row_id is not None
     ]
     if begun:
         session.exec(_BEGIN, params=begun)
     if gone_on:
+        gone_on.sort(key=itemgetter("span"))  # as all do, so that none waits for who waits for it
         session.exec(_GO_ON, params=gone_on)

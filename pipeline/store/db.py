@@ -1,23 +1,21 @@
-"""The open database: transactions off the event loop, and every error of it turned into ours."""
+"""Open the database: transactions off the event loop, and its errors turned into ours."""
 
 import sqlite3
 import struct
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractAsyncContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Concatenate, NoReturn, ParamSpec, Self, TypeVar, TypeVarTuple
 
-from anyio import CapacityLimiter, to_thread
-from sqlalchemy import Connection, Engine, StaticPool, create_engine, event, make_url
-from sqlalchemy.engine.interfaces import DBAPIConnection
+from anyio import CapacityLimiter, sleep, to_thread
+from sqlalchemy import Connection, Engine, StaticPool, create_engine, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoResultFound
 from sqlmodel import Session
 
-from pipeline.errors import StoreError
-from pipeline.lock import database_file
-from pipeline.store import sqlite
+from pipeline.errors import StoreBusy, StoreError
+from pipeline.files import blame, database_file, remove_dead
+from pipeline.store import server, sqlite
 from pipeline.store.schema import (
     NEWEST,
     SchemaState,
@@ -27,6 +25,8 @@ from pipeline.store.schema import (
     upgrade,
 )
 
+TRY_AGAIN_SECONDS = 0.1  # until we look again whether the database is free
+SERVER_THREADS = 4  # at once, each with a connection of its own
 DEVELOPER_SECONDS = 10.0  # how long a developer's migration waits for others
 
 _REFUSALS = {
@@ -36,7 +36,7 @@ _REFUSALS = {
     SchemaState.FOREIGN: "belongs to another program; choose another store.url",
 }
 
-# A value that is none, or a row that is gone, is noticed wherever it is first made use of.
+# Damaged values and missing rows raise these wherever they are first used.
 _SURPRISES = (
     *(ArithmeticError, AttributeError, LookupError, TypeError, ValueError, struct.error),
     NoResultFound,
@@ -79,18 +79,17 @@ class _Place:
         """Turn every error of the database into a StoreError of one line, at this edge."""
         try:
             yield
-        except sqlite3.Error as exc:
-            raise self._explain(exc) from exc
-        except DBAPIError as exc:
-            raise self._explain(exc.orig) from exc
+        except (sqlite3.Error, DBAPIError) as exc:
+            # What a server says quotes what was to be stored, so it goes no further than here.
+            raise self._explain(exc) from exc if self.path else None
         except UnicodeDecodeError as exc:  # SQLite quotes what is damaged, and that is no text
             raise StoreError(f"{self.name}: damaged; restore a backup") from exc
 
-    def _explain(self, exc: BaseException | None) -> StoreError:
-        if self.path and isinstance(exc, sqlite3.Error):
-            return sqlite.explain(exc, self.path, self.busy_seconds)
-        # Only the first line: in the others PostgreSQL quotes the row, and we promise one.
-        return StoreError(f"{self.name}: {str(exc).partition(chr(10))[0]}")
+    def _explain(self, exc: sqlite3.Error | DBAPIError) -> StoreError:
+        cause = exc.orig if isinstance(exc, DBAPIError) else exc
+        if self.path and isinstance(cause, sqlite3.Error):
+            return sqlite.explain(cause, self.path, self.busy_seconds)
+        return server.explain(exc, self.name, self.busy_seconds)
 
     @contextmanager
     def connect(self, *, is_migration: bool = False) -> Iterator[Connection]:
@@ -113,38 +112,38 @@ class _Place:
                 foreign_keys=foreign_keys,
             )
         try:
-            engine = create_engine(self.url, hide_parameters=True, pool_pre_ping=True)
+            return server.make_engine(make_url(self.url), busy_seconds=self.busy_seconds)
         except (ArgumentError, ImportError) as exc:  # no such database, or its driver is missing
             raise StoreError(f"{self.name}: {exc}") from exc
-        if engine.dialect.name == "postgresql":
-            event.listen(engine, "connect", _speak_utc)
-        return engine
-
-
-def _speak_utc(connection: DBAPIConnection, _: object) -> None:
-    """Let a server cut time into the hours and days of UTC, whatever its own zone is."""
-    with closing(connection.cursor()) as cursor:
-        cursor.execute("SET TIME ZONE 'UTC'")
-    connection.commit()
 
 
 class Store:
-    """One open database, for one thread at a time: a context manager, or ``close`` it.
+    """One open database: a context manager, or ``close`` it.
 
     What happens within ``write`` happens whole or not at all, and is on disk when the block ends.
     What is seen within ``read`` is one moment of the database, whatever others write meanwhile.
+
+    Attributes:
+        may_wait: whether ``patiently`` may try again while others hold the database.
+        notes: what a person should know of its opening, a line each.
     """
 
-    def __init__(self, place: _Place, engine: Engine) -> None:
+    def __init__(self, place: _Place, engine: Engine, *, for_writing: bool) -> None:
         self._place = place
         self._engine = engine
-        self._reader, self._writer = engine, engine.execution_options(**{sqlite.IS_WRITE: True})
+        self._reader: Engine = engine
+        self._writer: Engine = engine.execution_options(**{sqlite.IS_WRITE: True})
         if place.path is None:
-            self._reader = engine.execution_options(isolation_level="REPEATABLE READ")
+            self._reader = engine.execution_options(**server.READ_ONLY)
+            self._writer = engine if for_writing else self._reader
+        self._waits = None if place.path else server.Waits(engine)
         self._identity = place.path and sqlite.identity(place.path)
         # One thread at a time: SQLite takes a single writer anyway, and waiting here is cheaper
-        # and fairer than waiting for its lock.
-        self._one_thread = CapacityLimiter(1)
+        # and fairer than waiting for its lock. A server takes several: nobody who needs one row
+        # has to wait until a group of results has gone there and back a dozen times.
+        self._threads = CapacityLimiter(1 if place.path else SERVER_THREADS)
+        self.may_wait: Callable[[], bool] = lambda: False
+        self.notes: list[str] = []
 
     def __enter__(self) -> Self:
         return self
@@ -155,6 +154,16 @@ class Store:
                 self._blame_damage(exc)
         finally:
             self.close()
+
+    @property
+    def is_server(self) -> bool:
+        """Tell whether it is a server's, which several machines may use, and no file."""
+        return self._place.path is None
+
+    @property
+    def address(self) -> tuple[str, float]:
+        """Give what another process needs to open it: its URL, and how long to wait for others."""
+        return self._place.url, self._place.busy_seconds
 
     def close(self) -> None:
         """Close all connections; calling it again does nothing."""
@@ -176,15 +185,29 @@ class Store:
     @contextmanager
     def read(self) -> Iterator[Session]:
         """Open a transaction that only reads, all of it from the same moment."""
-        with self._place.errors(), Session(self._reader) as session:
-            yield session
+        try:
+            with self._place.errors(), Session(self._reader) as session:
+                yield session
+        except _SURPRISES as exc:  # here, too: whoever goes on without the answer is told why
+            self._blame_damage(exc)
+            raise
+
+    def heeding_time(self) -> AbstractAsyncContextManager[None]:
+        """Cut the connection to a server that is silent, within the block, once we may not wait.
+
+        Else a thread would wait for it as long as it is silent, whatever deadlines and signals say.
+        """
+        if self._waits is None:
+            return nullcontext()
+        longest = max(self._place.busy_seconds, 1.0)
+        return self._waits.watching(lambda: None if self.may_wait() else longest)
 
     async def in_thread(self, function: Callable[[*Ts], T], *args: *Ts) -> T:
-        """Run *function* in the store's worker thread and wait for it to end.
+        """Run *function* in a worker thread of the store and wait for it to end.
 
         A cancellation waits too: who asked for a commit must learn what became of it.
         """
-        return await to_thread.run_sync(function, *args, limiter=self._one_thread)
+        return await to_thread.run_sync(function, *args, limiter=self._threads)
 
     async def commit(
         self, change: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs
@@ -195,11 +218,43 @@ class Store:
             with self.write() as session:
                 return change(session, *args, **kwargs)
 
-        return await self.in_thread(carry_out)
+        return await self.patiently(carry_out)
+
+    async def patiently(self, function: Callable[[*Ts], T], *args: *Ts) -> T:
+        """Run *function* like ``in_thread``, again and again while others hold the database.
+
+        Raises:
+            StoreBusy: they still hold it, and we ``may_wait`` no longer.
+        """
+        while True:
+            try:
+                return await self.in_thread(function, *args)
+            except StoreBusy:
+                if not self.may_wait():
+                    raise
+            await sleep(TRY_AGAIN_SECONDS)
+
+    def take_in(self, beside: Path) -> None:
+        """Store first what runs have set aside in files whose names begin with *beside*."""
+        from pipeline.store import spool  # noqa: PLC0415 - there is hardly ever one
+
+        for path in spool.find_files(beside):
+            try:
+                with self.write() as session:
+                    self.notes.append(spool.take_in(session, path))
+                path.unlink(missing_ok=True)
+            except StoreBusy:
+                raise
+            except StoreError as exc:
+                self.notes.append(f"{path} is kept, and nothing of it is stored: {exc}")
+            except FileNotFoundError:  # others were quicker
+                continue
+            except OSError as exc:
+                self.notes.append(f"{path} cannot be taken in: {exc.strerror}{blame(path)}")
 
     def _blame_damage(self, exc: Exception) -> None:
-        """Raise a StoreError instead of *exc* if the database holds what it cannot."""
-        from pipeline.store.damage import find_damage  # noqa: PLC0415 - when all is well, nobody needs it
+        """Raise a StoreError instead of *exc* if the database is damaged."""
+        from pipeline.store.integrity.damage import find_damage  # noqa: PLC0415 - when all is well, nobody needs it
 
         with self.read() as session:
             damage = next(find_damage(session.connection()), None)
@@ -225,20 +280,24 @@ def open_store(url: str, *, busy_seconds: float, for_writing: bool) -> Store:
     """
     place = _Place.of(url, busy_seconds)
     with place.errors():
-        if for_writing and place.path and not sqlite.identity(place.path):
-            sqlite.create_file(place.path, _empty_database())
+        if for_writing and place.path:
+            remove_dead(place.path.parent)
+            if not sqlite.identity(place.path):
+                sqlite.create_file(place.path, _empty_database())
         state = _find_state(place)
+        if for_writing and state is SchemaState.EMPTY and not place.path:
+            _create(place)
+            state = _find_state(place)
         if for_writing and state is SchemaState.OLDER:
             migrate(url, busy_seconds=busy_seconds)
-        elif for_writing and state is SchemaState.EMPTY and not place.path:
-            with place.connect(is_migration=True) as connection:
-                create_schema(connection)
         elif state is not SchemaState.CURRENT:
             _refuse(place, state)
-        store = Store(place, place.engine(for_writing=for_writing))
+        store = Store(place, place.engine(for_writing=for_writing), for_writing=for_writing)
         # What is in the way shows now, before anything has been asked of anybody.
         with store.write() if for_writing else store.read() as session:
             session.connection()
+        if for_writing and place.path:
+            store.take_in(place.path.with_name(f"{place.path.name}.spool-"))
         return store
 
 
@@ -312,7 +371,17 @@ def _refuse(place: _Place, state: SchemaState) -> NoReturn:
     raise StoreError(f"{place.name} {_REFUSALS[state]}")
 
 
+def _create(place: _Place) -> None:
+    """Make the tables in an empty database of a server, unless others have meanwhile."""
+    with place.connect(is_migration=True) as connection:
+        server.hold_creation(connection)
+        if schema_state(connection) is SchemaState.EMPTY:
+            create_schema(connection)
+
+
 def _migrate(place: _Place, connection: Connection) -> Migration | None:
+    if not place.path:
+        server.hold_creation(connection)
     state = schema_state(connection)  # once more: now nobody else can change it
     if state is SchemaState.CURRENT:
         return None
@@ -323,21 +392,9 @@ def _migrate(place: _Place, connection: Connection) -> Migration | None:
     if place.path and backup:
         sqlite.back_up(place.path, backup)
     upgrade(connection)
-    _seal_history(connection)
     if place.path and connection.exec_driver_sql("PRAGMA foreign_key_check").first():
         raise StoreError(f"{place.name}: the migration would break references; nothing was changed")
     return Migration(before=before, after=NEWEST, backup=backup)
-
-
-def _seal_history(connection: Connection) -> None:
-    """Sum up and seal the runs that ended before there were summaries and seals."""
-    # Only a migration needs them, and every start would pay.
-    from pipeline.store import seals, summaries  # noqa: PLC0415
-
-    with Session(connection) as session:
-        for run_id in seals.unsealed_runs(connection):
-            summaries.summarise_run(session, run_id=run_id)
-            seals.seal_run(session, run_id=run_id, sealed_at=datetime.now(UTC))
 
 
 def _empty_database() -> bytes:

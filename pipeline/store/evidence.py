@@ -1,7 +1,6 @@
-"""What was sent and what came back, as far as it was kept: questions to the store about both."""
+"""Questions to the store about the requests that were sent and the answers that were kept."""
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import takewhile
@@ -10,22 +9,20 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, bindparam, func, or_, select
 from sqlmodel import Session
 
-from pipeline.errors import ErrorName, Phase
+from pipeline.errors import Phase
 from pipeline.models import Batch, Evidence, Fetch, Request, StoredAnswer
+from pipeline.store.rows import columns_of, record
 from pipeline.store.tables import ATTEMPTS, BATCHES, EVIDENCE, REQUESTS, RUNS
 from pipeline.store.window import within
 
 ANSWERS_AT_ONCE = 100  # in memory; each is a few kilobytes
 BATCHES_AT_ONCE = 50  # a fetch rarely serves more, and the batches of its run may be many
 
-_OF_A_BATCH = ("number", "source", "n", "min", "max")
 _BATCHES_FROM = (
-    select(*(BATCHES.c[name] for name in _OF_A_BATCH), BATCHES.c.fetch)
+    select(*columns_of(BATCHES, Batch), BATCHES.c.fetch)
     .where(BATCHES.c.run_id == bindparam("in_run"), BATCHES.c.number >= bindparam("first"))
     .order_by(BATCHES.c.number)
 )
-
-_Found = Mapping[Any, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,40 +39,29 @@ class SentRequest:
     last_at: datetime
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SentRequests:
+    """The requests of a source that were sent most often, and how many there were in all.
+
+    Attributes:
+        different: how many requests there were, ``times`` how often any of them was sent.
+    """
+
+    listed: list[SentRequest]
+    different: int
+    times: int
+
+
 def find_request(session: Session, *, request_id: int) -> Request:
     """Look up a request that is known to be there."""
     query = select(REQUESTS).where(REQUESTS.c.id == request_id)
-    return make_request(session.connection().execute(query).mappings().one())
+    return record(Request, session.connection().execute(query).one())
 
 
 def find_evidence(session: Session, *, digest: str) -> Evidence:
     """Look up an answer that is known to be there."""
     query = select(EVIDENCE).where(EVIDENCE.c.digest == digest)
-    return make_evidence(session.connection().execute(query).mappings().one())
-
-
-def make_request(found: _Found, *, prefix: str = "") -> Request:
-    """Make the value of a row of requests, whose columns may be found under a *prefix*."""
-    return Request(
-        method=found[f"{prefix}method"],
-        url=found[f"{prefix}url"],
-        headers=_headers(found[f"{prefix}headers"]),
-        body=found[f"{prefix}body"],
-    )
-
-
-def make_evidence(found: _Found, *, prefix: str = "") -> Evidence:
-    """Make the value of a row of evidence, whose columns may be found under a *prefix*."""
-    return Evidence(
-        status=found[f"{prefix}status"],
-        headers=_headers(found[f"{prefix}headers"]),
-        body=found[f"{prefix}body"],
-        body_bytes=found[f"{prefix}body_bytes"],
-    )
-
-
-def _headers(text: str) -> tuple[tuple[str, str], ...]:
-    return tuple((name, value) for name, value in json.loads(text))
+    return record(Evidence, session.connection().execute(query).one())
 
 
 def stored_answers(
@@ -99,15 +85,9 @@ def stored_answers(
         .order_by(groups.c.source, groups.c.newest)
     )
     options = {"yield_per": ANSWERS_AT_ONCE}
-    for row in session.connection().execute(query, execution_options=options).mappings():
-        yield StoredAnswer(
-            source=row["source"],
-            error=row["error"] and ErrorName(row["error"]),
-            attempts=row["n"],
-            newest=row["newest"],
-            evidence=make_evidence(row),
-            fetch=_find_fetch(session, row["run_id"], row["fetch"]),
-        )
+    for row in session.connection().execute(query, execution_options=options):
+        fetch = _find_fetch(session, row.run_id, row.fetch)
+        yield record(StoredAnswer, row, evidence=record(Evidence, row), fetch=fetch)
 
 
 def _groups(
@@ -115,7 +95,7 @@ def _groups(
 ) -> Select[*tuple[Any, ...]]:
     group = (ATTEMPTS.c.evidence, ATTEMPTS.c.source, ATTEMPTS.c.error)
     query = (
-        select(*group, func.count().label("n"), func.max(ATTEMPTS.c.id).label("newest"))
+        select(*group, func.count().label("attempts"), func.max(ATTEMPTS.c.id).label("newest"))
         .where(
             ATTEMPTS.c.evidence.is_not(None),
             or_(ATTEMPTS.c.error.is_(None), ATTEMPTS.c.phase == Phase.CHECK),
@@ -136,22 +116,9 @@ def _find_fetch(session: Session, run_id: int, fetch: int) -> Fetch | None:
     options = {"yield_per": BATCHES_AT_ONCE}
     with session.connection().execute(_BATCHES_FROM, wanted, execution_options=options) as rows:
         batches = tuple(
-            Batch(**{name: getattr(row, name) for name in _OF_A_BATCH})
-            for row in takewhile(lambda row: row.fetch == fetch, rows)
+            record(Batch, row) for row in takewhile(lambda row: row.fetch == fetch, rows)
         )
-    return Fetch(number=fetch, batches=batches) if batches else None
-
-
-def count_requests(
-    session: Session, *, since: datetime | None = None, until: datetime | None = None, source: str
-) -> tuple[int, int]:
-    """Count the different requests of a source, and how often any was sent.
-
-    Of the same runs as ``sent_requests``.
-    """
-    query = select(func.count(ATTEMPTS.c.request.distinct()), func.count(ATTEMPTS.c.request))
-    row = session.connection().execute(query.where(*_sent_by(since, until, source))).one()
-    return row[0], row[1]
+    return Fetch(number=fetch, batches=batches, run=run_id) if batches else None
 
 
 def _sent_by(
@@ -172,31 +139,32 @@ def sent_requests(
     until: datetime | None = None,
     source: str,
     most: int,
-) -> list[SentRequest]:
-    """List the different requests of a source, most frequent first, *most* of them.
+) -> SentRequests:
+    """Count the different requests of a source, and list *most* of them, most frequent first.
 
     Those count that belong to runs which started from *since* up to but without *until*; if such a
     run was pruned, its requests are gone.
     """
-    n = func.count().label("n")
+    n = func.count()
     query = (
         select(
             ATTEMPTS.c.request,
-            n,
+            n.label("n"),
             func.min(ATTEMPTS.c.began_at).label("first_at"),
             func.max(ATTEMPTS.c.began_at).label("last_at"),
+            # Over all groups, whatever is left out: the attempts are read once.
+            func.count().over().label("different"),
+            func.sum(n).over().label("times"),
         )
         .where(*_sent_by(since, until, source))
         .group_by(ATTEMPTS.c.request)
         .order_by(n.desc(), ATTEMPTS.c.request)
         .limit(most)
     )
-    return [
-        SentRequest(
-            request=find_request(session, request_id=row.request),
-            n=row.n,
-            first_at=row.first_at,
-            last_at=row.last_at,
-        )
-        for row in session.connection().execute(query).all()
+    rows = session.connection().execute(query).all()
+    listed = [
+        record(SentRequest, row, request=find_request(session, request_id=row.request))
+        for row in rows
     ]
+    different, times = (int(rows[0].different), int(rows[0].times)) if rows else (0, 0)
+    return SentRequests(listed=listed, different=different, times=times)

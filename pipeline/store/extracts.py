@@ -4,7 +4,7 @@ A page begins after the key of the last row of the one before, so every page of 
 the same, and a run that collects meanwhile never waits for more than one of them.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeAlias
@@ -13,7 +13,7 @@ from sqlalchemy import (
     Boolean,
     ColumnElement,
     Integer,
-    LargeBinary,
+    Table,
     and_,
     func,
     select,
@@ -23,28 +23,17 @@ from sqlalchemy import Column as SqlColumn
 from sqlalchemy import Row as SqlRow
 from sqlmodel import Session
 
-from pipeline.models import RunStatus, Verdict
-from pipeline.store.tables import ATTEMPTS, BATCHES, PHASE_COLUMNS, RUNS, SEALS, TALLIES, UtcText
+from pipeline.models import RunStatus
+from pipeline.store.columns import UtcTime
+from pipeline.store.tables import ATTEMPTS, BATCHES, PROOFS, RUNS, SEALS, TALLIES
 from pipeline.store.window import within
 
-RUNS_AT_ONCE = 100
-ROWS_AT_ONCE = 5_000
-NUMBERS_AT_ONCE = 100_000  # a page of large batches has fewer rows
+RUNS_PER_PAGE = 100
+ROWS_PER_PAGE = 5_000
+NUMBERS_PER_PAGE = 100_000  # a page of large batches has fewer rows, if it has their numbers
 
-Columns: TypeAlias = dict[str, type]  # by name what the cells are, unless None
 Row: TypeAlias = SqlRow[*tuple[Any, ...]]
-
-
-def _describe(columns: Iterable[SqlColumn[Any]]) -> Columns:
-    return {column.name: _type(column) for column in columns}
-
-
-def _type(column: SqlColumn[Any]) -> type:
-    kinds = ((UtcText, datetime), (Boolean, bool), (Integer, int), (LargeBinary, bytes))
-    return next((kind for sql, kind in kinds if isinstance(column.type, sql)), str)
-
-
-RUN_COLUMNS = _describe(RUNS.c)
+TYPES = ((UtcTime, datetime), (Boolean, bool), (Integer, int))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -54,11 +43,15 @@ class Selection:
     Attributes:
         source: leaves out what concerns other sources.
         running: the ids of those that were going on: what they are is not final.
+        first: the smallest id, 0 if there is no run.
+        last: the largest.
         wanted: the same in SQL, for the table ``runs``.
     """
 
     source: str | None
     running: frozenset[int]
+    first: int
+    last: int
     wanted: ColumnElement[bool]
 
 
@@ -78,13 +71,16 @@ def select_runs(
     if run_id is not None:
         conditions.append(RUNS.c.id == run_id)
     connection = session.connection()
-    is_running = RUNS.c.status == RunStatus.RUNNING.value
+    is_running = RUNS.c.status == RunStatus.RUNNING
     running = frozenset(connection.scalars(select(RUNS.c.id).where(is_running, *conditions)))
-    newest = connection.scalar(select(func.max(RUNS.c.id))) or 0
+    ends = select(func.min(RUNS.c.id), func.max(RUNS.c.id)).where(*conditions)
+    first, last = connection.execute(ends).one()
     return Selection(
         source=source,
         running=running,
-        wanted=and_(RUNS.c.id <= newest, RUNS.c.id.not_in(running), *conditions),
+        first=first or 0,
+        last=last or 0,
+        wanted=and_(RUNS.c.id <= (last or 0), RUNS.c.id.not_in(running), *conditions),
     )
 
 
@@ -128,78 +124,84 @@ def read_runs(session: Session, selection: Selection, *, after: int) -> Sequence
             .where(TALLIES.c.source == selection.source)
         )
     query = query.where(selection.wanted, RUNS.c.id > after).order_by(RUNS.c.id)
-    return session.connection().execute(query.limit(RUNS_AT_ONCE)).all()
+    return session.connection().execute(query.limit(RUNS_PER_PAGE)).all()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Extract:
-    """Some columns of one table, its rows in the order of their key.
+    """Rows of a table in the order of their key, with what another table says of each.
 
     Attributes:
-        columns: the first of them are the key, and the very first is the run.
-        key: how many.
-        condition: which rows; None: all.
-        is_heavy: whether the rows hold ``n`` numbers each, so that a page has fewer.
+        key: its columns; the first of them is the run.
+        tables: that table, and the other one if there is one, found *on* a condition.
+        is_inner: only rows of which the other table says something.
+        is_of_numbers: only batches whose numbers were kept.
     """
 
-    columns: Sequence[SqlColumn[Any]]
-    key: int
-    condition: ColumnElement[bool] | None = None
-    is_heavy: bool = False
+    key: Sequence[SqlColumn[Any]]
+    tables: Sequence[Table]
+    on: ColumnElement[bool] | None = None
+    is_inner: bool = False
+    is_of_numbers: bool = False
+
+    def column(self, name: str) -> SqlColumn[Any]:
+        """Find the column of this name."""
+        return next(table.c[name] for table in self.tables if name in table.c)
+
+    def type_of(self, name: str) -> type:
+        """Tell what the cells of a column are, unless None."""
+        sql = self.column(name).type
+        return next((kind for type_, kind in TYPES if isinstance(sql, type_)), str)
 
     def read(
-        self, session: Session, *, after: tuple[int, ...], last_run: int, source: str | None
+        self,
+        session: Session,
+        names: Sequence[str],
+        *,
+        after: tuple[int, ...],
+        last_run: int,
+        source: str | None,
     ) -> list[Row]:
-        """Read the page that follows the key *after*; empty if nothing follows up to *last_run*."""
-        key = self.columns[: self.key]
-        query = select(*self.columns).where(tuple_(*key) > after, key[0] <= last_run)
-        if self.condition is not None:
-            query = query.where(self.condition)
+        """Read the page that follows the key *after*; empty if nothing follows up to *last_run*.
+
+        The rows have the columns of the key and then those of these *names*.
+        """
+        query = select(*self.key, *map(self.column, names)).select_from(self.tables[0])
+        if self.on is not None:
+            query = query.join(self.tables[1], self.on, isouter=not self.is_inner)
+        query = query.where(tuple_(*self.key) > after, self.key[0] <= last_run)
+        if self.is_of_numbers:
+            query = query.where(BATCHES.c.numbers.is_not(None))
         if source is not None:
-            query = query.where(key[0].table.c.source == source)
-        found = session.connection().execute(query.order_by(*key).limit(ROWS_AT_ONCE))
-        if not self.is_heavy:
-            return list(found)
+            query = query.where(self.column("source") == source)
+        found = session.connection().execute(query.order_by(*self.key).limit(ROWS_PER_PAGE))
         rows: list[Row] = []
         numbers = 0
-        while numbers < NUMBERS_AT_ONCE and (row := found.fetchone()):
+        while numbers < NUMBERS_PER_PAGE and (row := found.fetchone()):
             rows.append(row)
-            numbers += row.n
+            numbers += row.n if "numbers" in names else 0
         found.close()
         return rows
 
-    def described(self, *, with_key: bool = False) -> Columns:
-        """Give the names of the columns, and what their cells are."""
-        return _describe(self.columns if with_key else self.columns[self.key :])
 
-
-BATCH_ROWS = Extract(
-    columns=[
-        BATCHES.c[name]
-        for name in (
-            *("run_id", "number", "source", "n", "min", "max", "verdict", "sum", "digest"),
-            *("error", "detail", "not_before", "fetch", "attempt", "offset"),
-        )
-    ],
-    key=2,
+_BATCH_KEY = (BATCHES.c.run_id, BATCHES.c.number)
+_DECIDING = (
+    (ATTEMPTS.c.run_id == BATCHES.c.run_id)
+    & (ATTEMPTS.c.fetch == BATCHES.c.fetch)
+    & (ATTEMPTS.c.number == BATCHES.c.attempt)
 )
-NUMBER_ROWS = Extract(
-    columns=[
-        BATCHES.c[name]
-        for name in ("run_id", "number", "source", "n", "min", "max", "digest", "numbers")
-    ],
-    key=2,
-    condition=BATCHES.c.verdict == Verdict.COLLECTED.value,
-    is_heavy=True,
+_PROVING = (
+    (PROOFS.c.run_id == BATCHES.c.run_id)
+    & (PROOFS.c.fetch == BATCHES.c.fetch)
+    & (PROOFS.c.number == BATCHES.c.attempt)
 )
+_FIRST_OF_FETCH = (BATCHES.c.run_id == ATTEMPTS.c.run_id) & (BATCHES.c.number == ATTEMPTS.c.fetch)
+RUN_ROWS = Extract(key=[RUNS.c.id], tables=[RUNS])
+BATCH_ROWS = Extract(key=_BATCH_KEY, tables=[BATCHES, ATTEMPTS], on=_DECIDING)
+NUMBER_ROWS = Extract(key=_BATCH_KEY, tables=[BATCHES], is_of_numbers=True)
+PROOF_ROWS = Extract(key=_BATCH_KEY, tables=[BATCHES, PROOFS], on=_PROVING, is_inner=True)
 ATTEMPT_ROWS = Extract(
-    columns=[
-        ATTEMPTS.c[name]
-        for name in (
-            *("run_id", "fetch", "number", "id", "source", "began_at", *PHASE_COLUMNS.values()),
-            *("is_reused", "status", "body_bytes", "error", "phase", "detail", "retry_after_us"),
-            "evidence",
-        )
-    ],
-    key=3,
+    key=[ATTEMPTS.c.run_id, ATTEMPTS.c.fetch, ATTEMPTS.c.number],
+    tables=[ATTEMPTS, BATCHES],
+    on=_FIRST_OF_FETCH,
 )

@@ -1,30 +1,71 @@
-"""Which numbers came before, so that an old answer can be told from a fresh one."""
+"""Find the numbers that came before, so that an old answer can be told from a fresh one."""
 
-from sqlalchemy import select
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Integer, case, cast, func, select
 from sqlmodel import Session
 
 from pipeline.models import Verdict
+from pipeline.store.numbers import CHECK_BYTES, count_telling, width_of
+from pipeline.store.queries import runs_that_may_have_asked
 from pipeline.store.tables import BATCHES
 
+MOST_BYTES = 512  # of a batch whose end is read: what is longer lies on pages of its own
 
-def recent_digests(session: Session, *, source: str, limit: int) -> list[tuple[bytes, int, int]]:
-    """Read what was collected among the newest *limit* batches of *source*, the newest last.
 
-    Each digest comes with its run and its number within the run.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Earlier:
+    """What a source brought before, the newest last.
+
+    Attributes:
+        endings: how batches ended, each with its run and its number within the run. An ending is
+            the packed numbers up to the end of the batch that say 64 bits, those of the batches
+            before it included; the first 64 bits of the digest of a batch that says as much, where
+            its numbers are not kept or are many.
+        tail: the packed numbers that came last, as many as an ending has at most.
     """
-    # The limit comes before the verdict, or a source that has failed for a year would cost a walk
+
+    endings: Sequence[tuple[bytes, int, int]] = ()
+    tail: bytes = b""
+
+
+def find_earlier(session: Session, *, source: str, low: int, high: int, limit: int) -> Earlier:
+    """Read how those of the newest *limit* batches of *source* ended that were collected.
+
+    Batches of another range than [*low*, *high*] are left out.
+    """
+    n = count_telling(low, high)
+    if n is None:
+        return Earlier()
+    width = width_of(low, high)
+    first = case((BATCHES.c.n > n, BATCHES.c.n - n), else_=0) * width + 1
+    begin = cast(first, Integer)  # PostgreSQL's substr takes no bigint
+    is_short = func.length(BATCHES.c.numbers) <= MOST_BYTES
+    is_wanted = (
+        (BATCHES.c.verdict == Verdict.COLLECTED) & (BATCHES.c.min == low) & (BATCHES.c.max == high)
+    )
+    # What is not wanted counts as well, or a source that has failed for a year would cost a walk
     # over all of that year.
-    newest = (
-        select(BATCHES.c.digest, BATCHES.c.run_id, BATCHES.c.number, BATCHES.c.verdict)
+    query = (
+        select(
+            case((is_wanted & is_short, func.substr(BATCHES.c.numbers, begin))),
+            case((is_wanted, BATCHES.c.digest)),
+            *(BATCHES.c.n, BATCHES.c.run_id, BATCHES.c.number),
+        )
         .where(BATCHES.c.source == source)
+        .where(BATCHES.c.run_id.in_(runs_that_may_have_asked(source, limit=limit)))
         .order_by(BATCHES.c.run_id.desc(), BATCHES.c.number.desc())
         .limit(limit)
-        .subquery()
     )
-    query = (
-        select(newest.c.digest, newest.c.run_id, newest.c.number)
-        .where(newest.c.verdict == Verdict.COLLECTED.value)
-        .order_by(newest.c.run_id, newest.c.number)
-    )
-    rows = session.connection().execute(query)
-    return [(digest, run_id, number) for digest, run_id, number in rows]
+    endings: list[tuple[bytes, int, int]] = []
+    tail = b""
+    for ending, digest, size, run_id, number in reversed(session.connection().execute(query).all()):
+        if digest is None:
+            continue
+        tail = (tail + ending)[-n * width :] if isinstance(ending, bytes) else b""
+        if len(tail) == n * width:
+            endings.append((tail, run_id, number))
+        elif not tail and size >= n:
+            endings.append((digest[:CHECK_BYTES], run_id, number))
+    return Earlier(endings=endings, tail=tail)

@@ -1,152 +1,56 @@
-"""Questions about a stretch of time, answered from the summaries that each run left behind.
+"""Questions about a period of time, answered from the sums of days and of single runs.
 
 A run counts where it started: in a window if ``since <= started_at < until``. Nothing here reads
 the batches or attempts of a whole history, so the answers come as quickly after years.
 """
 
-import json
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from itertools import chain
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, String, Table, func, select, type_coerce
-from sqlalchemy.engine.row import Row
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Table,
+    func,
+    literal_column,
+    select,
+)
 from sqlmodel import Session
 
-from pipeline.errors import ErrorName, Phase
-from pipeline.histogram import Histogram
-from pipeline.models import ContractSpan, Loss, Step, Tally
-from pipeline.store.contracts import make_span
+from pipeline.clock import TOLERANCE
+from pipeline.errors import CLOCK_DOUBT, ErrorName
+from pipeline.models import ContractSpan, Loss, RunSummary, Step, Tally, Totals
 from pipeline.store.queries import add_up
-from pipeline.store.summaries import EXCHANGE, period_begin
+from pipeline.store.rollups import split
+from pipeline.store.rows import ROWS_AT_ONCE, columns_of, record, stream
+from pipeline.store.summaries import period_begin
 from pipeline.store.tables import (
     ATTEMPTS,
+    BATCHES,
     CONTRACTS,
+    DAY_LOSSES,
+    DAYS,
     LOSSES,
-    PHASE_COLUMNS,
     RUNS,
     SEALS,
     TALLIES,
     TIMINGS,
 )
-from pipeline.store.window import within
+from pipeline.store.totals import LossTotals, RangeTotals, RuleTotals, SourceTotals, add_alike
+from pipeline.store.window import Window, period_of, within
 
-FEW_ATTEMPTS = 20_000  # in a window: their percentiles are read from the attempts themselves
-CHUNK = 1_000  # values in one statement; databases take no number of them
-FEW_HOURS = 15 * 24  # a longer window is read by days
-LENGTHS = {Step.HOUR: timedelta(hours=1), Step.DAY: timedelta(days=1)}
-MEASURED = frozenset({*map(str, PHASE_COLUMNS), EXCHANGE})
-
-Distribution = dict[str, dict[str, Histogram]]  # by source, then by phase or ``exchange``
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Window:
-    """A stretch of time in UTC, from ``since`` up to but without ``until``; None: without end."""
-
-    since: datetime | None = None
-    until: datetime | None = None
-
-    @property
-    def step(self) -> Step:
-        """Say how wide the columns of a chart over this window are."""
-        if self.since is None:
-            return Step.DAY
-        end = self.until or datetime.now(UTC)
-        is_short = end - self.since <= timedelta(hours=FEW_HOURS)
-        return Step.HOUR if is_short else Step.DAY
-
-
+_BEFORE_ALL = datetime.min.replace(tzinfo=UTC)
 _EVERYTHING = Window()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SourceTotals:
-    """All tallies of one source (and of one hour or day, if ``began_at`` is set), added up.
-
-    Attributes:
-        runs: in which it was wanted.
-        answered: those of them that brought at least one batch.
-        last_good_at: when the newest of these started, UTC.
-        last_bad_at: when the newest run started that lost a batch or an attempt.
-    """
-
-    source: str
-    began_at: datetime | None
-    runs: int
-    answered: int
-    collected: int
-    failed: int
-    deferred: int
-    cancelled: int
-    numbers: int
-    attempts: int
-    failed_attempts: int
-    retries: int
-    retries_helped: int
-    wait_us: int
-    exchange_us: int
-    last_good_at: datetime | None
-    last_bad_at: datetime | None
-
-    @property
-    def ordered(self) -> int:
-        """Count the batches that were wanted."""
-        return self.collected + self.failed + self.deferred + self.cancelled
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LossTotals:
-    """All losses of one source, error and phase (and hour or day), added up.
-
-    Attributes:
-        phase: None where nobody was asked; of all phases together if grouped by time.
-    """
-
-    source: str
-    error: ErrorName
-    phase: Phase | None
-    began_at: datetime | None
-    attempts: int
-    batches: int
-    first_at: datetime
-    last_at: datetime
-    last_attempt: int | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RangeTotals:
-    """All numbers of one source in one range, added up exactly."""
-
-    source: str
-    min: int
-    max: int
-    batches: int
-    numbers: int
-    sum: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Percentiles:
-    """How the durations of a window are distributed.
-
-    Attributes:
-        is_exact: whether every attempt was looked at; else they are those of buckets.
-        window: what was read: widened to whole hours or days if it is not exact.
-    """
-
-    of: Distribution
-    is_exact: bool
-    window: Window
 
 
 def _chosen(
     table: Table, window: Window, source: str | None, run_id: int | None = None
 ) -> list[ColumnElement[bool]]:
     """Choose the rows of a window, of one source and of one run, each if it is given."""
-    conditions = within(table.c.started_at, window.since, window.until)
+    conditions = within(_moment_of(table), window.since, window.until)
     if source is not None:
         conditions.append(table.c.source == source)
     if run_id is not None:
@@ -159,26 +63,107 @@ def _chosen(
 def tallies(session: Session, window: Window, *, source: str | None = None) -> Iterator[Tally]:
     """Walk over what each run got from each source, in the order of time."""
     query = select(TALLIES).where(*_chosen(TALLIES, window, source)).order_by(*TALLIES.primary_key)
-    for row in session.connection().execute(query, execution_options={"yield_per": 1000}):
-        yield _tally(row)
+    return (record(Tally, row) for row in stream(session, query))
+
+
+def newest_tallies(
+    session: Session, *, source: str, limit: int, until: datetime | None = None
+) -> list[Tally]:
+    """List what the last *limit* runs before *until* got from *source*, in the order of time."""
+    newest = select(TALLIES).where(*_chosen(TALLIES, Window(until=until), source))
+    query = newest.order_by(TALLIES.c.started_at.desc()).limit(limit)
+    return [record(Tally, row) for row in session.connection().execute(query)][::-1]
+
+
+def losses_of_run(session: Session, *, run: RunSummary) -> list[Loss]:
+    """List what one run lost, the most batches first."""
+    is_its = (LOSSES.c.started_at == run.started_at) & (LOSSES.c.run_id == run.id)
+    query = select(LOSSES).where(is_its).order_by(LOSSES.c.batches.desc(), *LOSSES.primary_key)
+    return [record(Loss, row) for row in session.connection().execute(query)]
 
 
 def losses(session: Session, window: Window, *, source: str | None = None) -> Iterator[Loss]:
     """Walk over what each run lost at each source, in the order of time."""
     query = select(LOSSES).where(*_chosen(LOSSES, window, source)).order_by(*LOSSES.primary_key)
-    for row in session.connection().execute(query, execution_options={"yield_per": 1000}):
-        words = {"error": ErrorName(row.error), "phase": Phase(row.phase) if row.phase else None}
-        yield Loss(**(row._asdict() | words))
+    return (record(Loss, row) for row in stream(session, query))
+
+
+def sources_of(session: Session, *, run_ids: Sequence[int]) -> dict[int, list[str]]:
+    """List whom each of the runs wanted something from; by name, those that ended only."""
+    query = (
+        select(TALLIES.c.run_id, TALLIES.c.source)
+        .join(RUNS, (TALLIES.c.started_at == RUNS.c.started_at) & (TALLIES.c.run_id == RUNS.c.id))
+        .order_by(TALLIES.c.source)
+    )
+    found: dict[int, list[str]] = {}
+    for first in range(0, len(run_ids), ROWS_AT_ONCE):
+        chunk = query.where(RUNS.c.id.in_(run_ids[first : first + ROWS_AT_ONCE]))
+        for run_id, source in session.connection().execute(chunk):
+            found.setdefault(run_id, []).append(source)
+    return found
+
+
+def days_of(session: Session, *, run_ids: Sequence[int]) -> set[datetime]:
+    """List the days in which the runs started."""
+    found: set[datetime] = set()
+    for first in range(0, len(run_ids), ROWS_AT_ONCE):
+        query = select(RUNS.c.started_at).where(
+            RUNS.c.id.in_(run_ids[first : first + ROWS_AT_ONCE])
+        )
+        found |= {period_begin(at, Step.DAY) for at in session.connection().scalars(query)}
+    return found
+
+
+def runs_without_tls(session: Session, window: Window, *, fewest: int) -> list[int]:
+    """List the runs in which TLS failed with several sources: *fewest* of them, or more."""
+    query = (
+        select(LOSSES.c.run_id)
+        .where(*_chosen(LOSSES, window, None), LOSSES.c.error == ErrorName.TLS)
+        .group_by(LOSSES.c.run_id)
+        .having(func.count(LOSSES.c.source.distinct()) >= fewest)
+        .order_by(LOSSES.c.run_id)
+    )
+    return list(session.connection().scalars(query))
+
+
+def sources_asked(session: Session, *, run_ids: Sequence[int]) -> dict[int, int]:
+    """Count the sources that were sent requests in each of the runs that ended."""
+    of_run = (TALLIES.c.started_at == RUNS.c.started_at) & (TALLIES.c.run_id == RUNS.c.id)
+    query = select(RUNS.c.id, func.count()).join(TALLIES, of_run).where(TALLIES.c.attempts > 0)
+    found: dict[int, int] = {}
+    for first in range(0, len(run_ids), ROWS_AT_ONCE):
+        chunk = query.where(RUNS.c.id.in_(run_ids[first : first + ROWS_AT_ONCE]))
+        found |= dict(session.connection().execute(chunk.group_by(RUNS.c.id)).all())
+    return found
+
+
+def fast_tallies(session: Session, window: Window, *, source: str, below_us: int) -> list[Tally]:
+    """List what runs got from *source* whose fastest answer took less, in the order of time."""
+    query = select(TALLIES).where(
+        *_chosen(TALLIES, window, source), TALLIES.c.fastest_us < below_us
+    )
+    rows = session.connection().execute(query.order_by(*TALLIES.primary_key))
+    return [record(Tally, row) for row in rows]
+
+
+def doubtful_certificates(session: Session, *, run_ids: Sequence[int]) -> dict[int, set[str]]:
+    """Find the sources whose certificate was out of date by our clock, by run."""
+    is_doubtful = ATTEMPTS.c.detail.contains(CLOCK_DOUBT, autoescape=True)
+    query = select(ATTEMPTS.c.run_id, ATTEMPTS.c.source).distinct()
+    query = query.where(ATTEMPTS.c.error == ErrorName.TLS, is_doubtful)
+    found: dict[int, set[str]] = {}
+    for first in range(0, len(run_ids), ROWS_AT_ONCE):
+        chunk = query.where(ATTEMPTS.c.run_id.in_(run_ids[first : first + ROWS_AT_ONCE]))
+        for run_id, source in session.connection().execute(chunk):
+            found.setdefault(run_id, set()).add(source)
+    return found
 
 
 def tallies_of_run(session: Session, *, run_id: int) -> list[Tally]:
     """List what one run got from each source, by its name."""
     query = select(TALLIES).where(*_chosen(TALLIES, _EVERYTHING, None, run_id))
-    return list(map(_tally, session.connection().execute(query.order_by(TALLIES.c.source))))
-
-
-def _tally(row: Row[*tuple[Any, ...]]) -> Tally:
-    return Tally(**(row._asdict() | {"sum": int(row.sum)}))
+    rows = session.connection().execute(query.order_by(TALLIES.c.source))
+    return [record(Tally, row) for row in rows]
 
 
 def retries_by_run(session: Session, *, run_ids: Sequence[int]) -> dict[int, int]:
@@ -189,8 +174,8 @@ def retries_by_run(session: Session, *, run_ids: Sequence[int]) -> dict[int, int
         .group_by(TALLIES.c.run_id)
     )
     found: dict[int, int] = {}
-    for first in range(0, len(run_ids), CHUNK):
-        chunk = query.where(RUNS.c.id.in_(run_ids[first : first + CHUNK]))
+    for first in range(0, len(run_ids), ROWS_AT_ONCE):
+        chunk = query.where(RUNS.c.id.in_(run_ids[first : first + ROWS_AT_ONCE]))
         found |= {run_id: int(n) for run_id, n in session.connection().execute(chunk)}
     return found
 
@@ -234,25 +219,20 @@ def contract_spans(
             .group_by(CONTRACTS.c.source, CONTRACTS.c.aspect)
         )
         query = query.where((CONTRACTS.c.first_at >= since) | CONTRACTS.c.id.in_(before))
-    return list(map(make_span, session.connection().execute(query)))
+    return [record(ContractSpan, row) for row in session.connection().execute(query)]
 
 
-def _period(session: Session, column: ColumnElement[Any], step: Step) -> ColumnElement[Any]:
-    """Name the hour or day of a moment, so that rows can be grouped by it."""
-    if session.connection().dialect.name == "sqlite":
-        length = len("2026-11-22T06") if step is Step.HOUR else len("2026-11-22")
-        return func.substr(type_coerce(column, String), 1, length)
-    return func.date_trunc(step.value, column)
-
-
-def _began_at(period: str | datetime) -> datetime:
-    if isinstance(period, datetime):
-        return period.astimezone(UTC)
-    return datetime.fromisoformat(f"{period}:00" if "T" in period else period).replace(tzinfo=UTC)
-
-
-_COUNTS = ("collected", "failed", "deferred", "cancelled", "numbers", "attempts")
-_MORE_COUNTS = ("failed_attempts", "retries", "retries_helped", "wait_us", "exchange_us")
+def _parts(
+    session: Session, window: Window, run_id: int | None, step: Step | None
+) -> Iterator[tuple[bool, Window]]:
+    """Cut a window into what is read from closed days (True), and what from the runs."""
+    if run_id is not None or step is Step.HOUR:
+        yield False, window
+        return
+    parts = split(session, window)
+    yield from ((False, part) for part in parts.runs)
+    if parts.days is not None:
+        yield True, parts.days
 
 
 def source_totals(
@@ -264,38 +244,46 @@ def source_totals(
     step: Step | None = None,
 ) -> list[SourceTotals]:
     """Add up the tallies by source, and by hour or day if there is a *step*; in that order."""
-    names = (*_COUNTS, *_MORE_COUNTS)
-    is_good = TALLIES.c.collected > 0
-    is_bad = TALLIES.c.failed + TALLIES.c.cancelled + TALLIES.c.failed_attempts > 0
-    columns: list[ColumnElement[Any]] = [
-        TALLIES.c.source,
-        func.count().label("runs"),
-        func.count().filter(is_good).label("answered"),
-        func.max(TALLIES.c.started_at).filter(is_good).label("last_good_at"),
-        func.max(TALLIES.c.started_at).filter(is_bad).label("last_bad_at"),
-        *(add_up(TALLIES.c[name]).label(name) for name in names),
-    ]
-    groups: list[ColumnElement[Any]] = [TALLIES.c.source]
-    if step is not None:
-        groups.append(_period(session, TALLIES.c.started_at, step).label("period"))
-    query = (
-        select(*columns, *groups[1:])
-        .where(*_chosen(TALLIES, window, source, run_id))
-        .group_by(*groups)
-        .order_by(*groups)
-    )
-    return [
-        SourceTotals(
-            source=row.source,
-            began_at=None if step is None else _began_at(row.period),
-            runs=row.runs,
-            answered=row.answered,
-            last_good_at=row.last_good_at,
-            last_bad_at=row.last_bad_at,
-            **{name: int(getattr(row, name)) for name in names},
-        )
-        for row in session.connection().execute(query)
-    ]
+
+    def read(is_closed: bool, part: Window) -> Iterator[SourceTotals]:
+        table = DAYS if is_closed else TALLIES
+        # Not the column itself: SQLite would walk over all of its index, to group as it goes.
+        name = table.c.source.concat(literal_column("''")).label("source")
+        columns = [name, *_figures(table)]
+        groups: list[ColumnElement[Any]] = [name]
+        if step is not None:
+            groups.append(period_of(session, _moment_of(table), step).label("began_at"))
+        more: dict[str, Any] = {"began_at": None} if step is None else {}
+        query = select(*columns, *groups[1:]).where(*_chosen(table, part, source, run_id))
+        for row in session.connection().execute(query.group_by(*groups)):
+            yield record(SourceTotals, row, **more)
+
+    found = chain.from_iterable(read(*each) for each in _parts(session, window, run_id, step))
+
+    def key(of: SourceTotals) -> tuple[str, datetime]:
+        return of.source, of.began_at or _BEFORE_ALL
+
+    return sorted(add_alike(found, key).values(), key=key)
+
+
+def _moment_of(table: Table) -> Column[datetime]:
+    return table.c.started_at if table in (TALLIES, LOSSES) else table.c.began_at
+
+
+def _figures(table: Table) -> Iterator[ColumnElement[Any]]:
+    """Add up what tallies, or closed days, say of their sources."""
+    if table is DAYS:
+        yield from (add_up(DAYS.c[name]).label(name) for name in ("runs", "answered"))
+        yield from (func.max(DAYS.c[name]).label(name) for name in ("last_good_at", "last_bad_at"))
+    else:
+        is_good = TALLIES.c.collected > 0
+        is_bad = TALLIES.c.failed + TALLIES.c.cancelled + TALLIES.c.failed_attempts > 0
+        has_been = TALLIES.c.started_at <= datetime.now(UTC) + TOLERANCE  # a clock that was right
+        yield func.count().label("runs")
+        yield func.count().filter(is_good).label("answered")
+        yield func.max(TALLIES.c.started_at).filter(is_good & has_been).label("last_good_at")
+        yield func.max(TALLIES.c.started_at).filter(is_bad & has_been).label("last_bad_at")
+    yield from (add_up(column).label(column.name) for column in columns_of(table, Totals))
 
 
 def loss_totals(
@@ -310,42 +298,37 @@ def loss_totals(
 
     With a *step* they are added up by source, error and hour or day, in the order of time.
     """
-    attempts, batches = func.sum(LOSSES.c.attempts), func.sum(LOSSES.c.batches)
-    groups: list[ColumnElement[Any]] = [LOSSES.c.source, LOSSES.c.error]
-    if step is None:
-        groups.append(LOSSES.c.phase)
-        order: list[ColumnElement[Any]] = [attempts.desc(), batches.desc(), *groups]
-    else:
-        groups.append(_period(session, LOSSES.c.started_at, step).label("period"))
-        order = [groups[-1], *groups[:-1]]
-    query = (
-        select(
+
+    def read(is_closed: bool, part: Window) -> Iterator[LossTotals]:
+        table = DAY_LOSSES if is_closed else LOSSES
+        groups: list[ColumnElement[Any]] = [table.c.source, table.c.error]
+        if step is None:
+            groups.append(table.c.phase)
+        else:
+            groups.append(period_of(session, _moment_of(table), step).label("began_at"))
+        query = select(
             *groups,
-            attempts.label("attempts"),
-            batches.label("batches"),
-            func.min(LOSSES.c.first_at).label("first_at"),
-            func.max(LOSSES.c.last_at).label("last_at"),
-            func.max(LOSSES.c.last_attempt).label("last_attempt"),
-        )
-        .where(*_chosen(LOSSES, window, source, run_id))
-        .group_by(*groups)
-        .order_by(*order)
-    )
-    return [_loss_totals(row, step) for row in session.connection().execute(query)]
+            add_up(table.c.attempts).label("attempts"),
+            add_up(table.c.batches).label("batches"),
+            func.min(table.c.first_at).label("first_at"),
+            func.max(table.c.last_at).label("last_at"),
+            func.max(table.c.last_attempt).label("last_attempt"),
+        ).where(*_chosen(table, part, source, run_id))
+        for row in session.connection().execute(query.group_by(*groups)):
+            if step is None:
+                yield record(LossTotals, row, began_at=None)
+            else:
+                yield record(LossTotals, row, phase=None)
 
+    found = chain.from_iterable(read(*each) for each in _parts(session, window, run_id, step))
 
-def _loss_totals(row: Row[*tuple[Any, ...]], step: Step | None) -> LossTotals:
-    return LossTotals(
-        source=row.source,
-        error=ErrorName(row.error),
-        phase=Phase(row.phase) if step is None and row.phase else None,
-        began_at=None if step is None else _began_at(row.period),
-        attempts=int(row.attempts),
-        batches=int(row.batches),
-        first_at=row.first_at,
-        last_at=row.last_at,
-        last_attempt=row.last_attempt,
-    )
+    def key(of: LossTotals) -> tuple[object, ...]:
+        return of.began_at or _BEFORE_ALL, of.source, of.error, of.phase or ""
+
+    added = sorted(add_alike(found, key).values(), key=key)
+    if step is None:
+        added.sort(key=lambda of: (-of.attempts, -of.batches))
+    return added
 
 
 def range_totals(
@@ -356,129 +339,84 @@ def range_totals(
     run_id: int | None = None,
 ) -> list[RangeTotals]:
     """Add up the numbers by source and range; the sums are exact however large."""
-    columns = [TALLIES.c[name] for name in ("source", "min", "max", "collected", "numbers", "sum")]
-    chosen = _chosen(TALLIES, window, source, run_id)
-    query = select(*columns).where(*chosen, TALLIES.c.collected > 0)
-    found: defaultdict[tuple[str, int, int], list[int]] = defaultdict(lambda: [0, 0, 0])
-    for name, low, high, batches, numbers, total in session.connection().execute(query):
-        of = found[name, low, high]
-        of[0] += batches
-        of[1] += numbers
-        of[2] += int(total)  # not added up by the database: it would overflow, or round
-    return [
-        RangeTotals(source=name, min=low, max=high, batches=batches, numbers=numbers, sum=total)
-        for (name, low, high), (batches, numbers, total) in sorted(found.items())
-    ]
+
+    def read(is_closed: bool, part: Window) -> Iterator[RangeTotals]:
+        table = DAYS if is_closed else TALLIES
+        names = ("source", "is_sandbox", "min", "max", "numbers", "sum")
+        # Not added up by the database: the sums would overflow, or be rounded.
+        query = select(*(table.c[name] for name in names), table.c.collected.label("batches"))
+        chosen = _chosen(table, part, source, run_id)
+        rows = session.connection().execute(query.where(*chosen, table.c.collected > 0))
+        return (record(RangeTotals, row) for row in rows)
+
+    found = chain.from_iterable(read(*each) for each in _parts(session, window, run_id, None))
+
+    def key(of: RangeTotals) -> tuple[object, ...]:
+        return of.source, of.min, of.max, of.is_sandbox
+
+    return sorted(add_alike(found, key).values(), key=key)
 
 
-def percentiles(
+def rule_totals(session: Session, window: Window, *, source: str) -> list[RuleTotals]:
+    """Tell how each rule of *source* was kept, that of most requests first."""
+
+    def read(is_closed: bool, part: Window) -> Iterator[RuleTotals]:
+        table = DAYS if is_closed else TALLIES
+        rule = func.nullif(table.c.rule, "").label("rule")
+        is_judged = (DAYS.c.is_judged if is_closed else TALLIES.c.violations.is_not(None)).label(
+            "is_judged"
+        )
+        runs = add_up(DAYS.c.asked) if is_closed else func.count()
+        query = select(
+            rule,
+            is_judged,
+            runs.label("runs"),
+            add_up(table.c.attempts).label("attempts"),
+            add_up(table.c.violations).label("n"),
+        ).where(*_chosen(table, part, source), table.c.attempts > 0)
+        for row in session.connection().execute(query.group_by(rule, is_judged)):
+            yield record(RuleTotals, row, violations=row.n if row.is_judged else None)
+
+    found = chain.from_iterable(read(*each) for each in _parts(session, window, None, None))
+
+    def key(of: RuleTotals) -> tuple[str, bool]:
+        return of.rule or "", of.violations is not None
+
+    added = sorted(add_alike(found, key).values(), key=key)
+    return sorted(added, key=lambda of: -of.attempts)
+
+
+def played_by_sandbox(
     session: Session,
     window: Window = _EVERYTHING,
     *,
     source: str | None = None,
     run_id: int | None = None,
-    phases: Collection[str] = MEASURED,
-) -> Percentiles:
-    """Distribute the durations of a window, or of one run, by source and phase.
+) -> dict[str, bool | None]:
+    """Tell of each source whether the sandbox played it; None: in some of the runs."""
 
-    Few attempts are looked at one by one. Many come from the summaries, by whole hours or days,
-    and so do those of runs that were pruned. Phases that are not among *phases* are left out.
-    """
-    if run_id is not None or _is_small(session, window):
-        runs = select(RUNS.c.id).where(*within(RUNS.c.started_at, window.since, window.until))
-        if run_id is not None:
-            runs = runs.where(RUNS.c.id == run_id)
-        of = _distribute_attempts(session, runs, source, phases)
-        return Percentiles(of=of, is_exact=True, window=window)
-    wide = _widened(window)
-    of = defaultdict(lambda: defaultdict(Histogram))
-    stored = _stored_timings(session, wide, source=source, step=window.step, phases=phases)
-    for _, name, histograms in stored:
-        for phase, histogram in histograms.items():
-            of[name][phase].merge(histogram)
-    return Percentiles(of=of, is_exact=False, window=wide)
+    def read(is_closed: bool, part: Window) -> Iterator[tuple[str, bool]]:
+        table = DAYS if is_closed else TALLIES
+        query = select(table.c.source, table.c.is_sandbox).distinct()
+        for row in session.connection().execute(query.where(*_chosen(table, part, source, run_id))):
+            yield row.source, row.is_sandbox
 
-
-def timings_by_step(
-    session: Session,
-    window: Window,
-    *,
-    source: str | None = None,
-    phases: Collection[str] = MEASURED,
-) -> Iterator[tuple[datetime, str, dict[str, Histogram]]]:
-    """Walk over the durations of each hour or day and source, in the order of time."""
-    wide = _widened(window)
-    return _stored_timings(session, wide, source=source, step=window.step, phases=phases)
-
-
-def _widened(window: Window) -> Window:
-    """Widen a window to whole hours or days, as the summaries have them."""
-    since = window.since and period_begin(window.since, window.step)
-    until = window.until and period_begin(window.until, window.step)
-    if until is not None and until != window.until:
-        until += LENGTHS[window.step]
-    return Window(since=since, until=until)
-
-
-def _is_small(session: Session, window: Window) -> bool:
-    """Tell whether the attempts of a window are few, and all still there."""
-    chosen = within(RUNS.c.started_at, window.since, window.until)
-    attempts = select(func.sum(RUNS.c.attempts)).where(*chosen)
-    if (session.connection().scalar(attempts) or 0) > FEW_ATTEMPTS:
-        return False
-    pruned = (
-        select(SEALS.c.position)
-        .join(RUNS, RUNS.c.id == SEALS.c.run_id)
-        .where(*chosen, SEALS.c.pruned_by.is_not(None))
-        .limit(1)
-    )
-    return session.connection().scalar(pruned) is None
-
-
-def _distribute_attempts(
-    session: Session, runs: Select[Any], source: str | None, phases: Collection[str]
-) -> Distribution:
-    query = select(ATTEMPTS.c.source, *(ATTEMPTS.c[name] for name in PHASE_COLUMNS.values())).where(
-        ATTEMPTS.c.run_id.in_(runs)
-    )
-    if source is not None:
-        query = query.where(ATTEMPTS.c.source == source)
-    of: Distribution = defaultdict(lambda: defaultdict(Histogram))
-    for name, *durations in session.connection().execute(query):
-        reached = [us for us in durations if us is not None]
-        if EXCHANGE in phases:
-            of[name][EXCHANGE].add(sum(reached) - (durations[0] or 0))
-        for phase, us in zip(PHASE_COLUMNS, durations, strict=True):
-            if us is not None and phase in phases:
-                of[name][phase].add(us)
-    return of
-
-
-def _stored_timings(
-    session: Session, window: Window, *, source: str | None, step: Step, phases: Collection[str]
-) -> Iterator[tuple[datetime, str, dict[str, Histogram]]]:
-    query = (
-        select(TIMINGS.c.began_at, TIMINGS.c.source, TIMINGS.c.phases)
-        .where(TIMINGS.c.step == step.value)
-        .where(*within(TIMINGS.c.began_at, window.since, window.until))
-        .order_by(TIMINGS.c.began_at, TIMINGS.c.source)
-    )
-    if source is not None:
-        query = query.where(TIMINGS.c.source == source)
-    for began_at, name, stored in session.connection().execute(query):
-        yield (
-            began_at,
-            name,
-            {
-                phase: Histogram.from_json(facts)
-                for phase, facts in json.loads(stored).items()
-                if phase in phases
-            },
-        )
+    goes_on = select(RUNS.c.id).where(RUNS.c.status == literal_column("'running'"))
+    if run_id is not None:
+        goes_on = goes_on.where(RUNS.c.id == run_id)
+    running = select(BATCHES.c.source, BATCHES.c.is_sandbox).distinct()
+    running = running.where(BATCHES.c.run_id.in_(goes_on))  # what goes on has no tally
+    found: defaultdict[str, set[bool]] = defaultdict(set)
+    for name, is_sandbox in session.connection().execute(running):
+        found[name].add(is_sandbox)
+    for parts in _parts(session, window, run_id, None):
+        for name, is_sandbox in read(*parts):
+            found[name].add(is_sandbox)
+    return {name: flags.pop() if len(flags) == 1 else None for name, flags in found.items()}
 
 
 def known_sources(session: Session) -> list[str]:
     """List the sources that were ever asked, by name."""
     # The days alone: their index answers, and years of them are a few thousand entries.
-    query = select(TIMINGS.c.source).where(TIMINGS.c.step == Step.DAY.value).distinct()
+    query = select(TIMINGS.c.source).where(TIMINGS.c.step == Step.DAY).distinct()
     return sorted(session.connection().scalars(query))

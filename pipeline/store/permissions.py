@@ -1,39 +1,73 @@
-"""What outlives a process about an upstream: its next moment, allowances, who said "not before".
+"""When an upstream may be asked next, shared by all processes: rate, quotas and embargoes.
 
 Permission is taken in one transaction that reads and moves the next moment on, so processes that
 ask at once get one after the other, each a moment of its own.
 """
 
 from collections.abc import Callable, Collection
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
-from sqlalchemy import Table, delete, select
+from sqlalchemy import Row, Table, delete, select, text, union, update
 from sqlmodel import Session
 
-from pipeline.pacing import Embargo, Moment, Pace, Rules, Spent, next_moment, period_name, take
-from pipeline.store.inserting import insert_into
+from pipeline.pacing import (
+    Embargo,
+    Moment,
+    Pace,
+    Rate,
+    Rules,
+    Spent,
+    mend,
+    next_moment,
+    period_name,
+    take,
+)
+from pipeline.store.rows import at_once, insert_into
+from pipeline.store.shared_clock import SharedClock
 from pipeline.store.tables import EMBARGOES, QUOTAS, UPSTREAMS
 
+# On a server: the next moments of a rate in one statement, which others wait for. All of them, or
+# none if the last is too late. An embargo that is laid meanwhile is met as if it came a little
+# later: whoever waits looks again.
+_TAKE = text(
+    """
+    INSERT INTO upstreams AS known (name, failures, next_at, taken_at)
+    VALUES (:name, 0, clock_timestamp() + :ahead + :whole, clock_timestamp())
+    ON CONFLICT (name) DO UPDATE SET
+        next_at = greatest(known.next_at, clock_timestamp() + :ahead,
+                           (SELECT until FROM embargoes WHERE upstream = :name)) + :whole,
+        taken_at = clock_timestamp()
+    WHERE greatest(known.next_at, clock_timestamp() + :ahead,
+                   (SELECT until FROM embargoes WHERE upstream = :name))
+          <= CAST(:latest AS timestamptz) + :interval - :whole
+    RETURNING next_at - :whole AS first_at, clock_timestamp() AS shown
+    """
+)
 
-def find_pace(session: Session, *, upstream: str) -> Pace:
-    """Look up what is known of *upstream*; an unknown one was never asked."""
+
+def find_pace(session: Session, *, upstream: str, is_held: bool = False) -> Pace:
+    """Look up what is known of *upstream*; an unknown one was never asked.
+
+    If *is_held* nobody else can change it until the transaction ends.
+    """
     connection = session.connection()
-    known = connection.execute(
-        select(UPSTREAMS.c.next_at, UPSTREAMS.c.failures)
-        .where(UPSTREAMS.c.name == upstream)
-        .with_for_update()
-    ).first()
+    query = select(UPSTREAMS.c.next_at, UPSTREAMS.c.taken_at, UPSTREAMS.c.failures).where(
+        UPSTREAMS.c.name == upstream
+    )
+    known = connection.execute(query.with_for_update() if is_held else query).first()
     said = connection.execute(select(EMBARGOES).where(EMBARGOES.c.upstream == upstream)).first()
     spent = connection.execute(select(QUOTAS).where(QUOTAS.c.upstream == upstream))
     return Pace(
         next_at=None if known is None else known.next_at,
+        taken_at=None if known is None else known.taken_at,
         failures=0 if known is None else known.failures,
-        embargo=None if said is None else Embargo(until=said.until, why=said.why),
+        embargo=None if said is None else _embargo(said),
         spent={row.unit: Spent(period=row.period, amount=row.spent) for row in spent},
     )
 
 
-def take_permission(
+def take_moments(
     session: Session,
     *,
     upstream: str,
@@ -41,30 +75,106 @@ def take_permission(
     clock: Callable[[], datetime],
     latest: datetime,
     bits: int,
-) -> Moment:
-    """Take the next moment at which *upstream* may be asked, unless it comes after *latest*.
+    count: int = 1,
+) -> list[Moment]:
+    """Take the next moments at which *upstream* may be asked, as many as *count* up to *latest*.
 
-    One after *latest* is told and not taken, so that nobody's wait grows by it. The *clock* is read
-    when it is our turn: who waited for the others' transactions must not take a moment in the past.
+    If the first comes after *latest* it is told alone and not taken, so that nobody's wait grows
+    by it. The *clock* is read when it is our turn: who waited for the others' transactions must not
+    take a moment in the past.
     """
     _hold(session, upstream)
-    pace = find_pace(session, upstream=upstream)
-    moment = next_moment(pace, rules, now=clock(), bits=bits)
-    if moment.at <= latest:
-        after = take(pace, rules, at=moment.at, bits=bits)
-        if after.next_at != pace.next_at:
-            _save(session, UPSTREAMS, {"name": upstream}, next_at=after.next_at)
-        for unit, spent in after.spent.items():
-            key = {"upstream": upstream, "unit": unit}
-            _save(session, QUOTAS, key, period=spent.period, spent=spent.amount)
-    return moment
+    before, now = find_pace(session, upstream=upstream, is_held=True), clock()
+    pace, moments = before, [next_moment(before, rules, now=now, bits=bits)]
+    while moments[-1].at <= latest:
+        pace = take(pace, rules, at=moments[-1].at, bits=bits)
+        if len(moments) == count:
+            break
+        moments.append(next_moment(pace, rules, now=now, bits=bits))
+    if pace.next_at != before.next_at:
+        _save(session, UPSTREAMS, {"name": upstream}, next_at=pace.next_at, taken_at=now)
+    if pace is not before:
+        _save_spent(session, upstream, pace)
+    return [moment for moment in moments if moment.at <= latest] or moments
 
 
-def put_off(session: Session, *, upstream: str, by: timedelta) -> None:
-    """Move the next moment of *upstream* on: a request went out later than it was to."""
-    pace = find_pace(session, upstream=upstream)
+def take_at_once(
+    session: Session,
+    *,
+    upstream: str,
+    rate: Rate,
+    clock: SharedClock,
+    ahead: timedelta,
+    latest: datetime,
+    count: int,
+) -> list[Moment]:
+    """Take moments of a server's upstream that has a *rate* and no quota, in one round trip.
+
+    From *ahead* of now on; none if the last of them comes after *latest*. What is taken is on disk
+    when this returns: there is no transaction to commit.
+    """
+    connection = at_once(session)
+    asked_at = clock.here()
+    wanted = {"name": upstream, "ahead": ahead, "latest": latest, "interval": rate.interval}
+    taken = connection.execute(_TAKE, wanted | {"whole": count * rate.interval}).first()
+    if taken is None:
+        return []
+    clock.learn(taken.shown, asked_at=asked_at)
+    first_at = taken.first_at.astimezone(UTC)
+    is_free = first_at <= taken.shown + ahead
+    return [
+        Moment(
+            at=first_at + nth * rate.interval,
+            why="" if is_free and nth == 0 else f"rate: {rate}",
+        )
+        for nth in range(count)
+    ]
+
+
+def _save_spent(session: Session, upstream: str, pace: Pace) -> None:
+    for unit, spent in pace.spent.items():
+        key = {"upstream": upstream, "unit": unit}
+        _save(session, QUOTAS, key, period=spent.period, spent=spent.amount)
+
+
+def names_ahead(session: Session, *, now: datetime) -> set[str]:
+    """Name the upstreams of which anything lies ahead of *now*: only they can need mending."""
+    ahead = union(
+        select(UPSTREAMS.c.name).where(UPSTREAMS.c.next_at > now),
+        select(EMBARGOES.c.upstream).where(EMBARGOES.c.said_at > now),
+        select(QUOTAS.c.upstream).where(QUOTAS.c.period > period_name(now, "day")),
+    )
+    return set(session.connection().scalars(ahead))
+
+
+def mend_pace(session: Session, *, upstream: str, rules: Rules, now: datetime) -> list[str]:
+    """Take back what a clock that was ahead has laid on *upstream*, and say what that was."""
+    pace, said = mend(find_pace(session, upstream=upstream, is_held=True), rules, now=now)
+    if said:
+        key = {"name": upstream}
+        _save(session, UPSTREAMS, key, next_at=pace.next_at, taken_at=pace.taken_at)
+        _save_spent(session, upstream, pace)
+    if said and pace.embargo is not None:
+        session.connection().execute(
+            update(EMBARGOES)
+            .where(EMBARGOES.c.upstream == upstream)
+            .values(until=pace.embargo.until, said_at=pace.embargo.said_at)
+        )
+    return said
+
+
+def put_off(
+    session: Session, *, upstream: str, late: timedelta, sent_at: datetime, interval: timedelta
+) -> None:
+    """Move the next moment of *upstream* on: a request went out at *sent_at*, so much too late.
+
+    By as much, but never beyond what it would be had the request been counted when it went: of
+    several that a pause of this process held up none moves it by the whole pause again.
+    """
+    pace = find_pace(session, upstream=upstream, is_held=True)
     if pace.next_at is not None:
-        _save(session, UPSTREAMS, {"name": upstream}, next_at=pace.next_at + by)
+        next_at = min(pace.next_at + late, max(pace.next_at, sent_at) + interval)
+        _save(session, UPSTREAMS, {"name": upstream}, next_at=next_at)
 
 
 def lay_embargo(
@@ -72,7 +182,7 @@ def lay_embargo(
 ) -> None:
     """Remember until when *upstream* is not to be asked; an embargo is never shortened."""
     _hold(session, upstream)
-    known = find_pace(session, upstream=upstream).embargo
+    known = find_pace(session, upstream=upstream, is_held=True).embargo
     if known is None or known.until < embargo.until:
         _save(
             session,
@@ -90,14 +200,24 @@ def embargoes_of(session: Session, *, upstreams: Collection[str]) -> dict[str, E
     rows = session.connection().execute(
         select(EMBARGOES).where(EMBARGOES.c.upstream.in_(upstreams))
     )
-    return {row.upstream: Embargo(until=row.until, why=row.why) for row in rows}
+    return {row.upstream: _embargo(row) for row in rows}
+
+
+def forget_embargo(session: Session, *, upstream: str, until: datetime) -> None:
+    """Forget the embargo on *upstream*, unless another one than that of *until* holds by now."""
+    is_that = (EMBARGOES.c.upstream == upstream) & (EMBARGOES.c.until == until)
+    session.connection().execute(delete(EMBARGOES).where(is_that))
 
 
 def standing_embargoes(session: Session, *, now: datetime) -> dict[str, Embargo]:
     """Look up the embargoes that are not over, by the source that was told so."""
     query = select(EMBARGOES).where(EMBARGOES.c.until > now).order_by(EMBARGOES.c.until)
     rows = session.connection().execute(query)
-    return {row.source: Embargo(until=row.until, why=row.why) for row in rows}
+    return {row.source: _embargo(row) for row in rows}
+
+
+def _embargo(row: Row[*tuple[Any, ...]]) -> Embargo:
+    return Embargo(until=row.until, why=row.why, said_at=row.said_at)
 
 
 def failures_of(session: Session, *, upstreams: Collection[str]) -> dict[str, int]:
@@ -115,13 +235,23 @@ def save_failures(session: Session, *, upstream: str, failures: int) -> None:
     _save(session, UPSTREAMS, {"name": upstream}, failures=failures)
 
 
+def count_failure(session: Session, *, upstream: str) -> int:
+    """Count one more attempt that failed at *upstream*, whoever made it; tell how many in a row."""
+    failing = insert_into(session, UPSTREAMS).values(name=upstream, failures=1)
+    failing = failing.on_conflict_do_update(
+        index_elements=["name"], set_={"failures": UPSTREAMS.c.failures + 1}
+    )
+    counted = at_once(session).execute(failing.returning(UPSTREAMS.c.failures))
+    return int(counted.scalar_one())
+
+
 def release(session: Session, *, upstream: str, now: datetime) -> Embargo | None:
     """Forget the embargo, the next moment and the failures of *upstream*; tell the embargo.
 
     What is spent of its quotas stays: that is a fact, not a precaution. Unless it was spent in a
     period that has not begun yet: that was a clock which went wrong.
     """
-    embargo = find_pace(session, upstream=upstream).embargo
+    embargo = find_pace(session, upstream=upstream, is_held=True).embargo
     connection = session.connection()
     connection.execute(delete(EMBARGOES).where(EMBARGOES.c.upstream == upstream))
     connection.execute(delete(UPSTREAMS).where(UPSTREAMS.c.name == upstream))

@@ -1,4 +1,4 @@
-"""At which migration a database is, and how one gets to the newest.
+"""Find out at which migration a database is, and bring it to the newest.
 
 The answer comes from the ``alembic_version`` table alone: Alembic takes longer to import than a
 run may take to start, so it is imported only when there is something to migrate.
@@ -20,11 +20,14 @@ from sqlalchemy import (
 )
 
 import pipeline
+from pipeline.store.health import examine_all
 from pipeline.store.tables import Row
-from pipeline.store.views import VIEWS
+from pipeline.store.views import view_statements
 
-REVISIONS = ("0001", "0002")  # oldest first; each is a file in migrations/versions
+# Oldest first; each is a file in migrations/versions.
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010", "0011")
 NEWEST = REVISIONS[-1]
+TESTED_SINCE = "0008"  # an older database has numbers that no test of health has seen
 
 VERSION = Table(  # as Alembic makes it, down to the constraint's name
     "alembic_version",
@@ -45,12 +48,16 @@ class SchemaState(StrEnum):
 
 
 def find_revision(connection: Connection) -> str | None:
-    """Read the revision that the database is stamped with, and hold it until the transaction ends.
+    """Read the revision that the database is stamped with."""
+    return connection.scalar(select(VERSION.c.version_num))
 
-    Held, so that of two programs that migrate a server's database at once the second one waits
-    and then sees what the first has done; SQLite's write lock does the same by itself.
+
+def hold_revision(connection: Connection) -> None:
+    """Let only one at a time go on from here, until its transaction ends: the row is always there.
+
+    On a server, that is; SQLite's write lock does the same by itself.
     """
-    return connection.scalar(select(VERSION.c.version_num).with_for_update())
+    connection.execute(select(VERSION.c.version_num).with_for_update())
 
 
 def schema_state(connection: Connection) -> SchemaState:
@@ -71,7 +78,7 @@ def schema_state(connection: Connection) -> SchemaState:
 def create_schema(connection: Connection) -> None:
     """Make all tables and views in an empty database, as the migrations would, and stamp it."""
     Row.metadata.create_all(connection)
-    for statement in VIEWS.values():
+    for statement in view_statements(connection.dialect.name):
         connection.exec_driver_sql(statement)
     VERSION.create(connection)
     connection.execute(insert(VERSION).values(version_num=NEWEST))
@@ -96,4 +103,7 @@ def upgrade(connection: Connection) -> None:
 
     config = Config(attributes={"connection": connection})
     config.set_main_option("script_location", str(migrations_folder()).replace("%", "%%"))
+    before = find_revision(connection)
     command.upgrade(config, NEWEST)
+    if before is not None and before < TESTED_SINCE:
+        examine_all(connection)

@@ -1,23 +1,23 @@
-"""The ledger of slots in the store: who has which, what became of it, and what is on record.
+"""The slots of a schedule in the store: who has claimed which, and what became of it.
 
 As everywhere in the store, the caller owns the transaction. A slot is free while it has no row, or
 one that says that nobody ran it; a row without a fate is a slot whose run goes on.
 """
 
 from collections.abc import Iterable, Iterator
-from datetime import date, datetime
-from itertools import islice
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Row, func, select, update
+from sqlalchemy import Row, case, exists, func, literal_column, select, true, update
 from sqlmodel import Session
 
-from pipeline.models import Fate, RunSummary, SlotClaim, SlotDay, SlotRecord
-from pipeline.store.inserting import insert_into
+from pipeline.models import Fate, Gap, RunStatus, RunSummary, SlotClaim, SlotDay, SlotRecord, Step
+from pipeline.store.rows import execute_many, insert_into, record, stream
 from pipeline.store.tables import RUNS, SLOTS
-from pipeline.store.window import within
+from pipeline.store.window import period_of, within
 
-CHUNK = 1_000  # rows per statement
+AHEAD_OF_TIME = timedelta(minutes=10)  # by so much no machine's clock differs from another's
 
 _KEY = ("schedule", "due_at")
 _NEWEST_FIRST = select(SLOTS).order_by(SLOTS.c.due_at.desc(), SLOTS.c.schedule)
@@ -28,11 +28,19 @@ def claim(session: Session, *, slot: SlotClaim, host: str, now: datetime) -> boo
     taking = insert_into(session, SLOTS).values(
         schedule=slot.schedule, due_at=slot.due_at, host=host, claimed_at=now
     )
-    # A missed slot that is run after all (the clock had been wrong, or to catch up) was not missed.
+    # A missed slot that is run after all (the clock had been wrong, or to catch up) was not missed;
+    # nor was a gap that began with it. And a run whose time has not come has not had its slot.
+    before_it = RUNS.c.started_at < slot.due_at - AHEAD_OF_TIME
+    # Spelled out: as a column it would bring all slots along into the subquery.
+    is_ahead_of_time = exists().where(RUNS.c.id > literal_column("slots.run_id"), before_it)
     taking = taking.on_conflict_do_update(
         index_elements=_KEY,
-        set_={"fate": None, "host": host, "claimed_at": now},
-        where=SLOTS.c.fate == Fate.MISSED.value,
+        set_={
+            **dict.fromkeys(("fate", "run_id", "late_us", "last_due_at", "slots")),
+            "host": host,
+            "claimed_at": now,
+        },
+        where=(SLOTS.c.fate == Fate.MISSED) | is_ahead_of_time,
     )
     # Not its rowcount: of an INSERT nobody promises one, and psycopg's is -1.
     taken = session.connection().execute(taking.returning(SLOTS.c.due_at))
@@ -48,42 +56,74 @@ def book_missed(
         {
             "schedule": schedule,
             "due_at": due_at,
-            "fate": Fate.MISSED.value,
+            "fate": Fate.MISSED,
             "host": host,
             "claimed_at": now,
         }
         for due_at in due
     )
-    while chunk := list(islice(rows, CHUNK)):
-        session.connection().execute(booking, chunk)
+    execute_many(session, booking, rows)
+
+
+def book_gap(session: Session, *, gap: Gap, host: str, now: datetime) -> None:
+    """Put on record in one row that nobody ran the slots of a *gap*."""
+    row = asdict(gap) | {"fate": Fate.MISSED, "host": host, "claimed_at": now}
+    booking = insert_into(session, SLOTS).on_conflict_do_nothing(index_elements=_KEY)
+    session.connection().execute(booking, row)
+
+
+def cut_gap(session: Session, *, schedule: str, due_at: datetime, at: datetime) -> None:
+    """Leave of the gap that begins with a slot that slot alone, if it reaches to *at* or beyond.
+
+    It was booked by a clock that was ahead: nobody can have missed what is due now or later.
+    """
+    is_it = (SLOTS.c.schedule == schedule) & (SLOTS.c.due_at == due_at)
+    cutting = update(SLOTS).where(is_it, SLOTS.c.last_due_at >= at)
+    session.connection().execute(cutting.values(last_due_at=None, slots=None))
 
 
 def begin(session: Session, *, slots: Iterable[SlotClaim], run: RunSummary) -> None:
-    """Write down that *run* has begun for *slots*, and how late."""
+    """Write down that *run* has begun for *slots*, and how late, whoever took it for dead."""
     for slot in slots:
         late_us = slot.late_us(run.started_at)
-        session.connection().execute(_of(slot).values(run_id=run.id, late_us=late_us))
+        session.connection().execute(_of(slot).values(run_id=run.id, late_us=late_us, fate=None))
 
 
 def settle(session: Session, *, slots: Iterable[SlotClaim], run: RunSummary) -> None:
     """Write down what became of *slots* now that their *run* has ended."""
     for slot in slots:
-        session.connection().execute(_of(slot).values(fate=slot.fate(run).value))
+        session.connection().execute(_of(slot).values(fate=slot.fate(run)))
+
+
+def settle_rest(session: Session, *, run: RunSummary) -> None:
+    """Write down what became of the slots of a *run* that another process than their own ended.
+
+    That one says how late they were, if it lives.
+    """
+    fate = Fate.INTERRUPTED if run.status is RunStatus.INTERRUPTED else Fate.RAN
+    is_open = (SLOTS.c.run_id == run.id) & SLOTS.c.fate.is_(None)
+    session.connection().execute(update(SLOTS).where(is_open).values(fate=fate))
 
 
 def _of(slot: SlotClaim) -> Any:  # noqa: ANN401 - SQLAlchemy's Update does not say what it is of
     return update(SLOTS).where(SLOTS.c.schedule == slot.schedule, SLOTS.c.due_at == slot.due_at)
 
 
-def interrupt_dead(session: Session, *, host: str) -> None:
-    """End the slots of *host* whose run goes on, also those that never came to have one.
+def interrupt_dead(session: Session, *, claimed_before: datetime | None = None) -> None:
+    """End the slots whose run does not go on, once the dead runs were ended.
 
-    The caller vouches that their processes are dead (``lock.presence``), as for runs.
+    Also those that never came to have one: all, or those that were claimed *claimed_before*.
     """
+    going_on = select(RUNS.c.id).where(RUNS.c.status == RunStatus.RUNNING)
+    has_none = SLOTS.c.run_id.is_(None)
+    is_old = true() if claimed_before is None else SLOTS.c.claimed_at < claimed_before
     session.connection().execute(
         update(SLOTS)
-        .where(SLOTS.c.fate.is_(None), SLOTS.c.host == host)
-        .values(fate=Fate.INTERRUPTED.value)
+        .where(
+            SLOTS.c.fate.is_(None),
+            (has_none & is_old) | (~has_none & SLOTS.c.run_id.not_in(going_on)),
+        )
+        .values(fate=Fate.INTERRUPTED)
     )
 
 
@@ -108,10 +148,12 @@ def find_rival(session: Session, *, slot: SlotClaim, host: str, config_path: str
     return rival
 
 
-def recent_slots(session: Session, *, schedule: str, limit: int) -> list[SlotRecord]:
-    """List the newest *limit* slots of a schedule, newest first."""
-    query = _NEWEST_FIRST.where(SLOTS.c.schedule == schedule).limit(limit)
-    return [_record(row) for row in session.connection().execute(query)]
+def recent_slots(
+    session: Session, *, schedule: str, limit: int, until: datetime
+) -> list[SlotRecord]:
+    """List the newest *limit* slots of a schedule that were due by *until*, newest first."""
+    query = _NEWEST_FIRST.where(SLOTS.c.schedule == schedule, SLOTS.c.due_at <= until).limit(limit)
+    return list(map(_record, session.connection().execute(query)))
 
 
 def slot_lines(
@@ -123,16 +165,31 @@ def slot_lines(
 ) -> Iterator[SlotRecord]:
     """Read the slots due from *since* to before *until*, newest first, as few as *limit*."""
     query = _NEWEST_FIRST.where(*within(SLOTS.c.due_at, since, until)).limit(limit)
-    options = {"yield_per": CHUNK}
-    return map(_record, session.connection().execute(query, execution_options=options))
+    return map(_record, stream(session, query))
+
+
+def gaps(session: Session, since: datetime | None, until: datetime | None) -> list[SlotRecord]:
+    """List the gaps that reach into a window, oldest first."""
+    query = select(SLOTS).where(SLOTS.c.last_due_at.is_not(None))
+    if since is not None:
+        query = query.where(SLOTS.c.last_due_at >= since)
+    query = query.where(*within(SLOTS.c.due_at, None, until))
+    rows = session.connection().execute(query.order_by(SLOTS.c.due_at, SLOTS.c.schedule))
+    return list(map(_record, rows))
 
 
 def slot_days(
     session: Session, since: datetime | None = None, until: datetime | None = None
 ) -> list[SlotDay]:
-    """Count the fates of the slots due from *since* to before *until*, by schedule and UTC day."""
-    day = func.date(SLOTS.c.due_at)
-    counts = [func.count().filter(SLOTS.c.fate == fate.value).label(fate.value) for fate in Fate]
+    """Count the fates of the slots due from *since* to before *until*, by schedule and UTC day.
+
+    A gap counts on the day it begins, with all its slots.
+    """
+    day = period_of(session, SLOTS.c.due_at, Step.DAY)
+    slots = func.coalesce(SLOTS.c.slots, 1)
+    counts = [
+        func.sum(case((SLOTS.c.fate == fate, slots), else_=0)).label(fate.value) for fate in Fate
+    ]
     running = func.count().filter(SLOTS.c.fate.is_(None)).label("running")
     query = (
         select(
@@ -147,8 +204,13 @@ def slot_days(
         .order_by(SLOTS.c.schedule, day)
     )
     rows = session.connection().execute(query)
-    return [SlotDay(**(row._asdict() | {"day": date.fromisoformat(str(row.day))})) for row in rows]
+    return [_slot_day(row) for row in rows]
+
+
+def _slot_day(row: Row[*tuple[Any, ...]]) -> SlotDay:
+    counts: dict[str, Any] = {fate.value: int(getattr(row, fate.value)) for fate in Fate}
+    return record(SlotDay, row, day=row.day.astimezone(UTC).date(), **counts)
 
 
 def _record(row: Row[*tuple[Any, ...]]) -> SlotRecord:
-    return SlotRecord(**(row._asdict() | {"fate": row.fate and Fate(row.fate)}))
+    return record(SlotRecord, row, slots=row.slots or 1)

@@ -1,17 +1,21 @@
 """What only SQLite needs: its file, its pragmas, its journal, and what its errors mean."""
 
-import os
 import sqlite3
 import stat
-from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, suppress
 from pathlib import Path
-from uuid import uuid4
 
 from sqlalchemy import Connection, Engine, QueuePool, create_engine, event
 
 from pipeline.errors import StoreBusy, StoreError
-from pipeline.lock import make_folder
+from pipeline.files import (
+    blame,
+    make_folder,
+    opens_nothing,
+    owner_at,
+    publish,
+    unfinished,
+)
 
 IS_WRITE = "pipeline_is_write"  # execution option of an engine whose transactions write
 
@@ -22,9 +26,21 @@ _MEANINGS = {
     sqlite3.SQLITE_READONLY: "read-only: check the permissions of the file, its folder and mount",
     sqlite3.SQLITE_READONLY_DBMOVED: "deleted or replaced by somebody while we had it open",
     sqlite3.SQLITE_CORRUPT: "damaged; restore a backup, or save what is left with `.recover`",
-    sqlite3.SQLITE_NOTADB: "not a database, or damaged at its start; restore a backup",
+    sqlite3.SQLITE_NOTADB: "no database, or damaged; restore a backup, or choose another store.url",
     sqlite3.SQLITE_CANTOPEN: "cannot be opened: check the permissions of the file and its folder",
+    sqlite3.SQLITE_PERM: "cannot be locked, or may not be used: keep it on a local disk",
+    **dict.fromkeys(
+        (
+            sqlite3.SQLITE_IOERR_LOCK,
+            sqlite3.SQLITE_IOERR_RDLOCK,
+            sqlite3.SQLITE_IOERR_UNLOCK,
+            sqlite3.SQLITE_IOERR_CHECKRESERVEDLOCK,
+        ),
+        "cannot be locked: the file system, a network share perhaps, has no locks now; keep it on a"
+        " local disk",
+    ),
 }
+_OF_RIGHTS = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM)
 
 
 def journal_mode_for(version: tuple[int, ...]) -> str:
@@ -79,7 +95,17 @@ def make_engine(
 
     engine = create_engine("sqlite://", creator=connect, poolclass=QueuePool, hide_parameters=True)
     event.listen(engine, "begin", begin)
+    event.listen(engine, "reset", _undo)
     return engine
+
+
+def _undo(connection: sqlite3.Connection, *_: object) -> None:
+    """Undo what a commit has left open that readers did not let through.
+
+    SQLAlchemy takes such a transaction for ended, and its lock would stay.
+    """
+    if connection.in_transaction:
+        connection.rollback()
 
 
 def check_file(path: Path) -> None:
@@ -93,7 +119,7 @@ def check_file(path: Path) -> None:
     except FileNotFoundError:
         raise StoreError(f"no database yet at {path}: run `pipeline collect` first") from None
     except OSError as exc:
-        raise StoreError(f"{path}: {exc.strerror}") from exc
+        raise StoreError(f"{path}: {exc.strerror}{blame(path)}") from exc
     if not stat.S_ISREG(found.st_mode):
         raise StoreError(f"{path} is no file but a folder or a device; choose another store.url")
     if found.st_size == 0:
@@ -114,24 +140,20 @@ def identity(path: Path) -> tuple[int, int] | None:
 def create_file(path: Path, content: bytes) -> None:
     """Put a complete database in place, unless somebody else did so in the meantime.
 
-    It gets its name by a hard link, when it is whole and on the disk: nobody ever sees a half
-    of it, and of two that create it at once the second one keeps its hands off the first's.
+    Nobody ever sees a half of it, and of two that create it at once the second one keeps its hands
+    off the first's.
 
     Raises:
         StoreError: the folder or the file cannot be made.
     """
     try:
         make_folder(path.parent)
-        with _beside(path) as temporary:
-            with temporary.open("r+b") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
+        with unfinished(path, owner=owner_at(path)) as file:
+            file.write(content)
             with suppress(FileExistsError):
-                os.link(temporary, path)
-            _sync_folder(path.parent)
+                publish(file, path, replace=False)
     except OSError as exc:
-        raise StoreError(f"{path} cannot be created: {exc.strerror}") from exc
+        raise StoreError(f"{path} cannot be created: {exc.strerror}{blame(path)}") from exc
 
 
 def back_up(path: Path, target: Path) -> None:
@@ -141,21 +163,28 @@ def back_up(path: Path, target: Path) -> None:
         StoreError: the original is damaged, or *target* cannot be written.
         sqlite3.Error: as SQLite gives it; the caller knows the words.
     """
+    owner = owner_at(path) if target.parent == path.parent else None
     try:
-        with _beside(target) as temporary:
-            with (
-                closing(sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True)) as source,
-                closing(sqlite3.connect(temporary)) as copy,
-            ):
-                source.backup(copy)
-                (verdict,) = copy.execute("PRAGMA integrity_check(1)").fetchone()
-            if verdict != "ok":
-                reason = " ".join(verdict.split())  # SQLite uses two lines
-                raise StoreError(f"{path} is damaged; nothing was changed: {reason}")
-            temporary.replace(target)
-            _sync_folder(target.parent)
+        with unfinished(target, owner=owner) as file:
+            _copy(path, Path(file.name))
+            publish(file, target, replace=True)
     except OSError as exc:
-        raise StoreError(f"{target} cannot be written: {exc.strerror}") from exc
+        raise StoreError(f"{target} cannot be written: {exc.strerror}{blame(target)}") from exc
+
+
+def _copy(path: Path, copy: Path) -> None:
+    # Nobody else knows the copy, so it needs neither locks nor a journal, which would be left too.
+    with (
+        closing(sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True)) as source,
+        closing(sqlite3.connect(f"{copy.as_uri()}?mode=rw&nolock=1", uri=True)) as target,
+    ):
+        target.execute("PRAGMA journal_mode = OFF")
+        source.backup(target)
+    with closing(sqlite3.connect(f"{copy.as_uri()}?mode=ro&immutable=1", uri=True)) as whole:
+        (verdict,) = whole.execute("PRAGMA integrity_check(1)").fetchone()
+    if verdict != "ok":
+        reason = " ".join(verdict.split())  # SQLite uses two lines
+        raise StoreError(f"{path} is damaged; nothing was changed: {reason}")
 
 
 def vacuum(path: Path, *, busy_seconds: float) -> None:
@@ -172,30 +201,17 @@ def vacuum(path: Path, *, busy_seconds: float) -> None:
         engine.dispose()
 
 
-@contextmanager
-def _beside(path: Path) -> Iterator[Path]:
-    """Make an empty private file in the same folder; what is left of it at the end is removed."""
-    temporary = path.with_name(f".{path.name}.{uuid4().hex}")
-    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-    try:
-        yield temporary
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def explain(exc: sqlite3.Error, path: Path, busy_seconds: float) -> StoreError:
     """Turn an error of SQLite into ours: one line with the file, what is wrong, what to do."""
     code = getattr(exc, "sqlite_errorcode", None) or 0  # Python's own complaints have none
     kind = code & 0xFF  # an extended result code has its family in the lowest byte
     if kind in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return StoreBusy(f"{path} is locked by another process; waited {busy_seconds:g} s")
+    if kind == sqlite3.SQLITE_CANTOPEN and opens_nothing():
+        return StoreError(f"{path} cannot be opened: too many open files; see `ulimit -n`")
+    if kind == sqlite3.SQLITE_NOMEM:
+        return StoreError(f"{path}: there is no memory left ({exc})")
     meaning = _MEANINGS.get(code) or _MEANINGS.get(kind)
-    return StoreError(f"{path}: {meaning} ({exc})" if meaning else f"{path}: {exc}")
+    known = (path, *(path.with_name(path.name + end) for end in ("-journal", "-wal", "-shm")))
+    blamed = next(filter(None, map(blame, known)), "") if kind in _OF_RIGHTS else ""
+    return StoreError(f"{path}: {meaning} ({exc}){blamed}" if meaning else f"{path}: {exc}")

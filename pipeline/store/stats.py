@@ -7,12 +7,13 @@ from what the runs add up to: batches and attempts of runs that go on are not am
 import sqlite3
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import Connection, Table, exists, func, literal, select
 from sqlalchemy.exc import OperationalError
 from sqlmodel import Session
 
+from pipeline.clock import MADE_AT
 from pipeline.store.queries import add_up
 from pipeline.store.schema import find_revision
 from pipeline.store.sqlite import journal_mode_for
@@ -21,6 +22,8 @@ from pipeline.store.tables import RUNS, SEALS, Row
 DAY = timedelta(days=1)
 MOST_COUNTED = 100_000  # rows of a table, unless all is to be exact
 
+_SERVER_SIZE = select(func.pg_database_size(func.current_database()))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableStats:
@@ -28,7 +31,7 @@ class TableStats:
 
     Attributes:
         rows: None if only counting would tell.
-        bytes: its pages and those of its indexes; None unless it was asked for and SQLite says.
+        bytes: its pages and those of its indexes; of a file None, unless all is to be exact.
     """
 
     name: str
@@ -38,13 +41,14 @@ class TableStats:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreStats:
-    """The whole database; what only SQLite tells is None elsewhere.
+    """The whole database; what only SQLite has is None elsewhere.
 
     Attributes:
-        size_bytes: of all pages, ``free_bytes`` of those that hold nothing now.
+        size_bytes: of all pages, ``free_bytes`` of those that hold nothing now; of a server's
+            database with all that is in it, ours or not.
         oldest_at: when the oldest run started, ``newest_at`` the newest.
         whole_since: when the oldest run started that is not pruned.
-        bytes_per_day: what is used, divided by the days from then to the newest run; None if that
+        bytes_per_day: what we use, divided by the days from then to the newest run; None if that
             is less than a day.
     """
 
@@ -79,8 +83,9 @@ def file_space(session: Session) -> tuple[int, int] | None:
 def read_stats(session: Session, *, is_exact: bool) -> StoreStats:
     """Look the database over; to be exact all of it is read."""
     connection = session.connection()
-    is_sqlite = connection.dialect.name == "sqlite"
-    size, free = file_space(session) or (None, None)
+    is_sqlite, now = connection.dialect.name == "sqlite", datetime.now(UTC)
+    space = file_space(session)
+    sizes = _server_sizes(connection) if space is None else {}
     runs, oldest_at, newest_at = connection.execute(
         select(func.count(), func.min(RUNS.c.started_at), func.max(RUNS.c.started_at))
     ).one()
@@ -91,32 +96,32 @@ def read_stats(session: Session, *, is_exact: bool) -> StoreStats:
         )
     )
     whole_since, ordered, attempts = whole.one()
-    added_up = {"batches": int(ordered or 0), "attempts": int(attempts or 0), "runs": runs}
-    sizes = _sizes(connection) if is_exact and is_sqlite else {}
+    added_up = {"batches": ordered, "attempts": attempts, "runs": runs}
+    used = space[0] - space[1] if space else sum(sizes.values())
+    if is_exact and is_sqlite:
+        sizes = _file_sizes(connection)
     return StoreStats(
         engine=connection.dialect.name,
         version=".".join(map(str, connection.dialect.server_version_info or ())),
         revision=find_revision(connection),
         journal_mode=journal_mode_for(sqlite3.sqlite_version_info) if is_sqlite else None,
-        size_bytes=size,
-        free_bytes=free,
+        size_bytes=space[0] if space else connection.scalar(_SERVER_SIZE),
+        free_bytes=space[1] if space else None,
         runs=runs,
         pruned=connection.scalar(pruned) or 0,
         oldest_at=oldest_at,
         newest_at=newest_at,
         whole_since=whole_since,
-        bytes_per_day=_growth(size, free, whole_since, newest_at),
+        bytes_per_day=_growth(used, whole_since, min(newest_at or now, now)),
         is_exact=is_exact,
         tables=tuple(_table_stats(connection, sizes, {} if is_exact else added_up)),
     )
 
 
-def _growth(
-    size: int | None, free: int | None, since: datetime | None, until: datetime | None
-) -> int | None:
-    if size is None or free is None or since is None or until is None or until - since < DAY:
-        return None
-    return int((size - free) / ((until - since) / DAY))
+def _growth(used: int, since: datetime | None, until: datetime) -> int | None:
+    if since is None or since < MADE_AT or until - since < DAY:
+        return None  # for want of a clock that was right, or of time
+    return int(used / ((until - since) / DAY))
 
 
 def _table_stats(
@@ -138,7 +143,7 @@ def _count(connection: Connection, table: Table, *, most: int | None) -> int | N
     return rows if rows <= most else None
 
 
-def _sizes(connection: Connection) -> dict[str, int]:
+def _file_sizes(connection: Connection) -> dict[str, int]:
     """Add up the pages of each table and of its indexes; nothing if this SQLite cannot."""
     query = """
         SELECT tbl_name, sum(pgsize) FROM dbstat JOIN sqlite_master USING (name)
@@ -148,3 +153,10 @@ def _sizes(connection: Connection) -> dict[str, int]:
         return {str(name): int(size) for name, size in connection.exec_driver_sql(query)}
     except OperationalError:  # built without it
         return {}
+
+
+def _server_sizes(connection: Connection) -> dict[str, int]:
+    """Let a server tell how much each table takes, with its indexes and what is put beside it."""
+    tables = list(Row.metadata.tables)
+    sizes = connection.execute(select(*map(func.pg_total_relation_size, tables))).one()
+    return dict(zip(tables, map(int, sizes), strict=True))

@@ -1,42 +1,58 @@
-"""What is added up when a run ends: per source, per loss, and how long the phases took.
+"""Add a run up when it ends: by source, by error, and how long the phases took.
 
 Reports over years read these rows alone. They stay when the batches and attempts of a run are
 pruned, so everything that is asked of an old run must be here.
 """
 
-import json
+from array import array
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Any
 
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import Connection, delete, insert, select
 from sqlmodel import Session
 
-from pipeline.errors import Phase
+from pipeline.errors import ErrorName, Phase
 from pipeline.histogram import Histogram
-from pipeline.models import Step, Tally, Verdict
+from pipeline.models import Loss, Step, Tally, Totals, Verdict
 from pipeline.pacing import Rate, Rules
+from pipeline.store.columns import PHASE_COLUMNS, from_us, to_us
+from pipeline.store.rows import ROWS_AT_ONCE, AnyRow, as_row, insert_into
 from pipeline.store.tables import (
     ATTEMPTS,
     BATCHES,
+    DAY_LOSSES,
+    DAYS,
     LOSSES,
-    PHASE_COLUMNS,
+    MONTHS,
     RUNS,
+    SHEETS,
     TALLIES,
     TIMINGS,
 )
 
 NOT_KNOWN: Mapping[str, Rules] = MappingProxyType({})
 EXCHANGE = "exchange"  # among the phases: all of an attempt but its wait
-ROWS_AT_ONCE = 1_000
+NO_DURATIONS: Mapping[str, Histogram] = MappingProxyType({})
 NOT_OURS = 0  # in the place of an attempt's id
 MOST_OTHERS = 10  # runs whose requests may crowd those of this one
 
+COUNTS = tuple(each.name for each in fields(Totals))
+# The totals of a run, and what the same figures are called in its tallies.
+RUN_TOTALS = {
+    **{name: name for name in (*map(str, Verdict), "numbers", "attempts")},
+    # Waits for permission are left out: one by one there would be none to queue behind.
+    "waited_us": "exchange_us",
+}
+
 _OF_AN_ATTEMPT = ("id", "source", "fetch", "number", "began_at", "error", "phase", "retry_after_us")
-_OF_A_BATCH = ("source", "n", "min", "max", "verdict", "fetch", "attempt", "sum", "error")
+_OF_A_BATCH = (
+    *("source", "is_sandbox", "n", "min", "max"),
+    *("verdict", "fetch", "attempt", "sum", "error"),
+)
 _ATTEMPTS = (
     select(*(ATTEMPTS.c[name] for name in (*_OF_AN_ATTEMPT, *PHASE_COLUMNS.values())))
     .order_by(ATTEMPTS.c.fetch, ATTEMPTS.c.number)
@@ -47,70 +63,76 @@ _BATCHES = (
     .order_by(BATCHES.c.number)
     .execution_options(yield_per=ROWS_AT_ONCE)
 )
-_ADD_TALLY, _ADD_LOSS, _ADD_TIMING = insert(TALLIES), insert(LOSSES), insert(TIMINGS)
+_ADD_TALLY, _ADD_LOSS = insert(TALLIES), insert(LOSSES)
 
 
-@dataclass(slots=True)
-class _Loss:
-    attempts: int = 0
-    batches: int = 0
-    first_at: datetime | None = None
-    last_at: datetime | None = None
-    first_attempt: int | None = None
-    last_attempt: int | None = None
+def count_attempt(
+    counts: Counter[Any], *, number: int, error: object, durations: Sequence[int | None]
+) -> int:
+    """Add an attempt to the *counts* of its source, by their names in Totals; give its exchange.
+
+    *durations* are those of its phases, the wait first.
+    """
+    counts["attempts"] += 1
+    counts["failed_attempts"] += error is not None
+    counts["retries"] += number > 1
+    counts["retries_helped"] += error is None and number > 1
+    counts["wait_us"] += durations[0] or 0
+    exchange_us = sum(filter(None, durations[1:]))
+    counts["exchange_us"] += exchange_us
+    return exchange_us
+
+
+def count_batch(counts: Counter[Any], *, verdict: object, n: int, total: int) -> None:
+    """Add a batch to the *counts* of its source, by their names in Totals, and to their ``sum``."""
+    counts[verdict] += 1
+    if verdict == Verdict.COLLECTED:
+        counts["numbers"] += n
+        counts["sum"] += total
 
 
 @dataclass(slots=True)
 class _SourceBooks:
-    """What is known of one source while the rows of a run go by."""
+    """The sums of one source, while the rows of a run are read."""
 
+    is_sandbox: bool = False
     min: int = 0
     max: int = 0
-    verdicts: Counter[str] = field(default_factory=Counter)
-    numbers: int = 0
-    sum: int = 0
-    attempts: int = 0
-    failed_attempts: int = 0
-    retries: int = 0
-    retries_helped: int = 0
+    counts: Counter[str] = field(default_factory=Counter)
     fastest: tuple[int, int] | None = None
-    sent: list[tuple[datetime, int]] = field(default_factory=list)
+    # Moments in microseconds, and ids: as objects those of a large run would take 14 MB.
+    sent_us: "array[int]" = field(default_factory=lambda: array("q"))
+    sent_ids: "array[int]" = field(default_factory=lambda: array("q"))
     embargoes: list[tuple[datetime, datetime]] = field(default_factory=list)
     phases: dict[str, Histogram] = field(default_factory=lambda: defaultdict(Histogram))
 
-    def add_attempt(self, row: Row[*tuple[Any, ...]]) -> None:
+    def add_attempt(self, row: AnyRow) -> None:
         """Count one attempt."""
-        attempt_id, _, _, number, began_at, error, _, retry_after_us, *phases = row
-        wait_us, exchange_us = phases[0] or 0, 0
-        for phase, us in zip(PHASE_COLUMNS, phases, strict=True):
+        attempt_id, _, _, number, _, error, _, retry_after_us, *durations = row
+        exchange_us = count_attempt(self.counts, number=number, error=error, durations=durations)
+        for phase, us in zip(PHASE_COLUMNS, durations, strict=True):
             if us is not None:
                 self.phases[phase].add(us)
-                exchange_us += us
-        exchange_us -= wait_us
         self.phases[EXCHANGE].add(exchange_us)
-        self.attempts += 1
-        self.retries += number > 1
-        if error is None:
-            self.retries_helped += number > 1
-            if self.fastest is None or exchange_us < self.fastest[0]:
-                self.fastest = (exchange_us, attempt_id)
-        else:
-            self.failed_attempts += 1
-        if any(us is not None for us in phases[1:]):  # else it was never allowed to go
-            self.sent.append((began_at + timedelta(microseconds=wait_us), attempt_id))
+        if error is None and (self.fastest is None or exchange_us < self.fastest[0]):
+            self.fastest = (exchange_us, attempt_id)
+        sent_at = _later(row.began_at, row.wait_us or 0)
+        if any(us is not None for us in durations[1:]):  # else it was never allowed to go
+            self.sent_us.append(to_us(sent_at))
+            self.sent_ids.append(attempt_id)
         if retry_after_us is not None:
-            answered_at = began_at + timedelta(microseconds=wait_us + exchange_us)
+            answered_at = _later(sent_at, exchange_us)
             self.embargoes.append((answered_at, _later(answered_at, retry_after_us)))
 
     def violations(self, rate: Rate | None, others: Iterable[datetime]) -> list[int]:
-        """List the attempts that were let go against *rate*, or before a time that was named.
+        """List the attempts that were sent faster than *rate*, or before a time that was named.
 
         *others* are requests of other runs: what came too soon after them is ours to answer for.
         """
-        broken = set(self._too_early(sorted(self.sent)))
+        broken = set(self._too_early(self._sent())) if self.embargoes else set()
         if rate is not None:
             window = timedelta(seconds=rate.period_seconds)
-            sent = sorted([*self.sent, *((moment, NOT_OURS) for moment in others)])
+            sent = sorted([*self._sent(), *((moment, NOT_OURS) for moment in others)])
             for (earlier, _), (moment, attempt_id) in zip(
                 sent, sent[rate.requests :], strict=False
             ):
@@ -118,8 +140,12 @@ class _SourceBooks:
                     broken.add(attempt_id)
         return sorted(broken - {NOT_OURS})
 
+    def _sent(self) -> list[tuple[datetime, int]]:
+        """List the attempts that were allowed to go in the order of time."""
+        return sorted(zip(map(from_us, self.sent_us), self.sent_ids, strict=True))
+
     def _too_early(self, sent: Iterable[tuple[datetime, int]]) -> Iterator[int]:
-        """Walk over what was let go after an answer that had named a later moment."""
+        """List what was sent although an earlier answer had named a later moment."""
         coming = sorted(self.embargoes, reverse=True)
         until: datetime | None = None
         for moment, attempt_id in sent:
@@ -130,14 +156,26 @@ class _SourceBooks:
                 yield attempt_id
 
 
-_Books = defaultdict[str, _SourceBooks]
-_Losses = defaultdict[tuple[str, str, str], _Loss]
+_Key = tuple[str, ErrorName, Phase | None]
+
+
+@dataclass(slots=True)
+class _RunBooks:
+    """The sums of a run, while its rows are read."""
+
+    sources: defaultdict[str, _SourceBooks] = field(
+        default_factory=lambda: defaultdict(_SourceBooks)
+    )
+    failures: defaultdict[_Key, list[tuple[datetime, int]]] = field(
+        default_factory=lambda: defaultdict(list)
+    )
+    lost: Counter[_Key] = field(default_factory=Counter)
 
 
 def _later(moment: datetime, us: int) -> datetime:
     try:
         return moment + timedelta(microseconds=us)
-    except OverflowError:  # an upstream may ask for 292,000 years
+    except OverflowError:  # an upstream may ask for a wait of 292,000 years
         return datetime.max.replace(tzinfo=moment.tzinfo)
 
 
@@ -151,100 +189,100 @@ def summarise_run(
     """
     connection = session.connection()
     started_at = connection.scalars(select(RUNS.c.started_at).where(RUNS.c.id == run_id)).one()
-    books, losses = _read_run(connection, run_id)
+    run: dict[str, Any] = {"started_at": started_at, "run_id": run_id}
+    books = _read_run(connection, run_id)
     tallies = [
-        _tally(session, of, rules.get(source), run_id=run_id, started_at=started_at, source=source)
-        for source, of in books.items()
+        _tally(session, run, source, of, rules.get(source)) for source, of in books.sources.items()
     ]
     if tallies:
-        rows = [asdict(tally) | {"sum": str(tally.sum)} for tally in tallies]
-        session.exec(_ADD_TALLY, params=rows)
+        session.exec(_ADD_TALLY, params=[as_row(TALLIES, tally) for tally in tallies])
+    losses = [_loss(run, key, books) for key in {**books.failures, **books.lost}]
     if losses:
-        run = {"started_at": started_at, "run_id": run_id}
-        rows = [run | _loss_row(*key, loss, started_at) for key, loss in losses.items()]
+        rows = [as_row(LOSSES, loss) | {"phase": loss.phase or ""} for loss in losses]
         session.exec(_ADD_LOSS, params=rows)
-    _add_timings(session, started_at, {source: of.phases for source, of in books.items()})
+    _open_again(connection, started_at)
+    _add_timings(session, started_at, {source: of.phases for source, of in books.sources.items()})
     return tallies
 
 
-def _read_run(connection: Connection, run_id: int) -> tuple[_Books, _Losses]:
-    """Go through the attempts and batches of a run once; its losses are by error and phase."""
-    books, losses = _Books(_SourceBooks), _Losses(_Loss)
-    failed: dict[tuple[int, int], tuple[str, str]] = {}
+def _open_again(connection: Connection, started_at: datetime) -> None:
+    """Take away the sums of the day and the month, if they are closed: a run is missing there."""
+    day = period_begin(started_at, Step.DAY)
+    connection.execute(delete(MONTHS).where(MONTHS.c.began_at == day.replace(day=1)))
+    for table in (SHEETS, DAYS, DAY_LOSSES):
+        if not connection.execute(delete(table).where(table.c.began_at == day)).rowcount:
+            break  # without a sheet there are no sums
+
+
+def _read_run(connection: Connection, run_id: int) -> _RunBooks:
+    """Read the attempts and batches of a run once; its losses are by error and phase."""
+    books = _RunBooks()
+    failed: dict[tuple[int, int], tuple[ErrorName, Phase]] = {}
     for row in connection.execute(_ATTEMPTS.where(ATTEMPTS.c.run_id == run_id)):
-        books[row.source].add_attempt(row)
+        books.sources[row.source].add_attempt(row)
         if row.error is not None:
             failed[row.fetch, row.number] = (row.error, row.phase)
-            sent_at = row.began_at + timedelta(microseconds=row.wait_us or 0)
-            _add_failure(losses[row.source, row.error, row.phase], sent_at, row.id)
+            books.failures[row.source, row.error, row.phase].append(
+                (_later(row.began_at, row.wait_us or 0), row.id)
+            )
     for row in connection.execute(_BATCHES.where(BATCHES.c.run_id == run_id)):
-        source, n, low, high, verdict, fetch, attempt, total, error = row
-        of = books[source]
-        of.min, of.max = low, high
-        of.verdicts[verdict] += 1
-        if verdict == Verdict.COLLECTED.value:
-            of.numbers += n
-            of.sum += total
-        elif error is not None:
-            because, phase = failed.get((fetch, attempt), ("", ""))
-            losses[source, error, phase if because == error else ""].batches += 1
-    return books, losses
+        source, is_sandbox, n, low, high, verdict, fetch, attempt, total, error = row
+        of = books.sources[source]
+        of.is_sandbox, of.min, of.max = is_sandbox, low, high
+        count_batch(of.counts, verdict=verdict, n=n, total=total)
+        if error is not None:
+            because, phase = failed.get((fetch, attempt), (None, None))
+            books.lost[source, error, phase if because is error else None] += 1
+    return books
 
 
-def _add_failure(loss: _Loss, sent_at: datetime, attempt_id: int) -> None:
-    loss.attempts += 1
-    if loss.first_at is None or sent_at < loss.first_at:
-        loss.first_at, loss.first_attempt = sent_at, attempt_id
-    if loss.last_at is None or sent_at >= loss.last_at:
-        loss.last_at, loss.last_attempt = sent_at, attempt_id
+def prepare(connection: Connection) -> None:
+    """Compile the questions that the end of a run asks, by asking them about no run."""
+    _read_run(connection, 0)
 
 
-def _loss_row(
-    source: str, error: str, phase: str, loss: _Loss, started_at: datetime
-) -> dict[str, object]:
-    facts = asdict(loss)
-    facts |= {"first_at": loss.first_at or started_at, "last_at": loss.last_at or started_at}
-    return facts | {"source": source, "error": error, "phase": phase}
+def _loss(run: Mapping[str, Any], key: _Key, books: _RunBooks) -> Loss:
+    source, error, phase = key
+    sent = books.failures.get(key, [])
+    first_at, first_attempt = min(sent, default=(run["started_at"], None))
+    last_at, last_attempt = max(sent, default=(run["started_at"], None))
+    return Loss(
+        **run,
+        source=source,
+        error=error,
+        phase=phase,
+        attempts=len(sent),
+        batches=books.lost[key],
+        first_at=first_at,
+        last_at=last_at,
+        first_attempt=first_attempt,
+        last_attempt=last_attempt,
+    )
 
 
 def _tally(
     session: Session,
+    run: Mapping[str, Any],
+    source: str,
     books: _SourceBooks,
     rules: Rules | None,
-    *,
-    run_id: int,
-    started_at: datetime,
-    source: str,
 ) -> Tally:
     rate = None if rules is None else rules.rate
-    others = [] if rate is None else _others_sent(session, source, started_at, rate)
+    others = [] if rate is None else _others_sent(session, source, run["started_at"], rate)
     broken = None if rules is None else books.violations(rate, others)
     fastest_us, fastest_attempt = books.fastest or (None, None)
-    moments = [moment for moment, _ in books.sent]
-    waited = books.phases.get(Phase.WAIT)
-    exchanged = books.phases.get(EXCHANGE)
+    counts: dict[str, Any] = {name: books.counts[name] for name in (*COUNTS, "sum")}
     return Tally(
-        started_at=started_at,
-        run_id=run_id,
+        **run,
+        **counts,
         source=source,
+        is_sandbox=books.is_sandbox,
         min=books.min,
         max=books.max,
-        collected=books.verdicts[Verdict.COLLECTED.value],
-        failed=books.verdicts[Verdict.FAILED.value],
-        deferred=books.verdicts[Verdict.DEFERRED.value],
-        cancelled=books.verdicts[Verdict.CANCELLED.value],
-        numbers=books.numbers,
-        sum=books.sum,
-        attempts=books.attempts,
-        failed_attempts=books.failed_attempts,
-        retries=books.retries,
-        retries_helped=books.retries_helped,
-        wait_us=waited.total_us if waited else 0,
-        exchange_us=exchanged.total_us if exchanged else 0,
         fastest_us=fastest_us,
         fastest_attempt=fastest_attempt,
-        first_sent_at=min(moments, default=None),
-        last_sent_at=max(moments, default=None),
+        first_sent_at=from_us(min(books.sent_us)) if books.sent_us else None,
+        last_sent_at=from_us(max(books.sent_us)) if books.sent_us else None,
         rule=None if rate is None else _rule(rate),
         violations=None if broken is None else len(broken),
         violating_attempt=broken[0] if broken else None,
@@ -262,13 +300,13 @@ def _others_sent(session: Session, source: str, started_at: datetime, rate: Rate
     the sandbox today and to the real one tomorrow.
     """
     # Runs may last as long as a deadline may: a day.
-    since = started_at - timedelta(days=1, seconds=rate.period_seconds)
+    reach = timedelta(days=1, seconds=rate.period_seconds)
     query = (
         select(TALLIES.c.first_sent_at, TALLIES.c.last_sent_at)
         .where(
             TALLIES.c.source == source,
             TALLIES.c.rule == _rule(rate),
-            TALLIES.c.started_at >= since,
+            TALLIES.c.started_at.between(started_at - reach, started_at + reach),
             TALLIES.c.last_sent_at.is_not(None),
         )
         .order_by(TALLIES.c.started_at.desc())
@@ -291,44 +329,30 @@ def _add_timings(
 ) -> None:
     """Add the durations of a run to the hour and the day in which it started."""
     for step in Step:
-        began_at = period_begin(started_at, step)
-        is_period = (TIMINGS.c.step == step.value) & (TIMINGS.c.began_at == began_at)
-        query = select(TIMINGS.c.source, TIMINGS.c.phases).where(is_period).with_for_update()
-        known = {row.source: row.phases for row in session.connection().execute(query)}
-        new: list[dict[str, object]] = []
-        for source, histograms in phases.items():
-            if not histograms:
-                continue
-            if source in known:
-                whole = _merged(json.loads(known[source]), histograms)
-                session.exec(
-                    update(TIMINGS)
-                    .where(is_period, TIMINGS.c.source == source)
-                    .values(phases=_dumped(whole))
-                )
-            else:
-                new.append(
-                    {
-                        "step": step.value,
-                        "began_at": began_at,
-                        "source": source,
-                        "phases": _dumped(histograms),
-                    }
-                )
-        if new:
-            session.exec(_ADD_TIMING, params=new)
+        period = {"step": step, "began_at": period_begin(started_at, step)}
+        query = select(TIMINGS.c.source, TIMINGS.c.phases).with_for_update().filter_by(**period)
+        known = {source: [phases] for source, phases in session.connection().execute(query)}
+        rows = [
+            {**period, "source": source, "phases": merge_timings(known.get(source, ()), histograms)}
+            for source, histograms in phases.items()
+            if histograms
+        ]
+        if rows:
+            adding = insert_into(session, TIMINGS)
+            adding = adding.on_conflict_do_update(
+                index_elements=list(TIMINGS.primary_key), set_={"phases": adding.excluded.phases}
+            )
+            session.exec(adding, params=rows)
 
 
-def _merged(stored: Mapping[str, Any], new: Mapping[str, Histogram]) -> dict[str, Histogram]:
-    whole = {phase: Histogram.from_json(facts) for phase, facts in stored.items()}
+def merge_timings(
+    stored: Iterable[Mapping[str, Any]], new: Mapping[str, Histogram] = NO_DURATIONS
+) -> dict[str, Any]:
+    """Add up durations by phase that were *stored*, and *new* ones; give what is stored."""
+    whole: defaultdict[str, Histogram] = defaultdict(Histogram)
+    for phases in stored:
+        for phase, facts in phases.items():
+            whole[phase].merge(Histogram.from_json(facts))
     for phase, histogram in new.items():
-        if phase in whole:
-            whole[phase].merge(histogram)
-        else:
-            whole[phase] = histogram
-    return whole
-
-
-def _dumped(histograms: Mapping[str, Histogram]) -> str:
-    stored = {phase: histogram.to_json() for phase, histogram in histograms.items()}
-    return json.dumps(stored, separators=(",", ":"))
+        whole[phase].merge(histogram)
+    return {phase: histogram.to_json() for phase, histogram in whole.items()}

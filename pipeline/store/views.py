@@ -1,33 +1,52 @@
 """The views that make the database pleasant in Datasette and in the sqlite3 shell.
 
-Nothing in this program reads them. They are part of the schema, so a change of one is a migration,
-and one that makes a table anew has to drop the views that read it and to create them again. The
-statements are such that SQLite and PostgreSQL both take them.
+Nothing in this program reads them; their columns have the published names, so that they join with
+reports and exports, and their moments are texts where the tables have microseconds. They are part
+of the schema, so a change of one is a migration, and one that makes a table anew has to drop the
+views that read it and to create them again. The statements are such that SQLite and PostgreSQL
+both take them, but for what stands in braces.
 """
+
+from collections.abc import Iterator
+
+MOMENTS = ("started_at", "ended_at", "began_at", "not_before")
+# A moment as it is published, and its day in UTC. A server's session shows both by itself.
+_SQLITE_MOMENT = (
+    "strftime('%Y-%m-%dT%H:%M:%S', {0} / 1000000, 'unixepoch')"
+    " || printf('.%06dZ', {0} % 1000000) AS {0}"
+)
+_SQLITE_DAY = "date(started_at / 1000000, 'unixepoch')"
 
 RUN_LIST = """
 CREATE VIEW run_list AS
 SELECT
-    id, started_at, status, round(clock_us / 1000000.0, 3) AS seconds,
+    id AS run_id, {started_at}, status, clock_us,
     ordered, collected, failed, deferred, cancelled, numbers, attempts,
-    round(waited_us / 1000000.0, 3) AS seconds_one_by_one, host, version, ended_at
+    waited_us AS exchange_us, host, version, {ended_at}, is_sandbox
 FROM runs
 """
 
 BATCH_LIST = """
 CREATE VIEW batch_list AS
 SELECT
-    run_id, 'w' || number AS name, source, verdict AS outcome, n, sum, min, max,
-    error, detail, not_before, "fetch", attempt
+    batches.run_id, 'w' || batches.number AS batch, batches.number AS batch_number,
+    batches.source, is_sandbox, verdict, n, sum, min, max, batches.error, batches.detail,
+    {not_before}, batches."fetch", attempts.id AS attempt_id, attempt AS attempt_number
 FROM batches
+LEFT JOIN attempts
+ON attempts.run_id = batches.run_id
+AND attempts."fetch" = batches."fetch" AND attempts.number = batches.attempt
 """
 
 FAILED_ATTEMPTS = """
 CREATE VIEW failed_attempts AS
 SELECT
-    id, run_id, source, began_at, error, phase,
+    id AS attempt_id, run_id, source, {began_at}, error, phase,
     CASE
-        WHEN error IN ('dns', 'connect_refused', 'connect_timeout', 'unreachable', 'write_timeout')
+        WHEN error IN (
+            'dns', 'connect_refused', 'connect_timeout', 'unreachable', 'write_timeout',
+            'intercepted'
+        )
         THEN 'path'
         WHEN error IN ('rate_limited', 'quota_exhausted') THEN 'policy'
         WHEN error IN ('content_type', 'not_json', 'schema', 'count', 'range', 'stale')
@@ -35,7 +54,7 @@ SELECT
         WHEN error IN ('unauthorized', 'http_4xx', 'deadline', 'cancelled', 'internal') THEN 'ours'
         ELSE 'upstream'
     END AS whose,
-    status, detail, "fetch", number AS try, evidence
+    status AS http_status, detail, "fetch", number AS attempt_number, evidence
 FROM attempts
 WHERE error IS NOT NULL
 """
@@ -43,14 +62,14 @@ WHERE error IS NOT NULL
 SOURCE_DAYS = """
 CREATE VIEW source_days AS
 SELECT
-    date(started_at) AS day, source, count(*) AS runs,
+    {day} AS day, source, is_sandbox, count(*) AS runs,
     sum(collected + failed + deferred + cancelled) AS ordered, sum(collected) AS collected,
     round(
-        100.0 * sum(collected) / nullif(sum(collected + failed + deferred + cancelled), 0), 1
-    ) AS collected_percent,
+        1.0 * sum(collected) / nullif(sum(collected + failed + deferred + cancelled), 0), 4
+    ) AS share,
     sum(numbers) AS numbers, sum(attempts) AS attempts, sum(failed_attempts) AS failed_attempts
 FROM tallies
-GROUP BY date(started_at), source
+GROUP BY {day}, source, is_sandbox
 """
 
 VIEWS = {
@@ -59,3 +78,11 @@ VIEWS = {
     "failed_attempts": FAILED_ATTEMPTS,
     "source_days": SOURCE_DAYS,
 }
+
+
+def view_statements(dialect: str) -> Iterator[str]:
+    """Write the statements that create the views in a database of a *dialect*."""
+    is_sqlite = dialect == "sqlite"
+    terms = {name: _SQLITE_MOMENT.format(name) if is_sqlite else name for name in MOMENTS}
+    terms["day"] = _SQLITE_DAY if is_sqlite else "date(started_at)"
+    return (statement.format(**terms) for statement in VIEWS.values())

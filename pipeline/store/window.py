@@ -1,8 +1,44 @@
-"""How a query keeps to a stretch of time."""
+"""A stretch of time, and how a query keeps to it."""
 
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import ColumnElement
+from sqlalchemy import BigInteger, ColumnElement, func, type_coerce
+from sqlmodel import Session
+
+from pipeline.models import Step
+from pipeline.store.columns import MICROSECOND, UtcTime
+
+FEW_HOURS = 15 * 24  # a longer window is read by days
+LENGTHS = {Step.HOUR: timedelta(hours=1), Step.DAY: timedelta(days=1)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    """A stretch of time in UTC, from ``since`` up to but without ``until``; None: without end."""
+
+    since: datetime | None = None
+    until: datetime | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Tell whether it ends before it begins, or at once."""
+        return self.since is not None and self.until is not None and self.since >= self.until
+
+    def has(self, moment: datetime) -> bool:
+        """Tell whether *moment* lies in it."""
+        return (self.since is None or self.since <= moment) and (
+            self.until is None or moment < self.until
+        )
+
+    @property
+    def step(self) -> Step:
+        """Say how wide the columns of a chart over this window are."""
+        if self.since is None:
+            return Step.DAY
+        end = self.until or datetime.now(UTC)
+        is_short = end - self.since <= timedelta(hours=FEW_HOURS)
+        return Step.HOUR if is_short else Step.DAY
 
 
 def within(
@@ -13,3 +49,13 @@ def within(
         *([] if since is None else [moment >= since]),
         *([] if until is None else [moment < until]),
     ]
+
+
+def period_of(
+    session: Session, moment: ColumnElement[datetime], step: Step
+) -> ColumnElement[datetime]:
+    """Give the hour or day in UTC that a moment falls into, by its first instant, to group by."""
+    if session.connection().dialect.name != "sqlite":
+        return func.date_trunc(step.value, moment)
+    us = LENGTHS[step] // MICROSECOND
+    return type_coerce(type_coerce(moment, BigInteger) // us * us, UtcTime)

@@ -1,4 +1,4 @@
-"""Every change to the books, one function each; the caller owns the transaction and commits.
+"""All changes to the store, one function each; the caller owns the transaction and commits.
 
 The statements are Core statements built once, and each executes for many rows at a time: a run
 saves a hundred thousand outcomes, and an ORM object for each would cost more than SQLite does.
@@ -6,11 +6,14 @@ saves a hundred thousand outcomes, and an ORM object for each would cost more th
 
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from itertools import islice, repeat
+from types import MappingProxyType
+from typing import TypeAlias
 
-from sqlalchemy import bindparam, insert, literal_column, update
+from sqlalchemy import ColumnElement, bindparam, insert, update
 from sqlmodel import Session, select
 
 from pipeline.errors import ErrorName, StoreError
@@ -22,38 +25,33 @@ from pipeline.models import (
     Request,
     RunStatus,
     Tally,
+    Timings,
     Verdict,
 )
-from pipeline.pacing import Rules
-from pipeline.store import contracts, seals, summaries
-from pipeline.store.inserting import insert_into
-from pipeline.store.numbers import digest_of, pack
-from pipeline.store.tables import ATTEMPTS, BATCHES, EVIDENCE, REQUESTS, RUNS
-
-CHUNK = 1_000  # rows per statement: enough to make the statement free, small enough for memory
-
-_DECIDED = (
-    "verdict",
-    "fetch",
-    "attempt",
-    "offset",
-    "sum",
-    "numbers",
-    "digest",
-    "error",
-    "detail",
-    "not_before",
+from pipeline.pacing import Moment, Rules
+from pipeline.sanitize import one_line
+from pipeline.store import contracts, health, heartbeats, measures, proofs, summaries
+from pipeline.store.integrity import chain as seals
+from pipeline.store.numbers import stored_digest
+from pipeline.store.rows import (
+    ROWS_AT_ONCE,
+    Columns,
+    as_columns,
+    as_row,
+    execute_columns,
+    insert_into,
 )
+from pipeline.store.tables import ATTEMPTS, BATCHES, CONFIGURATIONS, EVIDENCE, REQUESTS, RUNS
+
+NONE_KNOWN: Mapping[str, Moment] = MappingProxyType({})
+Numbers: TypeAlias = dict[tuple[int, int], int]  # of attempts, by fetch and the one they had
+
 _ADD_BATCH = insert(BATCHES)
 _ADD_ATTEMPT = insert(ATTEMPTS)
-_DECIDE_BATCH = (
-    update(BATCHES)
-    .where(
-        BATCHES.c.run_id == bindparam("in_run"),
-        BATCHES.c.number == bindparam("batch"),
-        BATCHES.c.verdict.is_(None),
-    )
-    .values({column: bindparam(f"new_{column}") for column in _DECIDED})
+_DECIDE_BATCH = update(BATCHES).where(
+    BATCHES.c.run_id == bindparam("in_run"),
+    BATCHES.c.number == bindparam("batch"),
+    BATCHES.c.verdict.is_(None),
 )
 
 
@@ -67,11 +65,11 @@ def start_run(
     config_digest: str,
     config_path: str,
     started_at: datetime,
+    is_sandbox: bool = False,
 ) -> int:
     """Record a run as running and give its id.
 
-    *uid* must be new (``uuid4().hex``); *host* must name this machine the same way every time,
-    or ``interrupt_dead_runs`` cannot find its runs again.
+    *uid* must be new (``uuid4().hex``).
     """
     new_run = insert(RUNS).values(
         uid=uid,
@@ -80,10 +78,25 @@ def start_run(
         version=version,
         config_digest=config_digest,
         config_path=config_path,
+        is_sandbox=is_sandbox,
         started_at=started_at,
-        status=RunStatus.RUNNING.value,
+        status=RunStatus.RUNNING,
     )
     return int(session.exec(new_run.returning(RUNS.c.id)).scalar_one())
+
+
+def save_limits(
+    session: Session, *, config_digest: str, version: str, describe: Callable[[], object]
+) -> None:
+    """Keep the limits of a configuration, unless an earlier run of this version has done so."""
+    key = (CONFIGURATIONS.c.digest == config_digest) & (CONFIGURATIONS.c.version == version)
+    if session.connection().scalar(select(CONFIGURATIONS.c.digest).where(key)) is None:
+        limits = json.dumps(describe())
+        row = {"digest": config_digest, "version": version, "limits": limits}
+        adding = insert_into(session, CONFIGURATIONS).values(row)
+        session.connection().execute(
+            adding.on_conflict_do_nothing(index_elements=["digest", "version"])
+        )
 
 
 def order_batches(session: Session, *, run_id: int, batches: Iterable[Batch]) -> None:
@@ -91,19 +104,10 @@ def order_batches(session: Session, *, run_id: int, batches: Iterable[Batch]) ->
 
     *batches* is read a little at a time, so it may be longer than memory.
     """
-    rows = (
-        {
-            "run_id": run_id,
-            "number": batch.number,
-            "source": batch.source,
-            "n": batch.n,
-            "min": batch.min,
-            "max": batch.max,
-        }
-        for batch in batches
-    )
-    while chunk := list(islice(rows, CHUNK)):
-        session.exec(_ADD_BATCH, params=chunk)
+    remaining = iter(batches)
+    while some := list(islice(remaining, ROWS_AT_ONCE)):
+        columns = {"run_id": repeat(run_id), **as_columns(BATCHES, Batch, some)}
+        execute_columns(session, _ADD_BATCH, columns)
 
 
 def save_results(
@@ -114,10 +118,10 @@ def save_results(
     outcomes: Sequence[Outcome],
     keep_numbers: bool,
 ) -> None:
-    """Record attempts with what was sent and shown, and the one outcome of each batch.
+    """Record attempts with their requests and answers, and the final outcome of each batch.
 
     Of the answers that were accepted those are kept as evidence with which a contract begins;
-    none if *keep_numbers* is off, for they hold the numbers.
+    none if *keep_numbers* is off, for they hold the numbers, and so do proofs.
 
     Raises:
         StoreError: a batch was never ordered, or it has its outcome already.
@@ -125,22 +129,81 @@ def save_results(
     if attempts:
         spans = contracts.follow(session, attempts)
         _save_attempts(session, run_id, attempts, _shown(attempts, spans, keep_numbers))
+        measures.save(session, attempts, run_id=run_id)
+        if keep_numbers:
+            proofs.save(session, attempts, run_id=run_id)
+    decided = _decide_batches(session, run_id, outcomes, keep_numbers)
+    if attempts:  # last: all machines that ask the same source want these rows
         contracts.save(session, spans, run_id=run_id)
-    if outcomes:
-        rows = [_outcome_row(run_id, outcome, keep_numbers) for outcome in outcomes]
-        decided = session.exec(_DECIDE_BATCH, params=rows).rowcount
-        if decided != len(rows):
-            raise StoreError(
-                f"run {run_id}: {len(rows) - decided} of {len(rows)} outcomes are for batches"
-                " that were never ordered or have their outcome already"
-            )
+    if decided != len(outcomes):
+        raise StoreError(
+            f"run {run_id}: {len(outcomes) - decided} of {len(outcomes)} outcomes are for batches"
+            " that were never ordered or have their outcome already"
+        )
+
+
+def save_missing(
+    session: Session,
+    *,
+    run_id: int,
+    attempts: Sequence[Attempt],
+    outcomes: Sequence[Outcome],
+    keep_numbers: bool,
+) -> None:
+    """Record what of it is not there yet, after a try that may have and could not say so."""
+    save_missing_attempts(session, run_id=run_id, attempts=attempts, keep_numbers=keep_numbers)
+    _decide_batches(session, run_id, outcomes, keep_numbers)
+
+
+def save_missing_attempts(
+    session: Session, *, run_id: int, attempts: Sequence[Attempt], keep_numbers: bool
+) -> Numbers:
+    """Record those of the *attempts* that are not there yet, and give the numbers of all."""
+    # Whoever adds an attempt holds its run: on a server, that try may still go on.
+    session.exec(select(RUNS.c.id).where(RUNS.c.id == run_id).with_for_update())
+    missing, numbers = number_on(session, run_id=run_id, attempts=attempts)
+    save_results(session, run_id=run_id, attempts=missing, outcomes=(), keep_numbers=keep_numbers)
+    return numbers
+
+
+def number_on(
+    session: Session, *, run_id: int, attempts: Sequence[Attempt]
+) -> tuple[list[Attempt], Numbers]:
+    """Pick the *attempts* that are not there, numbered on where others asked for the same.
+
+    Besides, give the number of each by its fetch and the number that it had.
+    """
+    there = _attempts_of(session, run_id, {attempt.fetch for attempt in attempts})
+    missing: list[Attempt] = []
+    numbers: Numbers = {}
+    for each in attempts:
+        known = there.setdefault(each.fetch, {})
+        if each.began_at not in known:  # else it was stored by a try that could not say so
+            number = max(known.values(), default=0) + 1
+            known[each.began_at] = number
+            missing.append(replace(each, number=number))
+        numbers[each.fetch, each.number] = known[each.began_at]
+    return missing, numbers
+
+
+def _attempts_of(
+    session: Session, run_id: int, fetches: set[int]
+) -> dict[int, dict[datetime, int]]:
+    """Give the numbers of the attempts that are there, by their fetches and when they began."""
+    found: dict[int, dict[datetime, int]] = {}
+    query = select(ATTEMPTS.c.fetch, ATTEMPTS.c.began_at, ATTEMPTS.c.number).where(
+        ATTEMPTS.c.run_id == run_id, ATTEMPTS.c.fetch.in_(fetches)
+    )
+    for fetch, began_at, number in session.connection().execute(query) if fetches else ():
+        found.setdefault(fetch, {})[began_at] = number
+    return found
 
 
 def _shown(
     attempts: Sequence[Attempt], spans: Sequence[contracts.Span], keep_numbers: bool
 ) -> list[Evidence | None]:
-    """Pick the evidence that is worth its place."""
-    begun = {id(span.first) for span in spans if span.id is None and keep_numbers}
+    """Choose which answers are kept as evidence."""
+    begun = {id(span.first) for span in spans if span.row_id is None and keep_numbers}
     return [
         attempt.evidence if attempt.error or id(attempt) in begun else None for attempt in attempts
     ]
@@ -149,62 +212,44 @@ def _shown(
 def _save_attempts(
     session: Session, run_id: int, attempts: Sequence[Attempt], shown: Sequence[Evidence | None]
 ) -> None:
-    digests = _save_evidence(session, attempts, shown)
-    requests = _save_requests(session, attempts)
-    rows = map(_attempt_row, repeat(run_id), attempts, digests, requests)
-    session.exec(_ADD_ATTEMPT, params=list(rows))
-
-
-def _attempt_row(
-    run_id: int, attempt: Attempt, evidence: str | None, request: int | None
-) -> dict[str, object]:
-    timings = attempt.timings
-    return {
-        "run_id": run_id,
-        "fetch": attempt.fetch,
-        "number": attempt.number,
-        "source": attempt.source,
-        "began_at": attempt.began_at,
-        "wait_us": timings.wait_us,
-        "dns_us": timings.dns_us,
-        "connect_us": timings.connect_us,
-        "tls_us": timings.tls_us,
-        "send_us": timings.send_us,
-        "first_byte_us": timings.first_byte_us,
-        "body_us": timings.body_us,
-        "check_us": timings.check_us,
-        "is_reused": attempt.is_reused,
-        "status": attempt.status,
-        "body_bytes": attempt.body_bytes,
-        "error": attempt.error,
-        "phase": attempt.phase,
-        "detail": _storable(attempt.detail),
-        "retry_after_us": attempt.retry_after_us,
-        "evidence": evidence,
-        "request": request,
+    columns = as_columns(ATTEMPTS, Attempt, attempts)
+    columns |= as_columns(ATTEMPTS, Timings, [attempt.timings for attempt in attempts])
+    columns |= {
+        "run_id": repeat(run_id),
+        "detail": map(_storable, columns["detail"]),
+        "evidence": _save_evidence(session, attempts, shown),
+        "request": _save_requests(session, attempts),
     }
+    execute_columns(session, _ADD_ATTEMPT, columns)
 
 
-def _outcome_row(run_id: int, outcome: Outcome, keep_numbers: bool) -> dict[str, object]:
-    batch = outcome.batch
-    packed = digest = total = None
-    if outcome.verdict is Verdict.COLLECTED:
-        packed = pack(outcome.numbers, batch.min, batch.max)
-        digest = digest_of(packed, batch.n, batch.min, batch.max)
-        total = sum(outcome.numbers)
-    return {
-        "in_run": run_id,
-        "batch": batch.number,
-        "new_verdict": outcome.verdict,
-        "new_fetch": outcome.fetch,
-        "new_attempt": outcome.attempt,
-        "new_offset": outcome.offset,
-        "new_sum": total,
-        "new_numbers": packed if keep_numbers else None,
-        "new_digest": digest,
-        "new_error": outcome.error,
-        "new_detail": _storable(outcome.detail),
-        "new_not_before": outcome.not_before,
+def _decide_batches(
+    session: Session, run_id: int, outcomes: Sequence[Outcome], keep_numbers: bool
+) -> int:
+    return (
+        decide_batches(session, outcome_columns(run_id, outcomes, keep_numbers)) if outcomes else 0
+    )
+
+
+def decide_batches(session: Session, columns: Columns) -> int:
+    """Write down outcomes, as ``outcome_columns`` gives them; tell how many batches had none.
+
+    A batch that has its outcome keeps it.
+    """
+    return execute_columns(session, _DECIDE_BATCH, columns)
+
+
+def outcome_columns(run_id: int, outcomes: Sequence[Outcome], keep_numbers: bool) -> Columns:
+    """Flatten outcomes, without their numbers if they are not to be kept."""
+    columns = as_columns(BATCHES, Outcome, outcomes)
+    if keep_numbers:
+        columns["digest"] = [stored_digest(each.digest, each.numbers) for each in outcomes]
+    else:
+        columns["numbers"] = repeat(None)
+    return columns | {
+        "in_run": repeat(run_id),
+        "batch": [outcome.batch.number for outcome in outcomes],
+        "detail": map(_storable, columns["detail"]),
     }
 
 
@@ -220,7 +265,11 @@ def _save_requests(session: Session, attempts: Sequence[Attempt]) -> list[int | 
     digests = {key: digest_of_request(request) for key, request in distinct.items()}
     wanted = {digests[key]: request for key, request in distinct.items()}
     ids = _request_ids(session, wanted)
-    new = [_request_row(digest, each) for digest, each in wanted.items() if digest not in ids]
+    new = [
+        {"digest": digest, **as_row(REQUESTS, request)}
+        for digest, request in wanted.items()
+        if digest not in ids
+    ]
     if new:
         adding = insert_into(session, REQUESTS).on_conflict_do_nothing(index_elements=["digest"])
         session.exec(adding, params=new)
@@ -238,16 +287,6 @@ def _request_ids(session: Session, digests: Collection[object]) -> dict[str, int
     return dict(session.connection().execute(query).all())
 
 
-def _request_row(digest: str, request: Request) -> dict[str, object]:
-    return {
-        "digest": digest,
-        "method": request.method,
-        "url": request.url,
-        "headers": json.dumps(request.headers),
-        "body": request.body,
-    }
-
-
 def digest_of_request(request: Request) -> str:
     """Hash what was sent; no two requests in the store are the same."""
     head = json.dumps([request.method, request.url, request.headers]).encode()
@@ -261,14 +300,8 @@ def _save_evidence(
     rows: dict[str, dict[str, object]] = {}
     for attempt, evidence, digest in zip(attempts, shown, digests, strict=True):
         if evidence and digest and digest not in rows:
-            rows[digest] = {
-                "digest": digest,
-                "status": evidence.status,
-                "headers": json.dumps(evidence.headers),
-                "body": evidence.body,
-                "body_bytes": evidence.body_bytes,
-                "first_seen_at": attempt.began_at,
-            }
+            first = {"digest": digest, "first_seen_at": attempt.began_at}
+            rows[digest] = first | as_row(EVIDENCE, evidence)
     if rows:
         adding = insert_into(session, EVIDENCE).on_conflict_do_nothing(index_elements=["digest"])
         session.exec(adding, params=list(rows.values()))
@@ -292,11 +325,15 @@ def finish_run(
     status: RunStatus | None = None,
     rest: ErrorName = ErrorName.CANCELLED,
     rules: Mapping[str, Rules] = summaries.NOT_KNOWN,
+    obstacles: Mapping[str, Moment] = NONE_KNOWN,
+    clock_offset_us: int | None = None,
 ) -> None:
-    """End a run: give the batches still open *rest* as their error, add it all up, and seal it.
+    """End a run: fail its open batches with the error *rest*, write its totals, and seal it.
 
+    Those of a source that has an obstacle are deferred instead, until the moment that it names.
     Without a *status* the totals decide between ok, partial and failed. *rules* are those that
-    were in force, by source, as far as anybody knows.
+    were in force, by source, as far as anybody knows; *clock_offset_us* is how far our clock was
+    ahead of the upstreams'.
 
     Raises:
         StoreError: there is no such run, or it has ended already.
@@ -304,32 +341,56 @@ def finish_run(
     # Before anything is added up: two runs may end at once, and both have an hour to add to.
     seals.lock_chain(session.connection())
     _check_running(session, run_id)
+    for source, moment in obstacles.items():
+        _defer_open_batches(session, run_id, source, moment)
     _decide_open_batches(session, run_id, rest)
     totals = _totals(summaries.summarise_run(session, run_id=run_id, rules=rules))
     session.exec(
         update(RUNS)
         .where(RUNS.c.id == run_id)
         .values(
-            status=(status or _verdict_on(totals)).value,
+            status=status or _verdict_on(totals),
             ended_at=ended_at,
             clock_us=clock_us,
+            clock_offset_us=clock_offset_us,
             **totals,
         )
     )
-    seals.seal_run(session, run_id=run_id, sealed_at=ended_at)
+    heartbeats.end(session, run_id=run_id)
+    position = seals.seal_run(session, run_id=run_id, sealed_at=ended_at)
+    health.examine_run(session, run_id=run_id, position=position)
+
+
+def prepare_to_finish(session: Session) -> None:
+    """Do beforehand what ``finish_run`` would else do while somebody waits for it; only read."""
+    summaries.prepare(session.connection())
+    seals.prepare(session.connection())
 
 
 def _check_running(session: Session, run_id: int) -> None:
     query = select(RUNS.c.status).where(RUNS.c.id == run_id).with_for_update()
-    if session.connection().scalar(query) != RunStatus.RUNNING.value:
+    if session.connection().scalar(query) != RunStatus.RUNNING:
         raise StoreError(f"run {run_id} is not running: it was never started or has ended already")
 
 
 def _verdict_on(totals: dict[str, int]) -> RunStatus:
-    """Sum a run up; what was deferred is no failure: the upstream's rules forbade asking."""
+    """Choose the status; a deferred batch is no failure: the upstream's rules forbade asking."""
     if totals["failed"] + totals["cancelled"] == 0:
         return RunStatus.OK
     return RunStatus.PARTIAL if totals["collected"] else RunStatus.FAILED
+
+
+def _defer_open_batches(session: Session, run_id: int, source: str, moment: Moment) -> None:
+    deferred = Verdict.DEFERRED.value
+    session.exec(
+        update(BATCHES)
+        .where(*_is_open(run_id), BATCHES.c.source == source)
+        .values(verdict=deferred, detail=one_line(moment.why), not_before=moment.at)
+    )
+
+
+def _is_open(run_id: int) -> tuple[ColumnElement[bool], ...]:
+    return BATCHES.c.run_id == run_id, BATCHES.c.verdict.is_(None)
 
 
 def _decide_open_batches(session: Session, run_id: int, error: ErrorName) -> None:
@@ -337,33 +398,29 @@ def _decide_open_batches(session: Session, run_id: int, error: ErrorName) -> Non
     verdict = Verdict.CANCELLED if is_cancelled else Verdict.FAILED
     session.exec(
         update(BATCHES)
-        .where(BATCHES.c.run_id == run_id, BATCHES.c.verdict.is_(None))
-        .values(verdict=verdict.value, error=error.value, detail="the run ended first")
+        .where(*_is_open(run_id))
+        .values(verdict=verdict, error=error, detail="the run ended first")
     )
 
 
 def _totals(tallies: Sequence[Tally]) -> dict[str, int]:
-    counts = {verdict.value: sum(getattr(t, verdict) for t in tallies) for verdict in Verdict}
-    return {
-        **counts,
-        "ordered": sum(counts.values()),
-        "numbers": sum(tally.numbers for tally in tallies),
-        "attempts": sum(tally.attempts for tally in tallies),
-        # Waits for permission are left out: one by one there would be none to queue behind.
-        "waited_us": sum(tally.exchange_us for tally in tallies),
+    figures = {
+        total: sum(getattr(tally, name) for tally in tallies)
+        for total, name in summaries.RUN_TOTALS.items()
     }
+    return {"ordered": sum(tally.ordered for tally in tallies), **figures}
 
 
-def interrupt_dead_runs(session: Session, *, host: str, ended_at: datetime) -> int:
-    """End the runs of *host* that still count as running, and tell how many there were.
+def interrupt_dead_runs(session: Session, *, ended_at: datetime) -> int:
+    """End the runs that are called running and are dead, and tell how many there were.
 
-    The caller vouches that they are dead (``lock.presence``). Runs of other machines are left
-    alone: nothing here can know whether they live. What they collected stays.
+    With a store in a file the caller vouches that nobody is present (``lock.presence``). What they
+    collected stays.
     """
-    query = select(RUNS.c.id).where(
-        RUNS.c.status == literal_column("'running'"), RUNS.c.host == host
-    )
-    dead = session.exec(query).all()
+    dead = heartbeats.dead_runs(session)
+    if dead:
+        seals.lock_chain(session.connection())
+        dead = heartbeats.dead_runs(session)  # on a server others may have been here first
     for run_id in dead:
         finish_run(
             session,

@@ -1,25 +1,28 @@
-"""The hash chain over the runs that ended, so that nobody changes history without a trace.
+"""The hash chain over the runs that ended: it shows whether history was changed.
 
 Each run that ends adds a seal. Its ``record`` is a hash over the run's row, its tallies and its
 losses, which stay; its ``contents`` one over its batches and attempts, which may be pruned; its
 ``chain`` one over both and the chain of the seal before. What is hashed is always SHA-256 over
 rows, each of them written as a JSON array in ASCII without spaces, and a comma: times as the text
-``2026-01-31T23:59:59.000000Z``, bytes in hex, true as 1. Whoever mistrusts this program can do it
-all again with sqlite3 and json.
+``2026-01-31T23:59:59.000000Z`` (SQLite holds them as microseconds since 1970), bytes in hex, true
+as 1. Whoever mistrusts this program can do it all again with sqlite3 and json.
 
 - ``record``: the row of ``runs``; then those of ``tallies`` and of ``losses``, each table's sorted
   by their JSON.
 - ``contents``: the rows of ``batches`` by number, with the length of ``numbers`` for the numbers
-  themselves, as ``digest`` stands for them; then those of ``attempts`` by fetch and number,
-  followed by the status, headers, body_bytes and first_seen_at of their evidence, for whose body
-  its key stands, and by the digest of their request.
+  themselves, as the digest stands for them: all 32 bytes of it, of which a row that has its numbers
+  holds 8 (SHA-256 over ``n``, ``min`` and ``max``, 8 bytes each, and ``numbers``); then those of
+  ``attempts`` by fetch and number, followed by the status, headers, body_bytes and first_seen_at of
+  their evidence, for whose body its key stands, and by the digest of their request; then those of
+  ``measures``, if there are any, by fetch, number and name, and those of ``proofs``, if there are
+  any, by fetch and number.
 - ``chain``: one row of the chain before (empty for the first), position, kind, run_id, sealed_at,
   record and contents.
 
 A pruning has a seal as well: its ``record`` is over the ids of the runs pruned, one row each, its
 ``contents`` over the ``contents`` of their seals, both in the order of their positions.
 
-Columns come in the order of ``tables.py``. Whoever can write the file can also write a new chain:
+Columns come in the order of ``tables/``. Whoever can write the file can also write a new chain:
 only a link that was noted elsewhere proves that there was another one.
 """
 
@@ -27,7 +30,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from hashlib import sha256
-from itertools import groupby
+from itertools import chain, groupby
 from operator import itemgetter
 from typing import Any, NamedTuple, TypeAlias
 
@@ -37,9 +40,11 @@ from sqlalchemy import (
     Column,
     ColumnElement,
     Connection,
+    Dialect,
     Integer,
     Select,
     Table,
+    TypeDecorator,
     bindparam,
     cast,
     exists,
@@ -53,13 +58,18 @@ from sqlalchemy.types import NullType
 from sqlmodel import Session
 
 from pipeline.models import RunStatus
-from pipeline.published import iso_time
-from pipeline.store.schema import find_revision
+from pipeline.rendering.words import iso_time
+from pipeline.store.columns import Hex, UtcTime, from_us
+from pipeline.store.numbers import whole_digest
+from pipeline.store.rows import ROWS_AT_ONCE
+from pipeline.store.schema import hold_revision
 from pipeline.store.tables import (
     ATTEMPTS,
     BATCHES,
     EVIDENCE,
     LOSSES,
+    MEASURES,
+    PROOFS,
     REQUESTS,
     RUNS,
     SEALS,
@@ -67,9 +77,28 @@ from pipeline.store.tables import (
 )
 
 RUN, PRUNING = "run", "pruning"
-ROWS_AT_ONCE = 1_000
 
 Rows: TypeAlias = list[tuple[Any, ...]]
+
+
+class _Published(TypeDecorator[Any]):
+    """What is hashed for a moment or a digest: the text that it stands for, if it is not damaged.
+
+    A server's driver gives moments as such, which become the same texts.
+    """
+
+    impl = NullType
+    cache_ok = True
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> Any:  # noqa: ANN401
+        """Write the text."""
+        del dialect
+        if type(value) is int:
+            try:
+                return iso_time(from_us(value))
+            except OverflowError:
+                return value
+        return value.hex() if isinstance(value, bytes) else value
 
 
 def as_stored(column: Column[Any]) -> ColumnElement[Any]:
@@ -77,10 +106,10 @@ def as_stored(column: Column[Any]) -> ColumnElement[Any]:
 
     So that what was damaged can be read and told from what was not: 3 is as true as 1.
     """
-    is_flag = isinstance(column.type, Boolean)
-    return (cast(column, Integer) if is_flag else type_coerce(column, NullType())).label(
-        column.name
-    )
+    if isinstance(column.type, Boolean):
+        return cast(column, Integer).label(column.name)
+    kind = _Published if isinstance(column.type, UtcTime | Hex) else NullType
+    return type_coerce(column, kind()).label(column.name)
 
 
 _WANTED: BindParameter[list[int]] = bindparam("wanted", expanding=True)
@@ -100,11 +129,12 @@ _BATCHES = (
     select(
         *(as_stored(column) for column in BATCHES.c if column is not BATCHES.c.numbers),
         func.length(BATCHES.c.numbers).label("length"),
+        as_stored(BATCHES.c.numbers),
     )
     .where(BATCHES.c.run_id.in_(_WANTED))
     .order_by(BATCHES.c.run_id, BATCHES.c.number)
 )
-_BATCHES_AND_NUMBERS = _BATCHES.add_columns(as_stored(BATCHES.c.numbers))
+_DIGEST, _N, _MAX = (BATCHES.c.keys().index(name) for name in ("digest", "n", "max"))
 _ATTEMPTS = (
     select(
         *map(as_stored, ATTEMPTS.c),
@@ -119,6 +149,16 @@ _ATTEMPTS = (
     .outerjoin(REQUESTS, REQUESTS.c.id == ATTEMPTS.c.request)
     .where(ATTEMPTS.c.run_id.in_(_WANTED))
     .order_by(ATTEMPTS.c.run_id, ATTEMPTS.c.fetch, ATTEMPTS.c.number)
+)
+_MEASURES = (
+    select(*map(as_stored, MEASURES.c))
+    .where(MEASURES.c.run_id.in_(_WANTED))
+    .order_by(MEASURES.c.run_id, MEASURES.c.fetch, MEASURES.c.number, MEASURES.c.name)
+)
+_PROOFS = (
+    select(*map(as_stored, PROOFS.c))
+    .where(PROOFS.c.run_id.in_(_WANTED))
+    .order_by(PROOFS.c.run_id, PROOFS.c.fetch, PROOFS.c.number)
 )
 _SEALS = select(*map(as_stored, SEALS.c))
 _NEWEST = _SEALS.order_by(SEALS.c.position.desc()).limit(1)
@@ -203,11 +243,21 @@ def record_rows(connection: Connection, run_ids: list[int]) -> dict[int, tuple[R
     return records
 
 
-def batch_rows(
-    connection: Connection, run_ids: list[int], *, with_numbers: bool
-) -> Iterator[tuple[int, Rows]]:
-    """Read the batches of runs, some of one run at a time; numbers would be their last column."""
-    return _by_run(connection, _BATCHES_AND_NUMBERS if with_numbers else _BATCHES, run_ids)
+def batch_rows(connection: Connection, run_ids: list[int]) -> Iterator[tuple[int, Rows]]:
+    """Read the batches of runs, some of one run at a time; the numbers are their last column."""
+    return _by_run(connection, _BATCHES, run_ids)
+
+
+def hashed_batches(rows: Rows) -> Rows:
+    """Make of the rows of batches what is hashed: whole digests, and no numbers."""
+    return [
+        (
+            *row[:_DIGEST],
+            whole_digest(row[_DIGEST], row[-1], *row[_N : _MAX + 1]),
+            *row[_DIGEST + 1 : -1],
+        )
+        for row in rows
+    ]
 
 
 def attempt_rows(connection: Connection, run_ids: list[int]) -> Iterator[tuple[int, Rows]]:
@@ -215,21 +265,29 @@ def attempt_rows(connection: Connection, run_ids: list[int]) -> Iterator[tuple[i
     return _by_run(connection, _ATTEMPTS, run_ids)
 
 
+def added_rows(connection: Connection, run_ids: list[int]) -> Iterator[tuple[int, Rows]]:
+    """Read what few attempts have: the figures beside the numbers of runs, then their proofs."""
+    return chain(_by_run(connection, _MEASURES, run_ids), _by_run(connection, _PROOFS, run_ids))
+
+
 def hash_record(run: Rows, tallies: Rows, losses: Rows) -> str:
     """Hash what stays of a run when it is pruned."""
     return hash_rows([run, sorted(tallies, key=_encode), sorted(losses, key=_encode)])
 
 
-def seal_run(session: Session, *, run_id: int, sealed_at: datetime) -> None:
-    """Add a run that has just ended, with its tallies and losses written, to the chain."""
+def seal_run(session: Session, *, run_id: int, sealed_at: datetime) -> int:
+    """Add a run that has just ended, with its tallies and losses written, to the chain.
+
+    Gives the position of its seal.
+    """
     connection = session.connection()
     contents = RowHash()
-    for _, rows in batch_rows(connection, [run_id], with_numbers=False):
-        contents.add(rows)
-    for _, rows in attempt_rows(connection, [run_id]):
+    for _, rows in batch_rows(connection, [run_id]):
+        contents.add(hashed_batches(rows))
+    for _, rows in chain(attempt_rows(connection, [run_id]), added_rows(connection, [run_id])):
         contents.add(rows)
     record = hash_record(*record_rows(connection, [run_id])[run_id])
-    _append(
+    return _append(
         connection,
         kind=RUN,
         run_id=run_id,
@@ -239,10 +297,19 @@ def seal_run(session: Session, *, run_id: int, sealed_at: datetime) -> None:
     )
 
 
-def unsealed_runs(connection: Connection) -> list[int]:
-    """List the runs that have ended and are not in the chain, oldest first."""
+def prepare(connection: Connection) -> None:
+    """Compile the questions that a seal asks, by asking them about no run."""
+    for rows in (batch_rows(connection, [0]), attempt_rows(connection, [0])):
+        next(rows, None)
+    record_rows(connection, [0])
+    newest_seal(connection)
+
+
+def unsealed_runs(connection: Connection, *, first: int = 1) -> list[int]:
+    """List the runs from *first* on that have ended and are not in the chain, oldest first."""
     is_sealed = exists().where(SEALS.c.run_id == RUNS.c.id)
-    query = select(RUNS.c.id).where(RUNS.c.status != RunStatus.RUNNING.value, ~is_sealed)
+    has_ended = RUNS.c.status != RunStatus.RUNNING
+    query = select(RUNS.c.id).where(RUNS.c.id >= first, has_ended, ~is_sealed)
     return list(connection.scalars(query.order_by(RUNS.c.id)))
 
 
@@ -277,9 +344,15 @@ def read_seals(connection: Connection, *, after: int, limit: int) -> list[Seal]:
     return [Seal(*row) for row in connection.execute(query)]
 
 
-def pruned_seals(connection: Connection) -> Iterator[Seal]:
-    """Read the seals of pruned runs, those of each pruning together."""
-    query = _SEALS.where(SEALS.c.pruned_by.is_not(None)).order_by(SEALS.c.pruned_by)
+def read_seals_back(connection: Connection, *, until: int, limit: int) -> list[Seal]:
+    """Read the last *limit* seals of the chain up to the position *until*, in their order."""
+    query = _SEALS.where(SEALS.c.position <= until).order_by(SEALS.c.position.desc()).limit(limit)
+    return [Seal(*row) for row in connection.execute(query)][::-1]
+
+
+def pruned_seals(connection: Connection, *, after: int) -> Iterator[Seal]:
+    """Read the seals of runs pruned behind the position *after*, those of each pruning together."""
+    query = _SEALS.where(SEALS.c.pruned_by > after).order_by(SEALS.c.pruned_by)
     return _stream(connection, query)
 
 
@@ -298,8 +371,8 @@ def newest_seal(connection: Connection) -> Seal | None:
 def lock_chain(connection: Connection) -> None:
     """Let only one at a time add to the chain, until its transaction ends."""
     # A lock on the newest seal would not do: who waits for it goes on with the seal that was the
-    # newest before. The row with the revision is always there.
-    find_revision(connection)
+    # newest before.
+    hold_revision(connection)
 
 
 def _append(

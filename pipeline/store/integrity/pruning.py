@@ -1,4 +1,4 @@
-"""Makes room: deletes what runs of long ago consisted of, and keeps what they added up to.
+"""Delete the batches and attempts of old runs, and keep their totals.
 
 Of a pruned run its row, tallies, losses and seal stay. First a seal is added to the chain that
 names the runs, and theirs say so; only then are their batches and attempts deleted, whole runs at
@@ -7,7 +7,7 @@ are marked and still whole, which verify as before, and which the next pruning d
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 
 from sqlalchemy import (
@@ -24,14 +24,28 @@ from sqlalchemy import (
 )
 from sqlmodel import Session
 
+from pipeline.clock import TOLERANCE, Stamp
 from pipeline.models import RunStatus
+from pipeline.store import health
 from pipeline.store.db import Store
+from pipeline.store.integrity.chain import seal_pruning
 from pipeline.store.queries import add_up
-from pipeline.store.seals import seal_pruning
-from pipeline.store.tables import ATTEMPTS, BATCHES, EVIDENCE, REQUESTS, RUNS, SEALS
+from pipeline.store.rows import record
+from pipeline.store.tables import (
+    ATTEMPTS,
+    BATCHES,
+    EVIDENCE,
+    MEASURES,
+    PORTIONS,
+    PROOFS,
+    REQUESTS,
+    RUNS,
+    SEALS,
+)
 
-ROWS_AT_ONCE = 20_000  # batches and attempts in one transaction, if no run has more
+ROWS_PER_TRANSACTION = 20_000  # batches and attempts in one transaction, if no run has more
 RUNS_AT_ONCE = 500
+STILL_NEAR = timedelta(days=7)  # so long ago the newest run may be: some are started once a week
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,61 +76,60 @@ class Pruned:
     evidence: int = 0
 
     def __add__(self, other: "Pruned") -> "Pruned":
-        return Pruned(
-            runs=self.runs + other.runs,
-            batches=self.batches + other.batches,
-            attempts=self.attempts + other.attempts,
-            requests=self.requests + other.requests,
-            evidence=self.evidence + other.evidence,
-        )
+        names = (field.name for field in fields(self))
+        return Pruned(**{name: getattr(self, name) + getattr(other, name) for name in names})
 
 
-def _is_prunable(before: datetime) -> ColumnElement[bool]:
-    """Pick what has ended, is sealed, and holds anything; but never the newest attempt.
+def _is_prunable(before: datetime, now: datetime) -> ColumnElement[bool]:
+    """Choose runs that have ended, are sealed and not empty; never the one with the newest attempt.
 
     Numbers of attempts are for ever, since somebody may have written them down; and SQLite gives
-    that of the newest a second time once it is gone.
+    that of the newest a second time once it is gone. What looks old and has a number among those
+    that are kept was recorded by a clock that was behind, so it is kept with them.
     """
+    kept = RUNS.alias()
+    is_kept = kept.c.started_at.between(before, now + TOLERANCE)
+    first_kept = select(func.min(kept.c.id)).where(is_kept).scalar_subquery()
     newest = select(func.max(ATTEMPTS.c.id)).scalar_subquery()
     in_use = select(ATTEMPTS.c.run_id).where(ATTEMPTS.c.id == newest).scalar_subquery()
     return (
         (RUNS.c.started_at < before)
-        & (RUNS.c.status != RunStatus.RUNNING.value)
+        & (RUNS.c.id < func.coalesce(first_kept, RUNS.c.id + 1))
+        & (RUNS.c.status != RunStatus.RUNNING)
         & (func.coalesce(in_use, 0) != RUNS.c.id)
         & or_(RUNS.c.ordered > 0, RUNS.c.attempts > 0)
         & exists().where(SEALS.c.run_id == RUNS.c.id, SEALS.c.pruned_by.is_(None))
     )
 
 
-def find_prunable(session: Session, *, before: datetime) -> Prunable:
+def find_prunable(session: Session, *, before: datetime, now: datetime) -> Prunable:
     """Add up what the runs that started *before* hold; looks at the runs alone."""
-    is_prunable = _is_prunable(before)
+    is_prunable = _is_prunable(before, now)
     figures = select(
-        func.count(),
-        add_up(RUNS.c.ordered),
-        add_up(RUNS.c.numbers),
-        add_up(RUNS.c.attempts),
-        func.max(RUNS.c.started_at),
+        func.count().label("runs"),
+        add_up(RUNS.c.ordered).label("batches"),
+        add_up(RUNS.c.numbers).label("numbers"),
+        add_up(RUNS.c.attempts).label("attempts"),
+        func.max(RUNS.c.started_at).label("newest_at"),
     )
     connection = session.connection()
-    runs, *sums, newest_at = connection.execute(figures.where(is_prunable)).one()
-    batches, numbers, attempts = (int(figure or 0) for figure in sums)
     kept = select(func.min(RUNS.c.started_at)).where(RUNS.c.started_at >= before)
-    return Prunable(
-        runs=runs,
-        batches=batches,
-        numbers=numbers,
-        attempts=attempts,
-        newest_at=newest_at,
-        oldest_kept_at=connection.scalar(kept),
-    )
+    row = connection.execute(figures.where(is_prunable)).one()
+    return record(Prunable, row, oldest_kept_at=connection.scalar(kept))
 
 
-def why_not(found: Prunable, *, before: datetime, keep: timedelta) -> str | None:
-    """Tell what speaks against the pruning: that a clock is wrong, so that all would go.
+def why_not(
+    found: Prunable,
+    *,
+    before: datetime,
+    keep: timedelta,
+    newest_run: Stamp | None = None,
+) -> str | None:
+    """Say why not to prune: by a wrong clock too many runs would look old.
 
     If this machine's clock is far ahead, then no run at all has started within *keep*; or some
-    have, with the same wrong clock, and there is a hole of that length before them.
+    have, with the same wrong clock, and there is a hole of that length before them. If it is ahead
+    by less, or behind, the newest run is far off.
     """
     if found.newest_at is None:
         return None
@@ -124,7 +137,13 @@ def why_not(found: Prunable, *, before: datetime, keep: timedelta) -> str | None
         return f"no run has started since {_show(before)}, so nothing would be left whole"
     if found.oldest_kept_at - found.newest_at > keep:
         return f"no run started between {_show(found.newest_at)} and {_show(found.oldest_kept_at)}"
-    return None
+    now = before + keep
+    if newest_run is None or abs(now - newest_run.started_at) <= (
+        TOLERANCE if newest_run.started_at > now else STILL_NEAR
+    ):
+        return None
+    last = f"the newest run, {newest_run.run_id}, started at {_show(newest_run.started_at)}"
+    return f"{last}, and the clock here shows {_show(now)}"
 
 
 def _show(moment: datetime) -> str:
@@ -146,7 +165,7 @@ def prune(
     Raises:
         StoreError: the store failed; what is deleted is deleted, the next pruning does the rest.
     """
-    runs = select(RUNS.c.id).where(_is_prunable(before))
+    runs = select(RUNS.c.id).where(_is_prunable(before, now))
     with store.write() as session:
         if session.connection().scalar(runs.limit(1)) is not None:
             seal_pruning(session, runs=runs, sealed_at=now)
@@ -155,26 +174,27 @@ def prune(
     pruned, total = Pruned(), sum(map(len, portions))
     for run_ids in portions:
         with store.write() as session:
+            health.leave_behind(session.connection(), run_ids=run_ids)
             pruned += _delete(session.connection(), run_ids)
         watch(pruned.runs, total)
     return pruned
 
 
 def _portions(connection: Connection) -> list[list[int]]:
-    """List the runs that are marked and not deleted yet, by transaction."""
+    """List the runs that are marked and not deleted yet, by transaction, in the order of seals."""
     is_left = (exists().where(table.c.run_id == RUNS.c.id) for table in (BATCHES, ATTEMPTS))
     query = (
         select(RUNS.c.id, RUNS.c.ordered + RUNS.c.attempts)
         .join(SEALS, SEALS.c.run_id == RUNS.c.id)
         .where(SEALS.c.pruned_by.is_not(None), or_(*is_left))
-        .order_by(RUNS.c.id)
+        .order_by(SEALS.c.position)
     )
     portions: list[list[int]] = []
     room = 0
     for run_id, rows in connection.execute(query):
         if not portions or rows > room or len(portions[-1]) == RUNS_AT_ONCE:
             portions.append([])
-            room = ROWS_AT_ONCE
+            room = ROWS_PER_TRANSACTION
         portions[-1].append(run_id)
         room -= rows
     return portions
@@ -183,6 +203,9 @@ def _portions(connection: Connection) -> list[list[int]]:
 def _delete(connection: Connection, runs: list[int]) -> Pruned:
     answers = _references(connection, ATTEMPTS.c.evidence, runs)
     requests = _references(connection, ATTEMPTS.c.request, runs)
+    _delete_of(connection, MEASURES, runs)
+    _delete_of(connection, PROOFS, runs)
+    _delete_of(connection, PORTIONS, runs)
     return Pruned(
         runs=len(runs),
         batches=_delete_of(connection, BATCHES, runs),

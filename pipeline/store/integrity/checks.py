@@ -1,8 +1,8 @@
-"""Does the store still say what was written? SQLite keeps no checksums, so a part of it is ours.
+"""Check single runs against their digests and totals, for SQLite keeps no checksums.
 
-One run is looked at here: its batches against their digests, its tallies and totals against its
-batches and attempts. Everything is read as it lies in the database, since what was damaged may
-stand for no value at all. ``verification`` walks over all runs and holds them to their seals.
+Batches are compared with their digests, tallies and totals with the batches and attempts, added up
+by the function that wrote them. Everything is read raw, since a damaged value may stand for none.
+``verify`` goes through all runs and compares them with their seals.
 """
 
 import struct
@@ -17,34 +17,28 @@ from sqlalchemy.exc import DBAPIError
 from sqlmodel import Session
 
 from pipeline.models import RunStatus, Verdict
-from pipeline.store.damage import find_damage
-from pipeline.store.numbers import is_sound
-from pipeline.store.seals import (
+from pipeline.store.integrity.chain import (
     RowHash,
     Rows,
+    added_rows,
     attempt_rows,
     batch_rows,
     hash_record,
+    hashed_batches,
     record_rows,
 )
-from pipeline.store.tables import ATTEMPTS, RUNS, TALLIES
+from pipeline.store.integrity.damage import find_damage
+from pipeline.store.numbers import is_sound
+from pipeline.store.summaries import COUNTS, RUN_TOTALS, count_attempt, count_batch
+from pipeline.store.tables import ATTEMPTS, BATCHES, RUNS, TALLIES
 
 MOST_NAMES = 10  # batches that are named one by one
 
-_COLLECTED = Verdict.COLLECTED.value
-_VERDICTS = tuple(verdict.value for verdict in Verdict)
-# The totals of a run, and the names of the same figures in its tallies.
-_TOTALS = {
-    **{name: name for name in (*_VERDICTS, "numbers", "attempts")},
-    "waited_us": "exchange_us",
-}
-_OF_ATTEMPTS = ("attempts", "failed_attempts", "retries", "wait_us", "exchange_us")
-_IN_TALLIES = (*_VERDICTS, "numbers", *_OF_ATTEMPTS)
+_OF_ATTEMPTS = ("attempts", "exchange_us")
 _AT = {name: index for index, name in enumerate(ATTEMPTS.c.keys())}
-_SOURCE, _NUMBER, _WAIT, _ERROR = (_AT[name] for name in ("source", "number", "wait_us", "error"))
-_EXCHANGE = slice(_AT["dns_us"], _AT["check_us"] + 1)
-
-Figures = Counter[Any]  # the verdict of a batch may be anything, if it is damaged
+_SOURCE, _NUMBER, _ERROR = (_AT[name] for name in ("source", "number", "error"))
+_SUM, _DIGEST = (BATCHES.c.keys().index(name) for name in ("sum", "digest"))
+_DURATIONS = slice(_AT["wait_us"], _AT["check_us"] + 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,14 +59,14 @@ class Problem:
 
 @dataclass(slots=True, kw_only=True)
 class RunCheck:
-    """What a look at one run found.
+    """What the check of one run found.
 
     Attributes:
         batches: how many were looked at, ``numbers`` how many of theirs, ``attempts`` of the run.
         record, contents: what its seal should say.
         missing: numbers of batches that should lie between the others, a few of them.
         next_number: that of a batch which would lie behind them.
-        figures: what its batches and attempts add up to, by source.
+        counts: what its batches and attempts add up to, by source.
         hashing: what becomes ``contents``.
     """
 
@@ -87,12 +81,13 @@ class RunCheck:
     missing: list[int] = field(default_factory=list)
     next_number: int = 0
     problems: list[Problem] = field(default_factory=list)
-    figures: defaultdict[Any, Figures] = field(default_factory=lambda: defaultdict(Counter))
+    # The verdict of a batch may be anything, if it is damaged.
+    counts: defaultdict[Any, Counter[Any]] = field(default_factory=lambda: defaultdict(Counter))
     hashing: RowHash = field(default_factory=RowHash)
 
     @property
     def is_gone(self) -> bool:
-        """Tell whether nothing is left of it but what stays of a pruned run."""
+        """Tell whether it was pruned: only its row, tallies, losses and seal are left."""
         return self.is_pruned and not self.batches and not self.attempts
 
     def add_problem(self, text: str, number: int | None = None) -> None:
@@ -143,13 +138,15 @@ def _meaning(exc: Exception) -> str:
 def _check_together(connection: Connection, checks: Mapping[int, RunCheck]) -> None:
     run_ids = list(checks)
     records = record_rows(connection, run_ids)
-    for run_id, rows in batch_rows(connection, run_ids, with_numbers=True):
+    for run_id, rows in batch_rows(connection, run_ids):
         check = checks[run_id]
-        check.hashing.add([row[:-1] for row in rows])
+        check.hashing.add(hashed_batches(rows))
         _count_batches(check, rows)
     for run_id, rows in attempt_rows(connection, run_ids):
         checks[run_id].hashing.add(rows)
         _count_attempts(checks[run_id], rows)
+    for run_id, rows in added_rows(connection, run_ids):
+        checks[run_id].hashing.add(rows)
     for run_id, check in checks.items():
         check.contents = check.hashing.hexdigest()
         run, tallies, losses = records.get(run_id, ([], [], []))
@@ -172,14 +169,12 @@ def _count_batches(check: RunCheck, rows: Rows) -> None:
     _look_for_gaps(check, rows)
     check.batches += len(rows)
     for row in rows:
-        _, number, source, n, low, high, verdict, _, _, _, total, digest, _, _, _, _, packed = row
-        figures = check.figures[source]
-        figures[verdict] += 1
-        if verdict != _COLLECTED:
-            continue
+        _, number, source, _, n, low, high, verdict, *_, packed = row
+        total, digest = row[_SUM], row[_DIGEST]
         try:
-            figures["numbers"] += n
-            figures["sum"] += total
+            count_batch(check.counts[source], verdict=verdict, n=n, total=total)
+            if verdict != Verdict.COLLECTED:
+                continue
             is_good = packed is None or is_sound(packed, n, low, high, total=total, digest=digest)
         except (TypeError, ValueError, struct.error):  # not even the kinds of the values are right
             is_good = False
@@ -192,29 +187,25 @@ def _count_batches(check: RunCheck, rows: Rows) -> None:
 def _count_attempts(check: RunCheck, rows: Rows) -> None:
     check.attempts += len(rows)
     for row in rows:
-        figures = check.figures[row[_SOURCE]]
+        counts = check.counts[row[_SOURCE]]
         try:
-            figures["attempts"] += 1
-            figures["failed_attempts"] += row[_ERROR] is not None
-            figures["retries"] += row[_NUMBER] > 1
-            figures["wait_us"] += row[_WAIT] or 0
-            figures["exchange_us"] += sum(filter(None, row[_EXCHANGE]))
+            count_attempt(counts, number=row[_NUMBER], error=row[_ERROR], durations=row[_DURATIONS])
         except TypeError:
             check.add_problem(f"attempt {row[0]} is damaged")
 
 
 def _check_totals(check: RunCheck, run: Mapping[str, Any], rows: Rows) -> None:
     """Hold the totals of a run that has ended to its tallies, and both to what was counted."""
-    if run["status"] == RunStatus.RUNNING.value:
+    if run["status"] == RunStatus.RUNNING:
         return
     tallies = [dict(zip(TALLIES.c.keys(), row, strict=True)) for row in rows]
     if check.is_gone:
-        for total, figure in _TOTALS.items():
+        for total, figure in RUN_TOTALS.items():
             if run[total] != (added := _add_up(tally[figure] for tally in tallies)):
                 check.add_problem(f"its total says {run[total]} {total}, its tallies {added}")
         return
-    whole = sum(check.figures.values(), Counter())
-    for total, figure in _TOTALS.items():
+    whole = sum(check.counts.values(), Counter())
+    for total, figure in RUN_TOTALS.items():
         if run[total] != whole[figure]:
             rows_of = "attempts" if figure in _OF_ATTEMPTS else "batches"
             check.add_problem(f"its total says {run[total]} {total}, its {rows_of} {whole[figure]}")
@@ -228,15 +219,15 @@ def _check_totals(check: RunCheck, run: Mapping[str, Any], rows: Rows) -> None:
 
 
 def _check_tallies(check: RunCheck, tallies: Iterable[Mapping[str, Any]]) -> None:
-    missing = dict(check.figures)
+    missing = dict(check.counts)
     for tally in tallies:
         source = tally["source"]
-        figures = missing.pop(source, Counter())
-        stored = {name: tally[name] for name in _IN_TALLIES} | {"sum": tally["sum"]}
-        added = {name: figures[name] for name in _IN_TALLIES} | {"sum": str(figures["sum"])}
-        for name, value in stored.items():
-            if value != added[name]:
-                check.add_problem(f"the tally of {source} says {value} {name}, not {added[name]}")
+        counts = missing.pop(source, Counter())
+        for name in (*COUNTS, "sum"):
+            # Compared as text: the sum is stored as text, for it may be larger than an integer.
+            if str(tally[name]) != str(counts[name]):
+                line = f"the tally of {source} says {tally[name]} {name}, not {counts[name]}"
+                check.add_problem(line)
     for source in missing:
         check.add_problem(f"the tally of {source} was removed")
 

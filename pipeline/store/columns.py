@@ -1,0 +1,249 @@
+"""The types of columns, and the pieces that the tables are made of."""
+
+import json
+import zlib
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    DateTime,
+    Dialect,
+    LargeBinary,
+    MetaData,
+    String,
+    TypeDecorator,
+)
+from sqlalchemy.types import TypeEngine
+from sqlmodel import SQLModel
+
+from pipeline.errors import Phase
+
+PHASE_COLUMNS = {phase: f"{phase}_us" for phase in Phase}
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
+
+# Migrations find a constraint by its name, so every name can be worked out.
+NAMES = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+_DECODER = json.JSONDecoder()
+
+
+def to_us(moment: datetime) -> int:
+    """Give the microseconds from 1970 to an aware *moment*."""
+    return (moment - EPOCH) // MICROSECOND
+
+
+def from_us(us: int) -> datetime:
+    """Give the moment that is *us* microseconds after 1970, in UTC."""
+    return EPOCH + timedelta(microseconds=us)
+
+
+def unpack_json(packed: bytes) -> Any:  # noqa: ANN401 - that is what JSON is
+    """Read JSON that was compressed.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    return json.loads(_unpack(packed))
+
+
+def unpack_parts(packed: bytes, names: Iterable[str]) -> dict[str, Any]:
+    """Read those fields of such an object that *names* has; no other string in it is a name.
+
+    Most of the time that JSON takes goes into what nobody wants to know.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    text = _unpack(packed).decode("ascii")
+    found = ((name, text.partition(f'"{name}":')[2]) for name in names)
+    return {name: _DECODER.raw_decode(rest)[0] for name, rest in found if rest}
+
+
+def _unpack(packed: bytes) -> bytes:
+    try:
+        return zlib.decompress(packed)
+    except zlib.error as exc:
+        raise ValueError(str(exc)) from exc
+
+
+class UtcTime(TypeDecorator[datetime]):
+    """An aware time: on SQLite the microseconds since 1970, elsewhere timestamptz.
+
+    A text that sorts as well would take three times the space in each row and index; the views
+    show it as such a text. A naive time is refused with ValueError: nobody could say later which
+    zone it meant.
+    """
+
+    impl = BigInteger
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[int] | TypeEngine[datetime]:
+        """Choose the number for SQLite only."""
+        if dialect.name == "sqlite":
+            return dialect.type_descriptor(BigInteger())
+        return dialect.type_descriptor(DateTime(timezone=True))
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | datetime | None:
+        """Turn an aware time into what the database keeps."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError(f"a time without a zone: {value}")
+        return to_us(value) if dialect.name == "sqlite" else value
+
+    def process_result_value(
+        self, value: int | datetime | None, dialect: Dialect
+    ) -> datetime | None:
+        """Turn what the database kept into an aware time in UTC."""
+        del dialect
+        if value is None:
+            return None
+        return value.astimezone(UTC) if isinstance(value, datetime) else from_us(value)
+
+
+class Packed(TypeDecorator[Any]):
+    """JSON, compressed by zlib, whose checksum finds a flipped bit when it is read."""
+
+    impl = LargeBinary
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> bytes:  # noqa: ANN401
+        """Write and compress it."""
+        del dialect
+        return zlib.compress(json.dumps(value, separators=(",", ":")).encode("ascii"))
+
+    def process_result_value(self, value: bytes | None, dialect: Dialect) -> Any:  # noqa: ANN401
+        """Read it; ValueError if it is damaged."""
+        del dialect
+        return unpack_json(value or b"")
+
+
+class Hex(TypeDecorator[str]):
+    """A digest in hex, kept as the bytes that it stands for."""
+
+    impl = LargeBinary
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> bytes | None:
+        """Write the bytes."""
+        del dialect
+        return None if value is None else bytes.fromhex(value)
+
+    def process_result_value(self, value: bytes | None, dialect: Dialect) -> str | None:
+        """Read them; what is damaged may be anything."""
+        del dialect
+        return value.hex() if isinstance(value, bytes) else value
+
+
+class Word(TypeDecorator[StrEnum]):
+    """A word of ours: text in the database, a member of the enum *words* in the program.
+
+    Any other text is a KeyError; *none* is the text that stands for None.
+    """
+
+    impl = String
+    cache_ok = True
+
+    def __init__(self, words: type[StrEnum], none: str | None = None) -> None:
+        super().__init__()
+        self.words, self.none = words, none
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], Any]:
+        """Look a text up: quicker than ``process_result_value``, and there are millions."""
+        del dialect, coltype
+        members: dict[str | None, StrEnum | None] = {str(word): word for word in self.words}
+        return (members | {None: None, self.none: None}).__getitem__
+
+
+class WholeText(TypeDecorator[int]):
+    """A whole number of any size, as text: an integer column holds 64 bits."""
+
+    impl = String
+    cache_ok = True
+
+    def process_bind_param(self, value: int | None, dialect: Dialect) -> str | None:
+        """Write the digits."""
+        del dialect
+        return None if value is None else str(value)
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> int | None:
+        """Read the digits."""
+        del dialect
+        return None if value is None else int(value)
+
+
+class Headers(TypeDecorator[tuple[tuple[str, str], ...]]):
+    """Names and values of HTTP headers in their order, as a JSON array of pairs."""
+
+    impl = String
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:  # noqa: ANN401
+        """Write the pairs."""
+        del dialect
+        return None if value is None else json.dumps(value)
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> Any:  # noqa: ANN401
+        """Read the pairs."""
+        del dialect
+        return None if value is None else tuple((name, text) for name, text in json.loads(value))
+
+
+def word(words: type[StrEnum]) -> Any:  # noqa: ANN401 - SQLModel says type, and takes an instance
+    """Give the type of a column of ours for a field of SQLModel."""
+    return Word(words)
+
+
+def check(name: str, condition: str) -> CheckConstraint:
+    """Let a column hold only what fulfils *condition*."""
+    return CheckConstraint(condition, name=name)
+
+
+def one_of(name: str, words: Iterable[StrEnum]) -> CheckConstraint:
+    """Let the column *name* hold only some *words*."""
+    return check(name, f"{name} IN ({', '.join(map(repr, map(str, words)))})")
+
+
+def none_below_zero(*columns: str) -> list[CheckConstraint]:
+    """Let *columns* hold nothing negative."""
+    return [check(column, f"{column} >= 0") for column in columns]
+
+
+def filled(kind: TypeEngine[Any] | type[TypeEngine[Any]], *names: str) -> list[Column[Any]]:
+    """Make columns of one type that are never NULL."""
+    return [Column(name, kind, nullable=False) for name in names]
+
+
+def unfilled(kind: TypeEngine[Any] | type[TypeEngine[Any]], *names: str) -> list[Column[Any]]:
+    """Make columns of one type that are NULL as long as nothing is known."""
+    return [Column(name, kind) for name in names]
+
+
+def of_a_range() -> list[Column[Any]]:
+    """Make the columns that name the numbers of one source in one range."""
+    return [
+        Column("source", String, primary_key=True),
+        Column("is_sandbox", Boolean, primary_key=True),
+        Column("min", BigInteger, primary_key=True, autoincrement=False),
+        Column("max", BigInteger, primary_key=True, autoincrement=False),
+    ]
+
+
+class Row(SQLModel):
+    """The base of all tables; its own metadata, so that no other SQLModel table can mix in."""
+
+    metadata = MetaData(naming_convention=NAMES)

@@ -1,0 +1,69 @@
+"""The figures that answers hold beside their numbers, such as a Bell value: kept, and looked at."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import func, insert, select
+from sqlmodel import Session
+
+from pipeline.models import Attempt, Measure, WeakMeasure
+from pipeline.store.rows import as_row, record, stream
+from pipeline.store.tables import ATTEMPTS, MEASURES, RUNS
+from pipeline.store.window import Window, within
+
+_ADD = insert(MEASURES)
+_OF_ATTEMPT = (
+    (MEASURES.c.run_id == ATTEMPTS.c.run_id)
+    & (MEASURES.c.fetch == ATTEMPTS.c.fetch)
+    & (MEASURES.c.number == ATTEMPTS.c.number)
+)
+
+
+def save(session: Session, attempts: Sequence[Attempt], *, run_id: int) -> None:
+    """Write the figures of *attempts*, which are stored by now, in the run *run_id*."""
+    rows = [
+        {"run_id": run_id, "fetch": attempt.fetch, "number": attempt.number}
+        | as_row(MEASURES, measure)
+        for attempt in attempts
+        for measure in attempt.measures
+    ]
+    if rows:
+        session.exec(_ADD, params=rows)
+
+
+def measures_of(session: Session, *, run_id: int, fetch: int, number: int) -> tuple[Measure, ...]:
+    """Read the figures of one attempt, by name."""
+    key = (
+        (MEASURES.c.run_id == run_id) & (MEASURES.c.fetch == fetch) & (MEASURES.c.number == number)
+    )
+    query = select(MEASURES).where(key).order_by(MEASURES.c.name)
+    return tuple(record(Measure, row) for row in session.connection().execute(query))
+
+
+def find_weak(session: Session, window: Window, *, source: str | None) -> list[WeakMeasure]:
+    """Count, by source and figure, the answers of *window* that were below what was wanted."""
+    is_weak = MEASURES.c.value < MEASURES.c.at_least
+    weak_at = ATTEMPTS.c.began_at
+    query = (
+        select(
+            ATTEMPTS.c.source,
+            MEASURES.c.name,
+            func.count().label("n"),
+            func.count().filter(is_weak).label("below"),
+            func.min(MEASURES.c.value).label("lowest"),
+            func.max(MEASURES.c.at_least).label("at_least"),
+            func.min(weak_at).filter(is_weak).label("first_at"),
+            func.max(weak_at).filter(is_weak).label("last_at"),
+            func.min(ATTEMPTS.c.id).filter(is_weak).label("first_attempt"),
+            func.max(ATTEMPTS.c.id).filter(is_weak).label("last_attempt"),
+            func.max(ATTEMPTS.c.id).label("newest_attempt"),
+        )
+        .join_from(MEASURES, ATTEMPTS, _OF_ATTEMPT)
+        .join(RUNS, RUNS.c.id == MEASURES.c.run_id)
+        .where(*within(RUNS.c.started_at, window.since, window.until))
+        .group_by(ATTEMPTS.c.source, MEASURES.c.name)
+        .having(func.count().filter(is_weak) > 0)
+        .order_by(ATTEMPTS.c.source, MEASURES.c.name)
+    )
+    if source is not None:
+        query = query.where(ATTEMPTS.c.source == source)
+    return [record(WeakMeasure, row) for row in stream(session, query)]

@@ -1,0 +1,322 @@
+"""The portions of the runs that several machines share, and the workers that carry them out.
+
+A portion is a stretch of one source's batches, by their numbers. It may be handed out more than
+once: whoever has it asks for what has no outcome yet, and the first outcome of a batch stays.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from sqlalchemy import ColumnElement, delete, exists, func, insert, select, update
+from sqlmodel import Session
+
+from pipeline.models import (
+    Attempt,
+    Batch,
+    Member,
+    Outcome,
+    PortionRecord,
+    RunStatus,
+    Verdict,
+)
+from pipeline.pacing import Moment
+from pipeline.sanitize import one_line
+from pipeline.store import writes
+from pipeline.store.heartbeats import SILENCE
+from pipeline.store.rows import AnyRow, execute_many, record
+from pipeline.store.shared_clock import read_clock
+from pipeline.store.tables import BATCHES, HEARTBEATS, MEMBERS, PORTIONS, RUNS
+
+_ADD = insert(PORTIONS)
+_UNDECIDED = BATCHES.c.verdict.is_(None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Portion:
+    """The batches of one source in one run from *first* to *last*, by their numbers.
+
+    Attributes:
+        lock: of those with the same one only one goes on at a time; None: any number.
+        rank: the lowest goes first.
+    """
+
+    run_id: int
+    source: str
+    first: int
+    last: int
+    lock: str | None = None
+    rank: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """How a portion stands that somebody is about to carry out.
+
+    Attributes:
+        uid: of its run.
+        until: the run's deadline.
+        batches: all of the portion's.
+        undecided: the numbers of those that have no outcome yet.
+    """
+
+    uid: str
+    until: datetime
+    batches: Sequence[Batch]
+    undecided: frozenset[int]
+
+
+def order(session: Session, portions: Iterable[Portion]) -> None:
+    """Write down what is to be carried out."""
+    execute_many(session, _ADD, (vars_of(portion) for portion in portions))
+
+
+def vars_of(portion: Portion) -> dict[str, object]:
+    """Give a portion as a row."""
+    return {name: getattr(portion, name) for name in Portion.__slots__}
+
+
+def find_portion(session: Session, *, run_id: int, first: int) -> Portion | None:
+    """Look a portion up that is not done, of a run that goes on."""
+    query = (
+        select(*(PORTIONS.c[name] for name in Portion.__slots__))
+        .join(RUNS, RUNS.c.id == PORTIONS.c.run_id)
+        .where(PORTIONS.c.run_id == run_id, PORTIONS.c.first == first)
+        .where(RUNS.c.status == RunStatus.RUNNING, PORTIONS.c.ended_at.is_(None))
+    )
+    row = session.connection().execute(query).first()
+    return None if row is None else record(Portion, row)
+
+
+def begin(session: Session, portion: Portion, *, host: str, pid: int) -> Standing:
+    """Say who carries *portion* out, and tell how it stands."""
+    connection = session.connection()
+    now = read_clock(connection)
+    connection.execute(
+        update(PORTIONS).where(_is_it(portion)).values(host=host, pid=pid, began_at=now)
+    )
+    uid, until = connection.execute(
+        select(RUNS.c.uid, HEARTBEATS.c.until)
+        .outerjoin(HEARTBEATS, HEARTBEATS.c.run_id == RUNS.c.id)
+        .where(RUNS.c.id == portion.run_id)
+    ).one()
+    rows = connection.execute(select(BATCHES).where(*_within(portion)).order_by(BATCHES.c.number))
+    batches, undecided = [], set()
+    for row in rows:
+        batches.append(record(Batch, row))
+        if row.verdict is None:
+            undecided.add(row.number)
+    return Standing(uid=uid, until=until or now, batches=batches, undecided=frozenset(undecided))
+
+
+def held_by(session: Session, *, host: str, pid: int) -> set[tuple[int, int]]:
+    """Find the portions, by run and first batch, that a process was given last, of all at once."""
+    query = select(PORTIONS.c.run_id, PORTIONS.c.first).where(
+        PORTIONS.c.host == host, PORTIONS.c.pid == pid, PORTIONS.c.ended_at.is_(None), _goes_on()
+    )
+    return set(map(tuple, session.connection().execute(query)))
+
+
+def save_results(
+    session: Session,
+    *,
+    run_id: int,
+    first: int,
+    attempts: Sequence[Attempt],
+    outcomes: Sequence[Outcome],
+    keep_numbers: bool,
+) -> None:
+    """Record results of the portion that begins with batch *first*: a batch's first outcome stays.
+
+    All attempts are kept, numbered on where another process has asked for the same. A batch that
+    this process was told to leave has no outcome yet, and neither has one of a run that has ended.
+    """
+    if not _hold(session, run_id, first):
+        return
+    kept, numbers = writes.number_on(session, run_id=run_id, attempts=attempts)
+    wanted = [each for each in outcomes if each.verdict is not Verdict.CANCELLED]
+    undecided = _open_of(session, run_id, {each.batch.number for each in wanted})
+    decided = [
+        replace(each, attempt=_renumbered(each, numbers))
+        for each in wanted
+        if each.batch.number in undecided
+    ]
+    writes.save_results(
+        session, run_id=run_id, attempts=kept, outcomes=decided, keep_numbers=keep_numbers
+    )
+
+
+def _hold(session: Session, run_id: int, first: int) -> bool:
+    """Keep whoever has or had the portion out, and the end of its run; tell if that goes on.
+
+    Those who save other portions of the run are not kept out: they are many.
+    """
+    connection = session.connection()
+    portion = select(PORTIONS.c.first).where(PORTIONS.c.run_id == run_id, PORTIONS.c.first == first)
+    connection.execute(portion.with_for_update())
+    status = select(RUNS.c.status).where(RUNS.c.id == run_id).with_for_update(read=True)
+    return connection.scalar(status) == RunStatus.RUNNING
+
+
+def _renumbered(outcome: Outcome, numbers: writes.Numbers) -> int | None:
+    if outcome.attempt is None or outcome.fetch is None:
+        return outcome.attempt
+    return numbers[outcome.fetch, outcome.attempt]
+
+
+def _open_of(session: Session, run_id: int, numbers: set[int]) -> set[int]:
+    query = select(BATCHES.c.number).where(
+        BATCHES.c.run_id == run_id, BATCHES.c.number.in_(numbers), _UNDECIDED
+    )
+    return set(session.connection().scalars(query)) if numbers else set()
+
+
+def end(session: Session, portion: Portion, *, obstacle: Moment | None) -> bool:
+    """Say that *portion* is done, if it is; put off what an *obstacle* keeps; tell if all is done.
+
+    That is: whether no batch of the run is without an outcome.
+    """
+    connection = session.connection()
+    if obstacle is not None:
+        connection.execute(
+            update(BATCHES)
+            .where(*_within(portion), _UNDECIDED)
+            .values(
+                verdict=Verdict.DEFERRED.value,
+                detail=one_line(obstacle.why),
+                not_before=obstacle.at,
+            )
+        )
+    is_left = exists().where(*_within(portion), _UNDECIDED)
+    connection.execute(
+        update(PORTIONS).where(_is_it(portion), ~is_left).values(ended_at=read_clock(connection))
+    )
+    of_run = exists().where(BATCHES.c.run_id == portion.run_id, _UNDECIDED)
+    return not connection.scalar(select(of_run))
+
+
+def find_overdue_runs(session: Session) -> list[int]:
+    """List the shared runs that go on and whose deadline is over."""
+    connection = session.connection()
+    query = (
+        select(RUNS.c.id)
+        .join(HEARTBEATS, HEARTBEATS.c.run_id == RUNS.c.id)
+        .where(RUNS.c.status == RunStatus.RUNNING, HEARTBEATS.c.until <= read_clock(connection))
+        .where(exists().where(PORTIONS.c.run_id == RUNS.c.id))
+    )
+    return list(connection.scalars(query))
+
+
+def count_outcomes(session: Session, *, run_id: int) -> tuple[int, int]:
+    """Count the batches of a run that were collected, and those that were not."""
+    is_collected = BATCHES.c.verdict == Verdict.COLLECTED.value
+    query = select(
+        func.count().filter(is_collected), func.count().filter(~is_collected, ~_UNDECIDED)
+    ).where(BATCHES.c.run_id == run_id)
+    collected, lost = session.connection().execute(query).one()
+    return collected, lost
+
+
+def _is_it(portion: Portion) -> ColumnElement[bool]:
+    return (PORTIONS.c.run_id == portion.run_id) & (PORTIONS.c.first == portion.first)
+
+
+def _within(portion: Portion) -> tuple[ColumnElement[bool], ...]:
+    return (
+        BATCHES.c.run_id == portion.run_id,
+        BATCHES.c.source == portion.source,
+        BATCHES.c.number.between(portion.first, portion.last),
+    )
+
+
+# ---- Who is here ----
+
+
+def join(session: Session, *, host: str, pid: int, version: str, lanes: int) -> int:
+    """Say that a worker is here, and give its number."""
+    now = func.clock_timestamp()
+    joining = insert(MEMBERS).values(
+        host=host, pid=pid, version=version, lanes=lanes, since=now, seen_at=now
+    )
+    return int(session.connection().execute(joining.returning(MEMBERS.c.id)).scalar_one())
+
+
+def stay(session: Session, *, member: int) -> None:
+    """Say that a worker is here, and the shared runs go on; forget who was silent for an hour."""
+    connection = session.connection()
+    now = func.clock_timestamp()
+    connection.execute(update(MEMBERS).where(MEMBERS.c.id == member).values(seen_at=now))
+    going_on = select(PORTIONS.c.run_id).where(PORTIONS.c.ended_at.is_(None))
+    connection.execute(
+        update(HEARTBEATS)
+        .where(HEARTBEATS.c.run_id.in_(going_on))
+        .values(seen_at=now, suspected_at=None)
+    )
+    connection.execute(delete(MEMBERS).where(MEMBERS.c.seen_at < now - timedelta(hours=1)))
+
+
+def leave(session: Session, *, member: int) -> None:
+    """Say that a worker goes."""
+    session.connection().execute(delete(MEMBERS).where(MEMBERS.c.id == member))
+
+
+def find_members(session: Session) -> list[Member]:
+    """List the workers that are here, or were a while ago, the oldest first."""
+    connection = session.connection()
+    now = read_clock(connection)
+    at_it = (
+        select(func.count())
+        .where(PORTIONS.c.host == MEMBERS.c.host, PORTIONS.c.pid == MEMBERS.c.pid)
+        .where(PORTIONS.c.ended_at.is_(None), _goes_on())
+        .scalar_subquery()
+    )
+    query = select(MEMBERS, at_it.label("portions")).order_by(MEMBERS.c.since, MEMBERS.c.id)
+    return [
+        record(Member, row, member_id=row.id, is_alive=now - row.seen_at <= SILENCE)
+        for row in connection.execute(query)
+    ]
+
+
+def find_open_portions(session: Session) -> list[PortionRecord]:
+    """List the portions that are not done, of the runs that go on, in the order of their ranks."""
+    undecided = (
+        select(func.count())
+        .where(
+            BATCHES.c.run_id == PORTIONS.c.run_id,
+            BATCHES.c.source == PORTIONS.c.source,
+            BATCHES.c.number.between(PORTIONS.c.first, PORTIONS.c.last),
+            _UNDECIDED,
+        )
+        .scalar_subquery()
+    )
+    query = (
+        select(PORTIONS, undecided.label("undecided"))
+        .where(PORTIONS.c.ended_at.is_(None), _goes_on())
+        .order_by(PORTIONS.c.run_id, PORTIONS.c.rank, PORTIONS.c.first)
+    )
+    rows = session.connection().execute(query).all()
+    taken = {row.lock for row in rows if row.host is not None}
+    return [record(PortionRecord, row, why=_why(row, taken)) for row in rows]
+
+
+def _why(row: AnyRow, taken: set[str | None]) -> str:
+    if row.host is not None:
+        return ""
+    if row.lock is not None and row.lock in taken:
+        return "another portion of the same upstream"
+    return "a worker with a free lane"
+
+
+def machines_of(session: Session, *, run_id: int) -> dict[str, int]:
+    """Count the portions of a run by the machine that had them last; none if it was not shared."""
+    query = (
+        select(PORTIONS.c.host, func.count())
+        .where(PORTIONS.c.run_id == run_id, PORTIONS.c.host.is_not(None))
+        .group_by(PORTIONS.c.host)
+        .order_by(PORTIONS.c.host)
+    )
+    return dict(session.connection().execute(query).all())
+
+
+def _goes_on() -> ColumnElement[bool]:
+    return exists().where(RUNS.c.id == PORTIONS.c.run_id, RUNS.c.status == RunStatus.RUNNING)

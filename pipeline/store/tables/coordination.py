@@ -1,0 +1,142 @@
+"""What processes must know of one another and of the upstreams; no history."""
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    DateTime,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    String,
+    Table,
+    text,
+)
+
+from pipeline.models import Fate
+from pipeline.store.columns import Row, UtcTime, Word, check, filled, none_below_zero, one_of
+
+# The signs of life of the runs that go on, a row each: until when it is to end, when it was heard
+# last, and since when somebody has taken it for dead; and the lock that it is present with, which
+# only its own kernel can see.
+HEARTBEATS = Table(
+    "heartbeats",
+    Row.metadata,
+    Column("run_id", Integer, primary_key=True, autoincrement=False),
+    Column("presence", String),
+    Column("until", UtcTime, nullable=False),
+    Column("seen_at", UtcTime, nullable=False),
+    Column("suspected_at", UtcTime),
+    ForeignKeyConstraint(["run_id"], ["runs.id"]),
+)
+
+# What the schedule promised, and what became of it; no fate yet: claimed, and its run goes on.
+# A gap is one row: so many slots from due_at to last_due_at, all missed.
+SLOTS = Table(
+    "slots",
+    Row.metadata,
+    Column("schedule", String, primary_key=True),
+    Column("due_at", UtcTime, primary_key=True),
+    Column("fate", Word(Fate)),
+    Column("run_id", Integer),
+    Column("host", String),
+    Column("claimed_at", UtcTime, nullable=False),
+    Column("late_us", BigInteger),
+    Column("last_due_at", UtcTime),
+    Column("slots", BigInteger),
+    one_of("fate", Fate),
+    *none_below_zero("late_us"),
+    check("gap", "(last_due_at IS NULL) = (slots IS NULL)"),
+    ForeignKeyConstraint(["run_id"], ["runs.id"]),
+    Index("ix_slots_claimed", "schedule", sqlite_where=text("fate IS NULL")),
+    Index("ix_slots_gaps", "schedule", sqlite_where=text("last_due_at IS NOT NULL")),
+)
+
+# The limits in force, as JSON, once for each configuration and version of the program that ran: a
+# run names both. Not sealed: nothing is judged by them but by people.
+CONFIGURATIONS = Table(
+    "configurations",
+    Row.metadata,
+    Column("digest", String, primary_key=True),
+    Column("version", String, primary_key=True),
+    Column("limits", String, nullable=False),
+)
+
+# What outlives a process about one upstream: when it may be asked next, by a clock that showed
+# taken_at then, and how many attempts in a row failed there for reasons of the path or the
+# upstream.
+UPSTREAMS = Table(
+    "upstreams",
+    Row.metadata,
+    Column("name", String, primary_key=True),
+    Column("next_at", UtcTime),
+    Column("taken_at", UtcTime),
+    Column("failures", Integer, nullable=False),
+    *none_below_zero("failures"),
+)
+
+# What only one process of all machines may have, and until when, by the server's clock: see leases.
+LEASES = Table(
+    "leases",
+    Row.metadata,
+    Column("name", String, primary_key=True),
+    *filled(String, "held_by"),
+    *filled(DateTime(timezone=True), "since", "until"),
+)
+
+# The workers that are here, and when each was heard last, by the server's clock.
+MEMBERS = Table(
+    "members",
+    Row.metadata,
+    Column("id", Integer, primary_key=True),
+    *filled(String, "host"),
+    *filled(Integer, "pid"),
+    *filled(String, "version"),
+    *filled(Integer, "lanes"),
+    *filled(DateTime(timezone=True), "since", "seen_at"),
+)
+
+# A stretch of the batches of one source in a run that machines share, by their numbers: which
+# process had it last, since when, and when it was done. Of those with one lock one at a time goes
+# on; the lowest rank goes first.
+PORTIONS = Table(
+    "portions",
+    Row.metadata,
+    Column("run_id", Integer, primary_key=True, autoincrement=False),
+    Column("first", Integer, primary_key=True, autoincrement=False),
+    *filled(Integer, "last"),
+    *filled(String, "source"),
+    Column("lock", String),
+    *filled(Integer, "rank"),
+    Column("host", String),
+    Column("pid", Integer),
+    Column("began_at", DateTime(timezone=True)),
+    Column("ended_at", DateTime(timezone=True)),
+    ForeignKeyConstraint(["run_id"], ["runs.id"]),
+    Index(
+        "ix_portions_open",
+        "run_id",
+        sqlite_where=text("ended_at IS NULL"),
+    ),
+)
+
+# Until when an upstream must not be asked, why, and which source was told so.
+EMBARGOES = Table(
+    "embargoes",
+    Row.metadata,
+    Column("upstream", String, primary_key=True),
+    Column("source", String, nullable=False),
+    Column("until", UtcTime, nullable=False),
+    Column("why", String, nullable=False),
+    Column("said_at", UtcTime, nullable=False),
+)
+
+# How much of an upstream's allowance is spent in the period that is named.
+QUOTAS = Table(
+    "quotas",
+    Row.metadata,
+    Column("upstream", String, primary_key=True),
+    Column("unit", String, primary_key=True),
+    Column("period", String, nullable=False),
+    Column("spent", BigInteger, nullable=False),
+    *none_below_zero("spent"),
+)

@@ -1,0 +1,271 @@
+"""What happened: runs, batches, attempts and what belongs to them, and the chain of seals."""
+
+from datetime import datetime
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    LargeBinary,
+    String,
+    Table,
+    UniqueConstraint,
+    text,
+)
+from sqlmodel import Field
+
+from pipeline.errors import ErrorName, Phase
+from pipeline.models import Aspect, ProofWord, RunStatus, Verdict
+from pipeline.store.columns import (
+    PHASE_COLUMNS,
+    Headers,
+    Hex,
+    Row,
+    UtcTime,
+    Word,
+    check,
+    filled,
+    none_below_zero,
+    one_of,
+    unfilled,
+    word,
+)
+
+
+class RunRow(Row, table=True):
+    """One run. Its totals are written when it ends, so that a listing never scans what it did."""
+
+    __tablename__ = "runs"
+    __table_args__ = (
+        UniqueConstraint("uid"),
+        one_of("status", RunStatus),
+        check("ended", "(status = 'running') = (ended_at IS NULL)"),
+        check(
+            "ordered", "status = 'running' OR ordered = collected + failed + deferred + cancelled"
+        ),
+        *none_below_zero(
+            "clock_us",
+            "collected",
+            "failed",
+            "deferred",
+            "cancelled",
+            "numbers",
+            "attempts",
+            "waited_us",
+        ),
+        # Every start asks for these, and there are few however long the history is.
+        Index(
+            "ix_runs_running",
+            "host",
+            sqlite_where=text("status = 'running'"),
+        ),
+        Index(None, "started_at"),
+        # A run id is for ever: somebody may have written it down before the run was pruned.
+        {"sqlite_autoincrement": True},
+    )
+
+    id: int | None = Field(default=None, primary_key=True)
+    uid: str
+    host: str
+    pid: int
+    version: str
+    config_digest: str
+    config_path: str
+    is_sandbox: bool
+    started_at: datetime = Field(sa_type=UtcTime)
+    ended_at: datetime | None = Field(default=None, sa_type=UtcTime)
+    status: RunStatus = Field(sa_type=word(RunStatus))
+    clock_us: int | None = Field(default=None, sa_type=BigInteger)
+    ordered: int = 0
+    collected: int = 0
+    failed: int = 0
+    deferred: int = 0
+    cancelled: int = 0
+    numbers: int = Field(default=0, sa_type=BigInteger)
+    attempts: int = 0
+    waited_us: int = Field(default=0, sa_type=BigInteger)
+    clock_offset_us: int | None = Field(default=None, sa_type=BigInteger)
+
+
+# The tables below are never made one row at a time, and a class costs every start 5 ms.
+
+# The batches: each is written when the run orders it, and completed once when its outcome is known.
+BATCHES = Table(
+    "batches",
+    Row.metadata,
+    Column("run_id", Integer, primary_key=True),
+    Column("number", Integer, primary_key=True),
+    *filled(String, "source"),
+    *filled(Boolean, "is_sandbox"),
+    *filled(BigInteger, "n", "min", "max"),
+    Column("verdict", Word(Verdict)),
+    *unfilled(Integer, "fetch", "attempt"),
+    *unfilled(BigInteger, "offset", "sum"),
+    Column("digest", LargeBinary),
+    Column("error", Word(ErrorName)),
+    Column("detail", String),
+    Column("not_before", UtcTime),
+    Column("numbers", LargeBinary),  # last, so that a listing never walks over it
+    ForeignKeyConstraint(["run_id"], ["runs.id"]),
+    one_of("verdict", Verdict),
+    check("n", "n > 0"),
+    check("range", "min <= max"),
+    check("sum", "sum BETWEEN n * min AND n * max"),
+    check(
+        "collected",
+        "verdict <> 'collected' OR (attempt IS NOT NULL AND sum IS NOT NULL"
+        " AND digest IS NOT NULL AND error IS NULL)",
+    ),
+    check("digest", "length(digest) = CASE WHEN numbers IS NULL THEN 32 ELSE 8 END"),
+    check(
+        "lost",
+        "coalesce(verdict, '') = 'collected'"
+        " OR (sum IS NULL AND digest IS NULL AND numbers IS NULL)",
+    ),
+    check("failed", "verdict <> 'failed' OR error IS NOT NULL"),
+    check("deferred", "verdict <> 'deferred' OR not_before IS NOT NULL"),
+    # The rows lie in the order in which they are always read. There is no index: the batches of a
+    # source are found by the runs that asked it, which its tallies name.
+    sqlite_with_rowid=False,
+)
+
+# The answers that failed or looked like none before them, kept once however often they came.
+EVIDENCE = Table(
+    "evidence",
+    Row.metadata,
+    Column("digest", String, primary_key=True),
+    *filled(Integer, "status"),
+    *filled(Headers, "headers"),
+    *filled(LargeBinary, "body"),
+    *filled(BigInteger, "body_bytes"),
+    *filled(UtcTime, "first_seen_at"),
+    *none_below_zero("body_bytes"),
+)
+
+# The HTTP exchanges. A phase that was not reached is NULL, never 0.
+ATTEMPTS = Table(
+    "attempts",
+    Row.metadata,
+    Column("id", Integer, primary_key=True),
+    *filled(Integer, "run_id", "fetch", "number"),
+    *filled(String, "source"),
+    *filled(UtcTime, "began_at"),
+    *unfilled(BigInteger, *PHASE_COLUMNS.values()),
+    *filled(Boolean, "is_reused"),
+    Column("status", Integer),
+    Column("body_bytes", BigInteger),
+    Column("error", Word(ErrorName)),
+    Column("phase", Word(Phase)),
+    Column("detail", String),
+    Column("retry_after_us", BigInteger),
+    Column("evidence", String),
+    Column("request", Integer),
+    UniqueConstraint("run_id", "fetch", "number"),
+    ForeignKeyConstraint(["run_id"], ["runs.id"]),
+    ForeignKeyConstraint(["evidence"], ["evidence.digest"]),
+    ForeignKeyConstraint(["request"], ["requests.id"]),
+    check("number", "number > 0"),
+    check("failed", "(error IS NULL) = (phase IS NULL)"),
+    one_of("phase", Phase),
+    *none_below_zero(*PHASE_COLUMNS.values(), "body_bytes", "retry_after_us"),
+    # Holds all that the list of failures shows, so that a bad month of a million failures is
+    # counted from the index alone; an attempt that went well has no entry and pays nothing.
+    Index(
+        "ix_attempts_failures",
+        "source",
+        "error",
+        "phase",
+        "began_at",
+        sqlite_where=text("error IS NOT NULL"),
+    ),
+    # Without these, each row that a pruning deletes there costs a walk over all attempts.
+    Index("ix_attempts_evidence", "evidence", sqlite_where=text("evidence IS NOT NULL")),
+    Index(None, "request"),
+)
+
+# What was sent: each different request once, secrets replaced by the names of their variables.
+REQUESTS = Table(
+    "requests",
+    Row.metadata,
+    Column("id", Integer, primary_key=True),
+    *filled(String, "digest", "method", "url"),
+    *filled(Headers, "headers"),
+    *filled(LargeBinary, "body"),
+    UniqueConstraint("digest"),
+)
+
+# What a source's answers look like, from when to when: a row for each change of an aspect.
+CONTRACTS = Table(
+    "contracts",
+    Row.metadata,
+    Column("id", Integer, primary_key=True),
+    *filled(String, "source"),
+    *filled(Word(Aspect), "aspect"),
+    *filled(String, "value"),
+    *filled(UtcTime, "first_at", "last_at"),
+    *filled(Integer, "first_attempt", "last_attempt"),
+    one_of("aspect", Aspect),
+    Index(None, "source", "aspect", "id"),
+)
+
+# What an answer says of its numbers beside them, such as a Bell value, and what is wanted of it.
+MEASURES = Table(
+    "measures",
+    Row.metadata,
+    Column("run_id", Integer, primary_key=True),
+    Column("fetch", Integer, primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("name", String, primary_key=True),
+    *filled(Float, "value"),
+    Column("at_least", Float),
+    ForeignKeyConstraint(
+        ["run_id", "fetch", "number"], ["attempts.run_id", "attempts.fetch", "attempts.number"]
+    ),
+    sqlite_with_rowid=False,
+)
+
+# What sources signed, whole: the numbers of all batches that the attempt decided follow from it.
+PROOFS = Table(
+    "proofs",
+    Row.metadata,
+    Column("run_id", Integer, primary_key=True),
+    Column("fetch", Integer, primary_key=True),
+    Column("number", Integer, primary_key=True),
+    *filled(String, "scheme", "key_id"),
+    *filled(BigInteger, "serial"),
+    *filled(UtcTime, "made_at"),
+    *filled(LargeBinary, "message", "signature"),
+    *filled(Word(ProofWord), "word"),
+    *filled(Boolean, "is_expanded"),
+    one_of("word", ProofWord),
+    ForeignKeyConstraint(
+        ["run_id", "fetch", "number"], ["attempts.run_id", "attempts.fetch", "attempts.number"]
+    ),
+    sqlite_with_rowid=False,
+)
+
+# The hash chain: each run that ended, and each pruning, adds one link.
+SEALS = Table(
+    "seals",
+    Row.metadata,
+    Column("position", Integer, primary_key=True),
+    Column("kind", String, nullable=False),
+    Column("run_id", Integer),
+    Column("sealed_at", UtcTime, nullable=False),
+    *filled(Hex, "record", "contents", "chain"),
+    Column("pruned_by", Integer),
+    check("kind", "kind IN ('run', 'pruning')"),
+    check("run", "(kind = 'run') = (run_id IS NOT NULL)"),
+    ForeignKeyConstraint(["run_id"], ["runs.id"]),
+    ForeignKeyConstraint(["pruned_by"], ["seals.position"]),
+    UniqueConstraint("run_id"),
+    # How many were pruned, and which, without a walk over all the others.
+    Index("ix_seals_pruned", "pruned_by", sqlite_where=text("pruned_by IS NOT NULL")),
+    sqlite_autoincrement=True,
+)
+
+RUNS = Row.metadata.tables["runs"]
