@@ -9,10 +9,28 @@ PipelineError
 └── SourceError      one fetch failed; carries the published name, becomes a value in the core
 """
 
+import errno
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import IntEnum, StrEnum
+from signal import SIGPIPE
+
+
+class ExitCode(IntEnum):
+    """The numbers that scripts rely on; 74, 75 and 78 are those of BSD's sysexits.h."""
+
+    OK = 0
+    BUG = 1
+    USAGE = 2
+    PARTIAL = 3
+    FINDINGS = 3  # of audit --strict; like PARTIAL: it worked, and not all is well
+    NOTHING_COLLECTED = 4
+    STORE_FAILED = 74
+    TRY_LATER = 75
+    CONFIGURATION = 78
+    READER_GONE = 128 + SIGPIPE
 
 
 class Phase(StrEnum):
@@ -57,6 +75,8 @@ class ErrorName(StrEnum):
     RATE_LIMITED = "rate_limited"
     QUOTA_EXHAUSTED = "quota_exhausted"
     UNAUTHORIZED = "unauthorized"
+    BLOCKED = "blocked"
+    INTERCEPTED = "intercepted"
     HTTP_4XX = "http_4xx"
     HTTP_5XX = "http_5xx"
     CONTENT_TYPE = "content_type"
@@ -66,6 +86,7 @@ class ErrorName(StrEnum):
     COUNT = "count"
     RANGE = "range"
     STALE = "stale"
+    UNPROVEN = "unproven"
     DEADLINE = "deadline"
     CANCELLED = "cancelled"
     INTERNAL = "internal"
@@ -103,10 +124,12 @@ ERRORS: dict[ErrorName, ErrorFact] = {
     ErrorName.PROTOCOL: _fact(Whose.UPSTREAM, "the answer is not valid HTTP", may_retry=True),
     ErrorName.DECODE: _fact(Whose.UPSTREAM, "a content coding that we did not accept"),
     ErrorName.TOO_LARGE: _fact(Whose.UPSTREAM, "the answer is larger than max_bytes"),
-    ErrorName.REDIRECT_REFUSED: _fact(Whose.UPSTREAM, "a redirect; none is followed"),
+    ErrorName.REDIRECT_REFUSED: _fact(Whose.UPSTREAM, "a redirect that is not followed"),
     ErrorName.RATE_LIMITED: _fact(Whose.POLICY, "asked too often", may_retry=True),
     ErrorName.QUOTA_EXHAUSTED: _fact(Whose.POLICY, "the allowance is used up"),
     ErrorName.UNAUTHORIZED: _fact(Whose.OURS, "the key is missing, wrong or not allowed"),
+    ErrorName.BLOCKED: _fact(Whose.UPSTREAM, "a wall before the service shut us out"),
+    ErrorName.INTERCEPTED: _fact(Whose.PATH, "somebody on the way answered, not the service"),
     ErrorName.HTTP_4XX: _fact(Whose.OURS, "the request was refused; the status is beside it"),
     ErrorName.HTTP_5XX: _fact(Whose.UPSTREAM, "the server failed", may_retry=True),
     ErrorName.CONTENT_TYPE: _fact(Whose.CONTRACT, "another content type than agreed"),
@@ -116,18 +139,25 @@ ERRORS: dict[ErrorName, ErrorFact] = {
     ErrorName.COUNT: _fact(Whose.CONTRACT, "fewer or more numbers than asked"),
     ErrorName.RANGE: _fact(Whose.CONTRACT, "a number outside of what was asked"),
     ErrorName.STALE: _fact(Whose.CONTRACT, "an old answer served again"),
+    ErrorName.UNPROVEN: _fact(Whose.UPSTREAM, "a signature or hash that does not verify"),
     ErrorName.DEADLINE: _fact(Whose.OURS, "our own time limit was reached"),
     ErrorName.CANCELLED: _fact(Whose.OURS, "the run was stopped"),
-    ErrorName.INTERNAL: _fact(Whose.OURS, "a bug of this program"),
+    ErrorName.INTERNAL: _fact(
+        Whose.OURS, "a bug of this program, or this machine has too little for it"
+    ),
 }
 
 
 class PipelineError(Exception):
     """The root of everything below: its text is one line, fit for a person."""
 
+    exit_code = ExitCode.BUG
+
 
 class ConfigError(PipelineError):
     """Complaints about the configuration, one per line of ``complaints``."""
+
+    exit_code = ExitCode.CONFIGURATION
 
     def __init__(self, *complaints: str) -> None:
         super().__init__("\n".join(complaints))
@@ -137,17 +167,25 @@ class ConfigError(PipelineError):
 class UsageError(PipelineError):
     """The command line asks for something that does not exist."""
 
+    exit_code = ExitCode.USAGE
+
 
 class StoreError(PipelineError):
     """The database cannot be used; the text names the file and what to do."""
+
+    exit_code = ExitCode.STORE_FAILED
 
 
 class StoreBusy(StoreError):
     """Somebody else holds the database for longer than we wait."""
 
+    exit_code = ExitCode.TRY_LATER
+
 
 class LockHeld(PipelineError):
     """Another run of this configuration is going on."""
+
+    exit_code = ExitCode.TRY_LATER
 
 
 class SourceError(PipelineError):
@@ -172,6 +210,29 @@ class SourceError(PipelineError):
         self.detail = detail
         self.retry_after = retry_after
         self.may_retry = ERRORS[error].may_retry if may_retry is None else may_retry
+
+
+CLOCK_DOUBT = "(or the clock here is wrong)"  # behind what may be as well
+LACK = "this machine has too little for it"  # before what it has too little of
+
+
+def find_lack(exc: BaseException) -> str | None:
+    """Say what this machine has too little of if that is behind *exc*, which is then no bug."""
+    behind: BaseException | None = exc
+    while behind is not None:
+        text = str(behind)
+        if isinstance(behind, OSError) and behind.errno in (errno.EMFILE, errno.ENFILE):
+            return f"{os.strerror(behind.errno)}; see `ulimit -n`"
+        if isinstance(behind, MemoryError) or getattr(behind, "errno", None) == errno.ENOMEM:
+            return "there is no memory left"
+        if isinstance(behind, ImportError) and "failed to map" in text:  # says the linker
+            return "there is no memory left"
+        if isinstance(behind, SystemError):  # Python itself came to no end; so far always for that
+            return "there is no memory left"
+        if isinstance(behind, RuntimeError) and "start new thread" in text:
+            return "no thread can be started; see `ulimit -u` and the memory that is left"
+        behind = behind.__cause__ or behind.__context__
+    return None
 
 
 @contextmanager

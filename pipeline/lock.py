@@ -5,14 +5,16 @@ ever deletes them, or two processes could hold a lock on two files of the same n
 database file itself and not POSIX record locks: those are dropped, without a word, as soon as any
 code of the process closes any descriptor of the file. Not a PID file: it outlives its process.
 
-The turn (``turn``). A run holds it exclusively; the next one finds it taken, and who has it.
+The lock of a run (``run_lock``). A run holds it exclusively; the next one finds it taken, and who
+has it.
 
-The presence (``presence``). Every run holds it too, but shared, so several can (with two
-configurations, say). Whoever can have it exclusively is alone, and then every run
-that the store still calls running is dead. A run cannot ask that while it holds the lock itself,
-nor turn an exclusive lock into a shared one: flock drops the old lock before it takes the new one,
-and a second run that starts in between would believe that it is alone, and bury the first. So a
-third lock, the gate, lets in one starting run at a time:
+The presence (``presence``), beside a store that is a file. Every run holds it too, but shared, so
+several can (with two configurations, say). Whoever can have it exclusively is alone, and then every
+run of this kernel that the store still calls running is dead, in whatever container it was. A run
+cannot ask that while it holds the lock itself, nor turn an exclusive lock into a shared one: flock
+drops the old lock before it takes the new one, and a second run that starts in between would
+believe that it is alone, and bury the first. So a third lock, the gate, lets in one starting run at
+a time:
 
     take the gate → alone? then bury the dead → take the presence, shared → leave the gate
 
@@ -22,6 +24,7 @@ dead runs only; a run that is alive either has no row yet or holds the presence.
 buried by the next.
 """
 
+import errno
 import fcntl
 import os
 from collections.abc import Callable, Iterator
@@ -31,29 +34,21 @@ from hashlib import sha256
 from pathlib import Path
 from socket import gethostname
 from time import monotonic, sleep
+from uuid import uuid4
 
 from pipeline.errors import LockHeld, StoreError
+from pipeline.files import blame, create, database_file, make_folder, owner_at
 
 NOTE_BYTES = 200
 LOOK_AGAIN_SECONDS = 0.1
 
+# What a file system says that has no locks, or has lost the service that keeps them.
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EACCES, errno.EINVAL, errno.EBADF)
 
-def database_file(url: str) -> Path | None:
-    """Find the file that an SQLite URL names, as it stands there; None if it is another URL.
 
-    A symbolic link is followed, also to a place where nothing is yet: SQLite keeps the journal of
-    a database beside the real file, and so do we with everything else that lies beside it.
-
-    Raises:
-        StoreError: it is an SQLite URL, but of a database in memory or a ``file:`` URI.
-    """
-    scheme, _, rest = url.partition(":")
-    if scheme.partition("+")[0] != "sqlite":
-        return None
-    name = rest.removeprefix("///").partition("?")[0]
-    if not rest.startswith("///") or not name or name.startswith((":memory:", "file:")):
-        raise StoreError(f"{url}: store.url must name a file, as in sqlite:///pipeline.db")
-    return Path(name).resolve()
+def presence_at(file: Path) -> Path:
+    """Say where the presence lock of a database lies."""
+    return file.with_name(f"{file.name}.presence")
 
 
 def lock_path(url: str, name: str, *, state_folder: Path) -> Path:
@@ -67,16 +62,9 @@ def lock_path(url: str, name: str, *, state_folder: Path) -> Path:
     return state_folder / f"{sha256(url.encode()).hexdigest()[:16]}.{name}"
 
 
-def make_folder(folder: Path) -> None:
-    """Make *folder* and what is missing above it, for the owner's eyes only."""
-    if not folder.is_dir():
-        make_folder(folder.parent)
-        folder.mkdir(mode=0o700, exist_ok=True)
-
-
 @contextmanager
-def turn(path: Path, *, patience_seconds: float = 0.0) -> Iterator[None]:
-    """Hold the turn while the block runs; wait for it as long as *patience_seconds*.
+def run_lock(path: Path, *, patience_seconds: float = 0.0) -> Iterator[None]:
+    """Hold the lock of a run while the block runs; wait for it as long as *patience_seconds*.
 
     Raises:
         LockHeld: another process has it; the text names its pid and since when.
@@ -84,7 +72,7 @@ def turn(path: Path, *, patience_seconds: float = 0.0) -> Iterator[None]:
     """
     with _opened(path) as descriptor:
         give_up_at = monotonic() + patience_seconds
-        while not _lock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB):
+        while not _lock(path, descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB):
             if monotonic() < give_up_at:
                 sleep(LOOK_AGAIN_SECONDS)
                 continue
@@ -106,22 +94,56 @@ def presence(path: Path, *, if_alone: Callable[[], object]) -> Iterator[None]:
         StoreError: the lock file cannot be used.
     """
     with _opened(path) as descriptor:
-        with _opened(path.with_name(f"{path.name}-gate")) as gate:
-            _lock(gate, fcntl.LOCK_EX)
+        gate_path = path.with_name(f"{path.name}-gate")
+        with _opened(gate_path) as gate:
+            _lock(gate_path, gate, fcntl.LOCK_EX)
             if is_alone(path):
                 if_alone()
-            _lock(descriptor, fcntl.LOCK_SH)
+            _lock(path, descriptor, fcntl.LOCK_SH)
         yield
 
 
 def is_alone(path: Path) -> bool:
-    """Tell whether nobody is present now: then all runs that are called running are dead.
+    """Tell whether nobody is present now: see ``presence`` for what that means.
 
     Raises:
         StoreError: the lock file cannot be used.
     """
     with _opened(path) as descriptor:
-        return _lock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return _lock(path, descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def is_held(path: Path) -> bool | None:
+    """Tell whether anybody is present, without making the lock file; None if we may not know.
+
+    Whoever asks holds the lock for a moment, like ``is_alone``.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    except OSError as exc:
+        return False if exc.errno == errno.ENOENT else None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as exc:
+        return True if isinstance(exc, BlockingIOError) else None
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def sign_of(path: Path) -> str | None:
+    """Name a lock file so that two processes with the same name for it see each other's locks.
+
+    That is: which file it is, and of which kernel. None if there is no such file.
+    """
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    kernel = host_identity()
+    with suppress(OSError):  # only Linux has it
+        kernel = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+    return f"{kernel}:{found.st_dev}:{found.st_ino}"
 
 
 def host_identity() -> str:
@@ -131,26 +153,20 @@ def host_identity() -> str:
     return gethostname()
 
 
-def has_process(pid: int) -> bool:
-    """Tell whether a process of this machine has the number *pid*, perhaps a later one."""
-    try:
-        os.kill(pid, 0)
-    except PermissionError:  # somebody else's
-        return True
-    except (ProcessLookupError, OverflowError):
-        return False
-    return True
+def name_holder() -> str:
+    """Name whoever holds a lease: a machine and a process, for people; unlike any other."""
+    return f"{host_identity()} pid {os.getpid()} {uuid4().hex}"
 
 
 @contextmanager
-def place(path: Path) -> Iterator[Callable[[], bool]]:
+def exclusive_lock(path: Path) -> Iterator[Callable[[], bool]]:
     """Give a function that tries to take the only place at *path*; the block's end gives it back.
 
     Raises:
         StoreError: the lock file cannot be used.
     """
     with _opened(path) as descriptor:
-        yield lambda: _lock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield lambda: _lock(path, descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 @contextmanager
@@ -158,27 +174,42 @@ def _opened(path: Path) -> Iterator[int]:
     """Open a lock file, making it if need be, but never through a symbolic link."""
     try:
         make_folder(path.parent)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        descriptor = _open(path)
     except OSError as exc:
-        raise StoreError(f"{path} cannot be opened for locking: {exc.strerror}") from exc
+        reason = f"{exc.strerror}{blame(path)}"
+        raise StoreError(f"{path} cannot be opened for locking: {reason}") from exc
     try:
         yield descriptor
     finally:
         os.close(descriptor)  # and this frees the lock
 
 
-def _lock(descriptor: int, operation: int) -> bool:
+def _open(path: Path) -> int:
+    while True:
+        with suppress(FileNotFoundError):
+            return os.open(path, os.O_RDWR | os.O_NOFOLLOW)
+        with suppress(FileExistsError):  # another one was quicker
+            # The names of locks have no dot: without its suffix, that of one is the database's.
+            return create(path, owner=owner_at(path.with_suffix("")))
+
+
+def _lock(path: Path, descriptor: int, operation: int) -> bool:
     try:
         fcntl.flock(descriptor, operation)
     except BlockingIOError:
         return False
     except OSError as exc:
-        raise StoreError(f"a lock beside the store cannot be taken: {exc.strerror}") from exc
+        why = (
+            "; the file system, a network share perhaps, has no locks now, and without them runs"
+            " could harm each other: keep the store on a local disk (store.url)"
+        )
+        hint = why if exc.errno in _NO_LOCKS else ""
+        raise StoreError(f"{path} cannot be locked: {exc.strerror}{hint}") from exc
     return True
 
 
 def _write_note(descriptor: int) -> None:
-    note = f"pid {os.getpid()}, since {datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}\n"
+    note = f"pid {os.getpid()}, since {datetime.now(UTC):%Y-%m-%d %H:%M:%SZ}\n"
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, note.encode(), 0)
 

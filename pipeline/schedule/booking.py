@@ -1,26 +1,22 @@
-"""A start that keeps to the schedule: claim what is due, book what was missed, run, catch up."""
+"""Claim the slots that are due, record those that were missed, and prepare the runs for both."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from functools import partial
-from pathlib import Path
+from datetime import UTC, datetime, timedelta
 from time import sleep
 
 from pydantic import SecretStr
 from sqlmodel import Session
 
-from pipeline.collect import Collected, collect, present
 from pipeline.errors import ConfigError
-from pipeline.forecast import Rhythm, find_impossible, plan_upstreams
 from pipeline.lock import host_identity
-from pipeline.models import Overlap, SlotClaim
-from pipeline.recorder import Progress
+from pipeline.models import SlotClaim
+from pipeline.run.collect import Run
+from pipeline.run.plan import Rhythm, find_impossible, plan_upstreams
 from pipeline.schedule.ledger import Schedule, find_schedules, pick_caught_up
 from pipeline.settings import Settings, SourceSettings, with_overrides
 from pipeline.store import slots
-from pipeline.store.db import Store, open_store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,21 +46,41 @@ def find_rhythms(schedules: Sequence[Schedule]) -> dict[str, Rhythm]:
     }
 
 
-def find_possible_schedules(settings: Settings) -> tuple[Schedule, ...]:
-    """Find the schedules of the enabled sources; empty if there is none.
+def wanted_rhythms(settings: Settings, every: timedelta | None) -> dict[str, Rhythm]:
+    """Tell how often each source is asked: at the distance *every*, else as the schedules say."""
+    if every is not None:
+        return dict.fromkeys(settings.enabled_sources, Rhythm.of(every))
+    return find_rhythms(find_schedules(settings))
+
+
+def require_schedules(settings: Settings) -> tuple[Schedule, ...]:
+    """Find the schedules of the enabled sources, whatever the rules say of them.
 
     Raises:
-        ConfigError: the upstreams' rules can never allow what one of them promises.
+        ConfigError: there is none.
     """
     schedules = find_schedules(settings)
-    if schedules:
-        impossible = find_impossible(
-            plan_upstreams(_with_keys(settings)),
-            deadline_seconds=settings.collect.deadline_seconds,
-            rhythms=find_rhythms(schedules),
+    if not schedules:
+        raise ConfigError(
+            f"{settings.named}: there is no schedule; give cron or every in a [schedule] table"
         )
-        if impossible:
-            raise ConfigError(*impossible)
+    return schedules
+
+
+def find_possible_schedules(settings: Settings) -> tuple[Schedule, ...]:
+    """Find the schedules of the enabled sources, as ``require_schedules`` does.
+
+    Raises:
+        ConfigError: there is none, or the rules can never allow what one of them promises.
+    """
+    schedules = require_schedules(settings)
+    impossible = find_impossible(
+        plan_upstreams(_with_keys(settings)),
+        deadline_seconds=settings.collect.deadline_seconds,
+        rhythms=find_rhythms(schedules),
+    )
+    if impossible:
+        raise ConfigError(*impossible)
     return schedules
 
 
@@ -111,7 +127,12 @@ def book(
         last = slots.newest_due(session, schedule=schedule.key, before=due_at)
         if last is None and is_by_hand:
             continue
-        unseen = [] if last is None else list(schedule.between(last, due_at))
+        unseen: list[datetime] = []
+        if last is not None:
+            slots.cut_gap(session, schedule=schedule.key, due_at=last, at=due_at)
+            unseen, gap = schedule.between(last, due_at)
+            if gap is not None:
+                slots.book_gap(session, gap=gap, host=host, now=now)
         slots.book_missed(session, schedule=schedule.key, due=unseen, host=host, now=now)
         claim = schedule.claim(due_at)
         if slots.claim(session, slot=claim, host=host, now=now):
@@ -126,78 +147,42 @@ def book(
     return Booked(claims=tuple(claims), missed=tuple(sorted(missed, key=lambda slot: slot.due_at)))
 
 
-def _wait_for_our_place(schedules: Sequence[Schedule], host: str) -> None:
+def wait_for_our_place(schedules: Sequence[Schedule]) -> None:
     """Wait for our part of the jitter; nothing is claimed before, so a kill harms nothing."""
-    now = datetime.now(UTC)
+    now, host = datetime.now(UTC), host_identity()
     start_at = max(schedule.start_of(schedule.due(now), host) for schedule in schedules)
-    sleep(max(0.0, (start_at - now).total_seconds()))
+    if start_at > now:
+        sleep((start_at - now).total_seconds())
 
 
-def collect_due(
-    settings: Settings,
-    schedules: Sequence[Schedule],
-    *,
-    is_by_hand: bool,
-    state_folder: Path,
-    on_progress: Callable[[Progress], None],
-    overlap: Overlap,
-    on_begin: Callable[[str], None] = lambda _: None,
-) -> Iterator[Collected]:
-    """Carry out the runs that this start is for, one after the other; each as it ends.
+def book_runs(everything: Run, schedules: Sequence[Schedule], *, is_by_hand: bool) -> list[Run]:
+    """Claim what is due, and make of the run of *everything* those that this start is for.
 
-    A scheduled start runs what is due and free, at most, and then what is caught up on. One by
-    hand is one run of everything, which takes the slots that are due if they are free.
+    First what is due, lest it becomes late, too; then what was missed, whose slots are to be
+    claimed when their turn comes. A start by hand is one run of everything.
 
     Raises:
-        ConfigError: as ``book`` and ``collect`` do.
-        LockHeld, StoreError: as ``collect`` does.
+        ConfigError: as ``book`` does.
+        StoreError: the database failed.
     """
-    host = host_identity()
-    run = partial(
-        collect,
-        state_folder=state_folder,
-        on_progress=on_progress,
-        overlap=overlap,
-        on_begin=on_begin,
-    )
-    if not is_by_hand:
-        _wait_for_our_place(schedules, host)
-    url, busy_seconds = settings.store.url, settings.store.busy_seconds
-    # Present before anything is claimed: otherwise whoever starts now would take the claim for
-    # that of a dead process.
-    with (
-        open_store(url, busy_seconds=busy_seconds, for_writing=True) as store,
-        present(store, url, state_folder),
-    ):
-        with store.write() as session:
-            booked = book(
-                session,
-                schedules,
-                now=datetime.now(UTC),
-                host=host,
-                config_path=str(settings.path or ""),
-                is_by_hand=is_by_hand,
-            )
-        if is_by_hand:
-            yield run(settings, claims=booked.claims)
-            return
-        for claims in _runs(store, booked, host):
-            keys = {slot.schedule for slot in claims}
-            sources = [
-                name for schedule in schedules if schedule.key in keys for name in schedule.sources
-            ]
-            collected = run(with_overrides(settings, sources=sources), claims=claims)
-            yield collected
-            if collected.stopped_by is not None:
-                return
+    settings = everything.settings
+    with everything.store.write() as session:
+        booked = book(
+            session,
+            schedules,
+            now=datetime.now(UTC),
+            host=host_identity(),
+            config_path=str(settings.path or ""),
+            is_by_hand=is_by_hand,
+        )
+    if is_by_hand:
+        return [replace(everything, claims=booked.claims)]
+    sources = {schedule.key: schedule.sources for schedule in schedules}
 
+    def run(*claims: SlotClaim, is_missed: bool = False) -> Run:
+        names = [name for slot in claims for name in sources[slot.schedule]]
+        narrowed = with_overrides(settings, sources=names)
+        return replace(everything, settings=narrowed, claims=claims, is_missed=is_missed)
 
-def _runs(store: Store, booked: Booked, host: str) -> Iterator[tuple[SlotClaim, ...]]:
-    """Give the slots of each run: first those that are due, lest they become late, too."""
-    if booked.claims:
-        yield booked.claims
-    for slot in booked.missed:
-        with store.write() as session:
-            is_ours = slots.claim(session, slot=slot, host=host, now=datetime.now(UTC))
-        if is_ours:
-            yield (slot,)
+    due = [run(*booked.claims)] if booked.claims else []
+    return due + [run(slot, is_missed=True) for slot in booked.missed]

@@ -14,14 +14,18 @@ that is over, and one of the hour that comes twice is due the first time only.
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta, tzinfo
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
+from functools import partial
 from itertools import takewhile
+from operator import gt
 from zoneinfo import ZoneInfo
 
 from cronsim import CronSim
 
 SECOND = timedelta(seconds=1)
 DAY = timedelta(days=1)
+HOUR, HOURS = timedelta(hours=1), 24
+MICROSECOND = timedelta(microseconds=1)
 # No clock is ever changed by more, except where a country moves to the other side of the date line.
 LARGEST_CHANGE = timedelta(hours=3)
 
@@ -74,6 +78,25 @@ class Cron:
         known = takewhile(lambda due_at: due_at <= moment, self.after(earlier - SECOND))
         return max(known, default=earlier)
 
+    def count(self, begin: datetime, end: datetime) -> int:
+        """Count the slots from *begin* to before *end*, by whole days where it can: for decades."""
+        zone, cron = find_zone(self.timezone), CronSim(self.expression, begin)
+        per_day, is_hourly = self.per_day(), len(cron.hours) == HOURS
+        total = 0
+        while begin < end:
+            day = begin.astimezone(zone).date()
+            first, last = _midnight(day, zone), _midnight(day + DAY, zone)
+            is_whole = first == begin and last <= end
+            is_even = last - first == DAY or (is_hourly and not (last - first) % HOUR)
+            if is_whole and is_even:
+                is_due = day.month in cron.months and cron.match_day(day)
+                total += round(per_day * ((last - first) / DAY)) if is_due else 0
+            else:  # at the ends, and where the clock is changed
+                known = takewhile(partial(gt, min(last, end)), self.after(begin - MICROSECOND))
+                total += sum(1 for _ in known)
+            begin = last
+        return total
+
     def per_day(self) -> int:
         """Count the slots of a day that has any."""
         cron = CronSim(self.expression, datetime(2000, 1, 1, tzinfo=UTC))
@@ -89,6 +112,10 @@ class Cron:
             if day.month in cron.months and cron.match_day(day)
         )
         return max(days.values(), default=0) * self.per_day()
+
+
+def _midnight(day: date, zone: tzinfo) -> datetime:
+    return datetime.combine(day, time(), zone).astimezone(UTC)
 
 
 def _offset(moment: datetime, zone: tzinfo) -> timedelta | None:

@@ -1,21 +1,22 @@
 """Which slots a start is for, which were missed, and which of those are caught up on. Pure."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import islice, pairwise, takewhile
 
 from pipeline.errors import ConfigError
-from pipeline.models import SlotClaim
-from pipeline.schedule.cron import Cron, expression_of
+from pipeline.models import Gap, SlotClaim
+from pipeline.schedule.cron import MICROSECOND, Cron, expression_of
 from pipeline.settings import Missed, ScheduleSettings, Settings, SourceScheduleSettings
 
 EARLY = timedelta(seconds=2)  # who starts a slot's run may read a clock that is a little behind
 EARLY_SHARE = 0.1  # of the distance between two slots: no start is early by more
 LOOKED_AT = 10  # distances between slots that the jitter is held against
 
-MICROSECOND = timedelta(microseconds=1)
+MOST_SINGLE = 1_000  # missed slots that are booked one by one; more in a row are a gap, in one row
+MOST_CAUGHT_UP = 100  # runs of one start
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,9 +46,24 @@ class Schedule:
         early = min(EARLY, EARLY_SHARE * (next_at - due_at))
         return next_at if next_at - now <= early else due_at
 
-    def between(self, last: datetime, due_at: datetime) -> Iterator[datetime]:
-        """Give the slots after *last* and before *due_at*, oldest first."""
-        return takewhile(lambda slot: slot < due_at, self.cron.after(last))
+    def between(self, last: datetime, due_at: datetime) -> tuple[list[datetime], Gap | None]:
+        """Give the slots after *last* and before *due_at*, oldest first.
+
+        If they are too many, only the last of them, and the others as a gap: a clock that was
+        wrong once must not cost millions of rows.
+        """
+        known = takewhile(lambda slot: slot < due_at, self.cron.after(last))
+        slots = list(islice(known, MOST_SINGLE + 1))
+        if len(slots) <= MOST_SINGLE:
+            return slots, None
+        newest = self.cron.latest(due_at - MICROSECOND)
+        gap = Gap(
+            schedule=self.key,
+            due_at=slots[0],
+            last_due_at=self.cron.latest(newest - MICROSECOND),
+            slots=self.cron.count(slots[0], newest),
+        )
+        return [newest], gap
 
     def start_of(self, due_at: datetime, host: str) -> datetime:
         """Give the moment at which *host* starts a slot's run.
@@ -65,14 +81,17 @@ class Schedule:
 
 
 def pick_caught_up(missed: Sequence[datetime], policy: Missed) -> Sequence[datetime]:
-    """Pick those of the *missed* slots, oldest first, that get a run after all."""
+    """Pick those of the *missed* slots, oldest first, that get a run after all.
+
+    Of a gap that is its last slot at most: nobody meant to catch up on decades.
+    """
     match policy:
         case "skip":
             return ()
         case "once":
             return missed[-1:]
         case "all":
-            return missed
+            return missed[-MOST_CAUGHT_UP:]
 
 
 def find_schedules(settings: Settings) -> tuple[Schedule, ...]:

@@ -1,10 +1,10 @@
-"""The scheduler in the foreground: starts a run for each slot, and keeps nothing else in mind.
+"""The scheduler in the foreground: start a run for each slot.
 
-Every run is a process of its own, which finds its slot in the ledger by itself: so a run that
-leaks, hangs or dies takes nothing with it, and a scheduler that is killed has nothing to forget.
+Every run is a process of its own, which finds its slot in the store by itself: so a run that
+leaks, hangs or dies does no harm to the next, and a scheduler that is killed loses nothing.
 
-The next slot is worked out anew from the wall clock after each short sleep. Nothing adds up, so
-nothing drifts, and a clock that is set is noticed within ``LONGEST_SLEEP_SECONDS``.
+The next slot is worked out anew from the wall clock after each short sleep. So errors do not add
+up, and a clock that is set is noticed within ``LONGEST_SLEEP_SECONDS``.
 """
 
 import os
@@ -13,15 +13,19 @@ import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import anyio
 from anyio.abc import Process, TaskGroup
 
 from pipeline.errors import ConfigError, ungrouped
+from pipeline.schedule.booking import find_possible_schedules
 from pipeline.schedule.ledger import Schedule
-from pipeline.schedule.notify import Notifier
+from pipeline.schedule.sd_notify import ServiceManager
+from pipeline.settings import Settings
 
 LONGEST_SLEEP_SECONDS = 30.0
 CLOCK_IS_SET = timedelta(seconds=LONGEST_SLEEP_SECONDS)
@@ -30,7 +34,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class World:
-    """What the scheduler has around it, so that a test can put a year in its place.
+    """Clock, sleep, runs and messages of the scheduler; a test puts its own in their place.
 
     Attributes:
         now: the wall clock, UTC.
@@ -48,12 +52,14 @@ class World:
 class Scheduler:
     """Starts a run whenever a slot of one of its schedules is due."""
 
-    def __init__(self, schedules: Sequence[Schedule], world: World, notifier: Notifier) -> None:
+    def __init__(
+        self, schedules: Sequence[Schedule], world: World, manager: ServiceManager
+    ) -> None:
         self._schedules = schedules
         self._world = world
-        self._notifier = notifier
+        self._manager = manager
         self._seen = world.now()  # slots up to here are dealt with
-        beat = notifier.watchdog_seconds
+        beat = manager.watchdog_seconds
         self._longest = min(LONGEST_SLEEP_SECONDS, beat / 2) if beat else LONGEST_SLEEP_SECONDS
 
     @property
@@ -73,17 +79,17 @@ class Scheduler:
         if any(schedule.missed != "skip" for schedule in self._schedules):
             tasks.start_soon(self._world.start_run)  # what was missed while nobody was here
         while True:
-            self._mind_the_clock()
+            self._check_clock()
             next_at, now = self._next_at(), self._world.now()
             if next_at <= now:
                 tasks.start_soon(self._world.start_run)
                 self._seen = now
                 next_at = self._next_at()
-            self._notifier.alive(self.status)
+            self._manager.alive(self.status)
             wait_seconds = max(0.0, (next_at - now).total_seconds())
             await self._world.sleep(min(wait_seconds, self._longest))
 
-    def _mind_the_clock(self) -> None:
+    def _check_clock(self) -> None:
         now = self._world.now()
         if now < self._seen - CLOCK_IS_SET:
             self._world.say(f"the clock was set back by {self._seen - now}")
@@ -118,8 +124,14 @@ class Runs:
         if code < 0:  # it could not say so itself
             self._say(f"a run was ended by signal {-code}")
 
+    def leave(self) -> None:
+        """End them at once: what they wait for is carried out by others."""
+        for process in self._going_on:
+            with suppress(ProcessLookupError):
+                process.kill()
+
     def stop(self) -> None:
-        """Ask all of them to end, with what they have."""
+        """Ask all of them to end and keep what they have."""
         for process in self._going_on:
             with suppress(ProcessLookupError):  # it has ended, and nobody has taken note yet
                 process.terminate()
@@ -128,7 +140,7 @@ class Runs:
 async def run_schedule(
     load: Callable[[], Sequence[Schedule]],
     world: World,
-    notifier: Notifier,
+    manager: ServiceManager,
     *,
     stop_runs: Callable[[], object],
     drain_seconds: float,
@@ -142,30 +154,30 @@ async def run_schedule(
     Raises:
         ConfigError: *load* raised it at the start.
     """
-    scheduler = Scheduler(load(), world, notifier)
+    scheduler = Scheduler(load(), world, manager)
     ticking = anyio.CancelScope()
 
     async def drain() -> None:
         await world.sleep(drain_seconds)
         stop_runs()
 
-    async def heed(signals: AsyncIterator[signal.Signals], others: TaskGroup) -> None:
+    async def obey(signals: AsyncIterator[signal.Signals], others: TaskGroup) -> None:
         async for signum in signals:
             if signum == signal.SIGHUP:
-                _reload(scheduler, load, world, notifier)
+                _reload(scheduler, load, world, manager)
             elif ticking.cancel_called:
                 stop_runs()
                 os._exit(128 + signum)
             else:
-                notifier.stopping("waiting for the runs that go on")
+                manager.stopping("waiting for the runs that go on")
                 ticking.cancel()
                 others.start_soon(drain)
 
     with ungrouped(), anyio.open_signal_receiver(*SIGNALS) as signals:
         async with anyio.create_task_group() as others:
-            others.start_soon(heed, signals, others)
+            others.start_soon(obey, signals, others)
             world.say(scheduler.status)
-            notifier.ready(scheduler.status)
+            manager.ready(scheduler.status)
             async with anyio.create_task_group() as runs:
                 with ticking:
                     await scheduler.run(runs)
@@ -176,13 +188,41 @@ def _reload(
     scheduler: Scheduler,
     load: Callable[[], Sequence[Schedule]],
     world: World,
-    notifier: Notifier,
+    manager: ServiceManager,
 ) -> None:
-    notifier.reloading()
+    manager.reloading()
     try:
         scheduler.replace(load())
     except ConfigError as exc:
         world.say(f"{exc}\nthe configuration is wrong, so the old one stays")
     else:
         world.say(f"the configuration was read again; {scheduler.status}")
-    notifier.ready(scheduler.status)
+    manager.ready(scheduler.status)
+
+
+def keep_schedule(
+    settings: Settings,
+    command: Sequence[str],
+    *,
+    read_again: Callable[[Path | None], Settings],
+    drain_seconds: float,
+    say: Callable[[str], object],
+) -> None:
+    """Start *command* in each slot of the *settings*, until SIGTERM; SIGHUP reads them again.
+
+    Raises:
+        ConfigError: there is no schedule, or the rules can never allow it.
+    """
+    given = iter([find_possible_schedules(settings)])  # runs get the very file that was read
+
+    def load() -> Sequence[Schedule]:
+        return next(given, None) or find_possible_schedules(read_again(settings.path))
+
+    runs = Runs(command, say)
+    world = World(now=lambda: datetime.now(UTC), sleep=anyio.sleep, start_run=runs.start, say=say)
+    manager = ServiceManager(os.environ)
+    anyio.run(
+        partial(
+            run_schedule, load, world, manager, stop_runs=runs.stop, drain_seconds=drain_seconds
+        )
+    )

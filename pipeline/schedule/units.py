@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import islice, takewhile
+from typing import Literal
 
 from cronsim import CronSim
 
@@ -19,6 +20,8 @@ from pipeline.schedule.ledger import Schedule
 FIVE_FIELDS = 5
 COMPARED = timedelta(days=400)  # both changes of the clock, and every month
 MOST_COMPARED = 5_000  # slots: the rest of an expression with more of them is the same anyway
+UnitKind = Literal["timer", "service", "worker"]
+WORKERS_DRAIN_SECONDS = 60.0
 STOP_SECONDS = 30  # that a drained service may take beyond its run's deadline
 
 _PLAIN_FIELD = r"\*(/[0-9]+)?|[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*"
@@ -183,6 +186,27 @@ def service_unit(command: Sequence[str], *, name: str, user: str, deadline_secon
                 f"TimeoutStopSec={deadline_seconds + STOP_SECONDS:g}s",
                 "WatchdogSec=120s",
                 "Restart=on-failure",
+                "RestartPreventExitStatus=78",
+            ],
+        ),
+        ("Install", ["WantedBy=multi-user.target"]),
+    )
+    return Unit(name=f"{name}.service", text=text)
+
+
+def worker_unit(command: Sequence[str], *, name: str, user: str) -> Unit:
+    """Write a service that is one worker, ``pipeline worker``."""
+    text = _unit(
+        _description("A worker of pipeline"),
+        (
+            "Service",
+            [
+                f"User={user}",
+                f"ExecStart={_exec_line(command)}",
+                "KillMode=mixed",
+                f"TimeoutStopSec={WORKERS_DRAIN_SECONDS + STOP_SECONDS:g}s",
+                "Restart=always",
+                "RestartSec=5s",
                 "RestartPreventExitStatus=78",
             ],
         ),

@@ -3,8 +3,14 @@
 Nothing here knows the network or the database.
 """
 
-from pipeline.settings.environment import FILE_VARIABLE
-from pipeline.settings.load import load_settings, with_overrides
+from pipeline.settings.environment import FILE_VARIABLE, find_proxy
+from pipeline.settings.load import (
+    BUILTIN,
+    config_file,
+    config_name,
+    load_settings,
+    with_overrides,
+)
 from pipeline.settings.tables import (
     KINDS,
     CollectSettings,
@@ -21,6 +27,7 @@ from pipeline.settings.tables import (
 )
 
 __all__ = [
+    "BUILTIN",
     "FILE_VARIABLE",
     "KINDS",
     "CollectSettings",
@@ -33,6 +40,9 @@ __all__ = [
     "SourceScheduleSettings",
     "SourceSettings",
     "StoreSettings",
+    "config_file",
+    "config_name",
+    "find_proxy",
     "hide_password",
     "load_settings",
     "with_overrides",

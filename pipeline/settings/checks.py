@@ -1,4 +1,4 @@
-"""One value at a time: addresses, names, batches. Pure; a ``ValueError`` carries the complaint."""
+"""One value at a time: addresses, names, rules. Pure; a ``ValueError`` carries the complaint."""
 
 import re
 from collections.abc import Sequence
@@ -12,18 +12,15 @@ from pydantic import SecretStr
 from pipeline.pacing import Quota, Rate
 from pipeline.settings.complaints import shown
 
-MOST_BATCHES = 1_000_000  # per source
-LARGEST_BATCH = 1_000_000  # numbers
 EVERY = {
     "s": (5, 6, 10, 12, 15, 20, 30),
     "m": (1, 2, 3, 4, 5, 6, 10, 12, 15, 20, 30),
     "h": (1, 2, 3, 4, 6, 8, 12),
     "d": (1,),
 }  # what divides a minute, an hour, a day: anything else would stumble at the full one
-BATCH_FORMS = 'sizes [2, 3, 5], a range "2..29" or {count = 10, size = 16}'
+NO_QUERY = "must not contain ? or #; the query is added by the program"
 
 _NAME = r"[a-z0-9][a-z0-9_-]{0,39}"  # safe in paths, CSV and on terminals
-_RANGE = r"([0-9]{1,7})\.\.([0-9]{1,7})"
 _RATE = r"([0-9]{1,6})/([0-9]{1,6}(?:\.[0-9]{1,3})?)?([smh])"
 _QUOTA = r"([0-9]{1,12}) (requests|bits)/(day|month)"
 _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600}
@@ -42,32 +39,6 @@ def check_name(name: str) -> str:
     if not re.fullmatch(_NAME, name):
         raise ValueError("a name has 1 to 40 of a-z 0-9 _ - and begins with a letter or digit")
     return name
-
-
-def check_batches(value: object) -> Sequence[int]:
-    """Read the sizes of batches in one of their three forms; cheap however many they are."""
-    sizes: Sequence[int]
-    match value:
-        case {"count": int(count), "size": size, **rest} if not rest:
-            sizes = (size,) * min(count, MOST_BATCHES + 1)  # one integer, referred to count times
-        case str() if found := re.fullmatch(_RANGE, value):
-            sizes = range(int(found[1]), int(found[2]) + 1)
-        case range():
-            sizes = value
-        case list() | tuple():
-            sizes = tuple(value)
-        case _:
-            raise ValueError(f"must be {BATCH_FORMS}, not {shown(value)}")
-    if not sizes:
-        raise ValueError(f"orders no batch; use {BATCH_FORMS}")
-    if len(sizes) > MOST_BATCHES:
-        raise ValueError(f"orders more than {MOST_BATCHES} batches")
-    if set(map(type, sizes)) != {int}:  # isinstance would let true and false pass
-        wrong = next(size for size in sizes if type(size) is not int)
-        raise ValueError(f"a batch's size must be a whole number, not {shown(wrong)}")
-    if min(sizes) < 1 or max(sizes) > LARGEST_BATCH:
-        raise ValueError(f"a batch must have 1 to {LARGEST_BATCH} numbers, not {shown(value)}")
-    return sizes
 
 
 def check_rate(value: object) -> Rate | Literal["none"]:
@@ -162,7 +133,7 @@ def check_url(url: str) -> str:
     if not url.lower().startswith(("http://", "https://")):
         raise ValueError("must begin with https:// or http://")
     if "?" in url or "#" in url:
-        raise ValueError("must not contain ? or #; the query is added by the program")
+        raise ValueError(NO_QUERY)
     try:
         parts = urlsplit(url)
     except ValueError as error:
@@ -172,6 +143,42 @@ def check_url(url: str) -> str:
     _check_port(parts)
     _check_host(parts.hostname or "")
     return url
+
+
+def check_address(url: str) -> str:
+    """Let the address of an upstream pass, also one with a query, where its kind allows that."""
+    check_url(re.sub(r"[?].*", "", url, count=1, flags=re.DOTALL))
+    return url
+
+
+def check_proxy(value: str) -> str:
+    """Let the address of a proxy pass, a word in its place, or nothing."""
+    if value in ("", "env", "none"):
+        return value
+    if "@" in value:
+        raise ValueError("must not contain a user name or password; see proxy_env")
+    try:
+        return check_proxy_url(value)
+    except ValueError as error:
+        raise ValueError(f'{error}; or use "env" or "none"') from error
+
+
+def check_proxy_url(url: str) -> str:
+    """Let ``http://host:port`` pass, also with a user and a password; the text never shows it."""
+    if not url.lower().startswith("http://"):
+        raise ValueError("must begin with http://")
+    authority = url[len("http://") :].removesuffix("/")
+    check_url("http://" + authority.rpartition("@")[2])
+    if re.search(r"[/?#\s]", authority):
+        raise ValueError("must end with the port; in user and password use %2F for / and so on")
+    return url
+
+
+def check_media_type(value: str) -> str:
+    """Let a media type pass, without parameters; in lower case."""
+    if not re.fullmatch(r"[a-z0-9!#$&^_.+-]{1,64}/[a-z0-9!#$&^_.+-]{1,64}", value.lower()):
+        raise ValueError(f"must be a media type such as text/html, not {shown(value)}")
+    return value.lower()
 
 
 def _check_port(parts: SplitResult) -> None:

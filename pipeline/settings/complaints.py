@@ -1,7 +1,7 @@
 """Problems in a newcomer's words: where, what is wrong, what to do; one line each."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 
@@ -69,6 +69,13 @@ def dotted(location: Location) -> str:
     return text
 
 
+def list_choices(choices: Sequence[str]) -> str:
+    """List words; those that are another one behind ``sandbox.`` are told together."""
+    played = {choice for choice in choices if choice.removeprefix("sandbox.") != choice}
+    listed = ", ".join(choice for choice in choices if choice not in played)
+    return f'{listed} (or one of these behind "sandbox.")' if played else listed
+
+
 def plain(error: ErrorDetails) -> str:
     """Put pydantic's *error* into words that need no knowledge of pydantic."""
     kind, context, value = error["type"], error.get("ctx", {}), error["input"]
@@ -76,7 +83,7 @@ def plain(error: ErrorDetails) -> str:
         return str(context["error"])
     choices = re.findall(r"'([^']+)'", str(context.get("expected", "")))
     text = _PLAIN.get(kind, "has a value that does not fit here")
-    text = text.format(**{**context, "choices": ", ".join(choices)})
+    text = text.format(**{**context, "choices": list_choices(choices)})
     if kind == "missing" or error["loc"][-1] in SECRET_KEYS:
         return text
     guess = nearest(value, choices) if isinstance(value, str) else ""
@@ -88,7 +95,7 @@ class Complaints:
     """The problems found so far, each with the place where the user can mend it.
 
     Attributes:
-        file: how the user wrote the file's name.
+        file: its full path and why it was taken.
         variables: which environment variable set a location, where one did.
     """
 

@@ -7,19 +7,28 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from pipeline.settings.checks import check_ping_url
+from pipeline.files import URL_QUERY
+from pipeline.settings.checks import check_ping_url, check_proxy_url
 from pipeline.settings.complaints import Complaints, Location
 from pipeline.settings.environment import expand_home, xdg_folder
-from pipeline.settings.tables import NotifySettings, SourceSettings, StoreSettings
+from pipeline.settings.tables import (
+    CollectSettings,
+    NotifySettings,
+    SourceSettings,
+    StoreSettings,
+)
 
 MOST_KEY_BYTES = 4096
 MOST_CA_BYTES = 2**20
 DATABASE = "pipeline.db"
 
 _KEY = rb"[\x21-\x7e]+"  # what every HTTP header carries unharmed
-_SCHEME = r"[A-Za-z][A-Za-z0-9_+]*:"
-_SQLITE_FILE = r"(?a)(sqlite(?:\+\w+)?:///)(?!file:)([^?]+)(.*)"
-_SQLITE_MEMORY = r"(?a)(sqlite(\+\w+)?:/*)?(:memory:)?(\?.*)?"
+# What begins like a URL: a folder may be called `a:b`, too.
+_SCHEME = (
+    r"(?ai)(sqlite|file|postgres\w*|mysql|mariadb|oracle|mssql)(\+\w+)?:|[a-z][\w+]*:(//|[^/]*$)"
+)
+_SQLITE_FILE = r"(?a)(sqlite(?:\+\w+)?:///)(?!file:)(.+)"
+_SQLITE_MEMORY = r"(?a)(sqlite(\+\w+)?:/*)?(:memory:)?(\?[^/]*)?"
 
 
 def reason(error: OSError | ValueError) -> str:
@@ -75,8 +84,8 @@ class Resolver:
         """Make files absolute; if *source* is asked, read its key and see that they are there."""
         update: dict[str, object] = {
             key: str(self._absolute(("sources", name, key), file))
-            for key, file in (("api_key_file", source.api_key_file), ("ca_file", source.ca_file))
-            if file
+            for key in ("api_key_file", "ca_file", "proof_key_file")
+            if (file := getattr(source, key))
         }
         if source.attempt_seconds is not None:
             update["connect_seconds"] = min(source.connect_seconds, source.attempt_seconds)
@@ -88,14 +97,31 @@ class Resolver:
                 read_bytes(Path(source.ca_file), MOST_CA_BYTES)
         except (OSError, ValueError) as error:
             self.complaints.add(("sources", name, "ca_file"), f"cannot be read: {reason(error)}")
-        return source.model_copy(update={"api_key": self._find_key(name, source)})
+        key, proxy_url = self._find_key(name, source), self._find_proxy(("sources", name), source)
+        return source.model_copy(update={"api_key": key, "proxy_url": proxy_url})
+
+    def resolve_collect(self, collect: CollectSettings, *, will_ask: bool) -> CollectSettings:
+        """If anybody *will_ask*, read the address of the proxy."""
+        proxy_url = self._find_proxy(("collect",), collect) if will_ask else None
+        return collect.model_copy(update={"proxy_url": proxy_url})
+
+    def _find_proxy(
+        self, table: Location, settings: CollectSettings | SourceSettings
+    ) -> SecretStr | None:
+        variable, location = settings.proxy_env, (*table, "proxy_env")
+        url = self._key_from_variable(location, variable) if variable else None
+        try:
+            return url and SecretStr(check_proxy_url(url.get_secret_value()))
+        except ValueError as error:
+            self.complaints.add(location, f"the environment variable {variable}: {error}")
+        return None
 
     def resolve_notify(self, notify: NotifySettings, *, will_tell: bool) -> NotifySettings:
         """Make files absolute; if anybody *will_tell*, read where to ping."""
         update: dict[str, object] = {}
-        if notify.metrics_file:
-            location = ("notify", "metrics_file")
-            update["metrics_file"] = str(self._absolute(location, notify.metrics_file))
+        for key, file in (("metrics_file", notify.metrics_file), ("html_file", notify.html_file)):
+            if file:
+                update[key] = str(self._absolute(("notify", key), file))
         for key, command in (
             ("on_failure", notify.on_failure),
             ("on_recovery", notify.on_recovery),
@@ -127,11 +153,15 @@ class Resolver:
         if re.fullmatch(_SQLITE_MEMORY, url):
             self.complaints.add(location, "would be forgotten after the run; name a file")
         elif found := re.fullmatch(_SQLITE_FILE, url):
-            return f"{found[1]}{self._absolute(location, found[2])}{found[3]}"
-        elif not re.match(_SCHEME, url) and "?" not in url:
+            return f"{found[1]}{self._absolute(location, found[2])}"
+        elif not re.match(_SCHEME, url) and not re.search(URL_QUERY, url):
             return f"sqlite:///{self._absolute(location, url)}"
         elif "://" not in url:
             self.complaints.add(location, "must be a file's name or a URL like sqlite:///name.db")
+        elif not re.match("(?ai)(sqlite|postgresql)[+:]", url):
+            scheme = url.partition(":")[0]
+            problem = f"a store is an SQLite file or postgresql://…, not {scheme}"
+            self.complaints.add(location, problem)
         return url
 
     def _find_key(self, name: str, source: SourceSettings) -> SecretStr | None:

@@ -10,7 +10,6 @@ from typing import Annotated, Literal, get_args
 from pydantic import (
     AfterValidator,
     BaseModel,
-    ConfigDict,
     Field,
     PlainSerializer,
     PlainValidator,
@@ -18,41 +17,68 @@ from pydantic import (
 )
 
 from pipeline.pacing import Quota, Rate
+from pipeline.settings.api import ApiSettings
+from pipeline.settings.base import Pause, Seconds, Table
 from pipeline.settings.checks import (
-    check_batches,
+    check_address,
     check_command,
     check_cron,
     check_email,
     check_every,
     check_fault,
+    check_media_type,
     check_name,
     check_ping_url,
+    check_proxy,
     check_quotas,
     check_rate,
     check_timezone,
-    check_url,
     check_variable,
     check_variable_or_none,
 )
+from pipeline.settings.sizes import check_batches, dump_sizes
 
 Kind = Literal[
     "anu_legacy",
     "anu_aqn",
     "random_org",
     "random_org_jsonrpc",
+    "random_org_signed",
     "randomnumberapi",
+    "lfd",
+    "padova",
+    "csrng",
+    "outshift",
+    "qrandom",
+    "quandela",
+    "json_api",
+    "drand_quicknet",
+    "drand_default",
+    "nist_beacon",
+    "nqsn_beacon",
     "sandbox.anu_legacy",
     "sandbox.anu_aqn",
     "sandbox.random_org",
     "sandbox.random_org_jsonrpc",
+    "sandbox.random_org_signed",
     "sandbox.randomnumberapi",
+    "sandbox.lfd",
+    "sandbox.padova",
+    "sandbox.csrng",
+    "sandbox.outshift",
+    "sandbox.qrandom",
+    "sandbox.quandela",
+    "sandbox.drand_quicknet",
+    "sandbox.drand_default",
+    "sandbox.nist_beacon",
+    "sandbox.nqsn_beacon",
 ]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 Missed = Literal["skip", "once", "all"]
 WORDS = {"uint8": (0, 2**8 - 1), "uint16": (0, 2**16 - 1)}
 SAFE_INTEGER = 2**53 - 1  # all JSON readers agree on integers up to here (RFC 8259, 6)
 
-_SANDBOX = "sandbox."
+SANDBOX = "sandbox."
 _AFTER_USER = r"(?<=://)([^:/@?]*):.*@"  # up to the last @: rather too much
 _HIDDEN_PARAMETER = r"(?i)([?&][^=&]*(?:pass|secret|token|key)[^=&]*=)[^&]*"
 
@@ -62,8 +88,6 @@ def hide_password(url: str) -> str:
     return re.sub(_HIDDEN_PARAMETER, r"\1***", re.sub(_AFTER_USER, r"\1:***@", url))
 
 
-Seconds = Annotated[float, Field(gt=0, le=86_400)]
-Pause = Annotated[float, Field(ge=0, le=86_400)]
 Bound = Annotated[int, Field(ge=-SAFE_INTEGER, le=SAFE_INTEGER)]
 FileName = Annotated[str, Field(min_length=1)]
 Cron = Annotated[str, PlainValidator(check_cron)]
@@ -71,11 +95,22 @@ Every = Annotated[str, PlainValidator(check_every)]
 TimeZone = Annotated[str, PlainValidator(check_timezone)]
 
 
-class _Table(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+class _ProxySettings(Table):
+    """Through which proxy upstreams are asked; the keys stand in two tables.
+
+    Attributes:
+        proxy: ``http://host:port``, ``env`` (what the usual variables say) or ``none``; empty
+            where nothing is said.
+        proxy_env: the environment variable that holds its URL instead, with user and password.
+        proxy_url: what is read from there; never in a file, dump or repr.
+    """
+
+    proxy: Annotated[str, AfterValidator(check_proxy)] = ""
+    proxy_env: Annotated[str, AfterValidator(check_variable_or_none)] = ""
+    proxy_url: SecretStr | None = Field(default=None, exclude=True, repr=False)
 
 
-class CollectSettings(_Table):
+class CollectSettings(_ProxySettings):
     """The ``[collect]`` table.
 
     Attributes:
@@ -91,7 +126,7 @@ class CollectSettings(_Table):
     retry_budget: int = Field(default=100, ge=0, le=1_000_000)
 
 
-class StoreSettings(_Table):
+class StoreSettings(Table):
     """The ``[store]`` table.
 
     Attributes:
@@ -105,7 +140,7 @@ class StoreSettings(_Table):
     keep_numbers: bool = True
 
 
-class SandboxSettings(_Table):
+class SandboxSettings(Table):
     """The ``[sandbox]`` table: how this program plays the upstreams.
 
     Attributes:
@@ -119,7 +154,7 @@ class SandboxSettings(_Table):
     rules: bool = True
 
 
-class ScheduleSettings(_Table):
+class ScheduleSettings(Table):
     """The ``[schedule]`` table: when slots are due; without ``cron`` and ``every`` there are none.
 
     Attributes:
@@ -130,7 +165,8 @@ class ScheduleSettings(_Table):
             or comes twice, and because all machines that share a store must mean the same moments.
         jitter_seconds: each machine starts later by its own part of this.
         grace_seconds: what starts later than this (and the jitter) after it was due is late.
-        missed: how many of the slots that nobody ran are caught up on: none, the last one, all.
+        missed: how many of the slots that nobody ran are caught up on: none, the last one, all of
+            the last hundred.
     """
 
     name: Annotated[str, AfterValidator(check_name)] = "default"
@@ -142,7 +178,7 @@ class ScheduleSettings(_Table):
     missed: Missed = "skip"
 
 
-class NotifySettings(_Table):
+class NotifySettings(Table):
     """The ``[notify]`` table: who is told of a run, and how; none of it can harm the run.
 
     Attributes:
@@ -151,6 +187,7 @@ class NotifySettings(_Table):
             who knows it can keep the monitor quiet.
         ping_url_env: the environment variable that holds it instead.
         metrics_file: what Prometheus' node exporter collects; absolute.
+        html_file: the overview for a browser, written anew after each run; absolute.
         on_failure: a command and its arguments; the program is absolute or found in ``$PATH``.
         on_recovery: the same, for when all is well again.
         otel: whether traces are sent, to where the variables ``OTEL_*`` say.
@@ -160,12 +197,13 @@ class NotifySettings(_Table):
     ping_url: Annotated[SecretStr, AfterValidator(check_ping_url)] = SecretStr("")
     ping_url_env: Annotated[str, AfterValidator(check_variable_or_none)] = ""
     metrics_file: str = ""
+    html_file: str = ""
     on_failure: Annotated[tuple[str, ...], AfterValidator(check_command)] = Field((), strict=False)
     on_recovery: Annotated[tuple[str, ...], AfterValidator(check_command)] = Field((), strict=False)
     otel: bool = False
 
 
-class SourceScheduleSettings(_Table):
+class SourceScheduleSettings(Table):
     """The ``schedule`` of one source: its own slots; the rest is as in ``[schedule]``."""
 
     cron: Cron | None = None
@@ -173,15 +211,17 @@ class SourceScheduleSettings(_Table):
     timezone: TimeZone | None = None
 
 
-class SourceSettings(_Table):
+class SourceSettings(_ProxySettings):
     """One ``[sources.<name>]`` table. Where the default is None, the kind decides.
 
     Attributes:
-        url: base address of the upstream; never set for a sandbox kind.
+        url: base address of the upstream; never set for a sandbox kind. Of ``json_api`` the whole
+            address, a template.
         min: lower bound of the numbers, inclusive; set together with ``max`` or not at all.
         max: upper bound of the numbers, inclusive.
         word: sets ``min`` and ``max`` to what an unsigned word of so many bits holds.
-        batch_sizes: numbers per batch, in order; the key in the file is ``batches``.
+        batch_sizes: numbers per batch, in order; the key in the file is ``batches``. Those that are
+            drawn for each run read as the largest.
         in_flight: requests that may be on their way at once.
         merge: whether one request may serve several batches.
         attempt_seconds: what one attempt may take in all.
@@ -197,21 +237,25 @@ class SourceSettings(_Table):
         api_key_file: the file that holds the key; absolute.
         email: whom the upstream may write to about our requests.
         ca_file: PEM certificates to trust in place of the system's; absolute.
+        proof_key_file: PEM certificates whose signatures prove its numbers; absolute.
         allow_http: whether the key may travel unencrypted.
+        accept_content_type: media types that are taken besides the agreed one.
+        accept_encoding: whether a compressed body is taken, though we do not ask for it.
         schedule: its own slots, in which it is collected instead of those of ``[schedule]``.
         format: what random.org is to answer with.
+        api: how a JSON API is asked and read; what a known one needs none of has its defaults.
         api_key: the key itself, known if the source is enabled; never in a file, dump or repr.
     """
 
     kind: Kind
     enabled: bool = True
-    url: Annotated[str, AfterValidator(check_url)] | None = None
+    url: Annotated[str, AfterValidator(check_address)] | None = None
     min: Bound | None = None
     max: Bound | None = None
     word: Literal["uint8", "uint16"] | None = None
-    batch_sizes: Annotated[Sequence[int], PlainValidator(check_batches), PlainSerializer(list)] = (
-        Field(alias="batches")
-    )
+    batch_sizes: Annotated[
+        Sequence[int], PlainValidator(check_batches), PlainSerializer(dump_sizes)
+    ] = Field(alias="batches")
     in_flight: int | None = Field(default=None, ge=1, le=1000)
     merge: bool | None = None
     attempt_seconds: Seconds | None = None
@@ -231,20 +275,26 @@ class SourceSettings(_Table):
     api_key_file: FileName | None = None
     email: Annotated[str, AfterValidator(check_email)] | None = None
     ca_file: FileName | None = None
+    proof_key_file: FileName | None = None
     allow_http: bool = False
+    accept_content_type: Annotated[
+        tuple[Annotated[str, AfterValidator(check_media_type)], ...], Field(strict=False)
+    ] = ()
+    accept_encoding: Literal["gzip"] | None = None
     schedule: SourceScheduleSettings | None = None
     format: Literal["plain", "html"] | None = None
+    api: ApiSettings | None = None
     api_key: SecretStr | None = Field(default=None, exclude=True, repr=False)
 
     @property
     def is_sandbox(self) -> bool:
         """Tell whether this program itself plays the upstream."""
-        return self.kind.startswith(_SANDBOX)
+        return self.kind.startswith(SANDBOX)
 
     @property
     def upstream(self) -> str:
         """Name the upstream that is asked or played."""
-        return self.kind.removeprefix(_SANDBOX)
+        return self.kind.removeprefix(SANDBOX)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -253,7 +303,11 @@ class Settings:
 
     Attributes:
         path: the file that it came from, absolute; None if there was none.
+        named: the same and why it was taken, as messages have it.
+        searched: where no file was, so that the built-in one was taken, though nobody asked for it.
         sources: by name, in the order of the file.
+        proxy_variables: what the environment says about proxies, by variable.
+        overrides: the variables whose values won over the file.
     """
 
     sources: Mapping[str, SourceSettings]
@@ -263,6 +317,10 @@ class Settings:
     schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
     notify: NotifySettings = field(default_factory=NotifySettings)
     path: Path | None = None
+    named: str = ""
+    searched: tuple[Path, ...] = ()
+    proxy_variables: Mapping[str, str] = field(default_factory=dict, repr=False)
+    overrides: tuple[str, ...] = ()
 
     @property
     def enabled_sources(self) -> dict[str, SourceSettings]:
@@ -282,6 +340,24 @@ class Settings:
         tables += self.sources.values()
         canonical = "\n".join([*self.sources, *(table.model_dump_json() for table in tables)])
         return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def known_at(table: type[BaseModel], location: Sequence[str | int]) -> list[str]:
+    """List the keys that the table at *location* below *table* may have; none if there is none."""
+    for part in location:
+        if isinstance(part, str) and part in table.model_fields:
+            below = _model_in(table.model_fields[part].annotation)
+            if below is None:
+                return []
+            table = below
+    return keys_of(table)
+
+
+def _model_in(annotation: object) -> type[BaseModel] | None:
+    """Find the table in ``Table | None`` or ``tuple[Table, ...]``."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next(filter(None, map(_model_in, get_args(annotation))), None)
 
 
 def keys_of(table: type[BaseModel]) -> list[str]:

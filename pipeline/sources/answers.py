@@ -4,35 +4,50 @@ Everything here is strict where the standard library is kind, because a kind rea
 answer into wrong numbers. No function raises anything but SourceError, whatever the bytes.
 """
 
+import codecs
 import json
 import math
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Never
 
 from pipeline.errors import ErrorName, SourceError
+from pipeline.sanitize import redact_text
+from pipeline.sources.answerer import find_stranger
 from pipeline.sources.base import Answer
+from pipeline.sources.waits import parse_date, read_wait
 from pipeline.validation import json_name
 
 _QUOTED = 80  # characters of upstream text that an error may show; the evidence keeps more
-
-_MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
-_TIME = r"(?P<hour>\d\d):(?P<minute>\d\d):(?P<second>[0-5]\d|60)"  # :60 is a leap second
-_HTTP_DATES = tuple(
-    re.compile(pattern, re.ASCII)
-    for pattern in (  # RFC 9110, 5.6.7: IMF-fixdate, RFC 850, asctime
-        rf"[A-Z][a-z]{{2}}, (?P<day>\d\d) (?P<month>[A-Z][a-z]{{2}}) (?P<year>\d{{4}}) {_TIME} GMT",
-        rf"[A-Z][a-z]+, (?P<day>\d\d)-(?P<month>[A-Z][a-z]{{2}})-(?P<year>\d\d) {_TIME} GMT",
-        rf"[A-Z][a-z]{{2}} (?P<month>[A-Z][a-z]{{2}}) (?P<day>[ \d]\d) {_TIME} (?P<year>\d{{4}})",
-    )
-)
+_READ = 4096  # characters of it that are searched for a secret
 
 _WITH_BODY = frozenset(range(200, 300)) - {HTTPStatus.NO_CONTENT, HTTPStatus.RESET_CONTENT}
+
+# By 520 and above Cloudflare tells what became of its own request to the service.
+_GATEWAYS = dict.fromkeys(
+    (HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT, *range(520, 531)),
+    "the gateway before the service had no good answer from it",
+)
+
+_PASSING = (
+    HTTPStatus.REQUEST_TIMEOUT,
+    HTTPStatus.MISDIRECTED_REQUEST,
+    HTTPStatus.TOO_EARLY,
+)
 
 _MEDIA_TYPE = re.compile("[a-z]{1,20}/[a-z0-9.+-]{1,60}")  # what we show of a Content-Type
 _JSON_TYPE = re.compile(r"application/json|[^/\s]+/[^/\s]+\+json")
 _CHARSET = re.compile(r"charset\s*=\s*\"?([^\s;\"]*)")
+
+_MARKS = {  # UTF-32's begins as UTF-16's does
+    codecs.BOM_UTF8: "UTF-8",
+    codecs.BOM_UTF32_LE: "UTF-32",
+    codecs.BOM_UTF32_BE: "UTF-32",
+    codecs.BOM_UTF16_LE: "UTF-16",
+    codecs.BOM_UTF16_BE: "UTF-16",
+}
 
 # Possessive (`++`), so that a body of any size is turned down in one pass.
 _ROWS = re.compile(r"(?:-?[0-9]++(?:\t-?[0-9]++)*+\r?\n)++")
@@ -46,111 +61,100 @@ def name_type(value: object) -> str:
 def quote(value: object, *, secret: str | None = None) -> str:
     """Show upstream text in one printable ASCII line, at most 80 characters of it.
 
-    *secret* is blotted out before the text is cut, so that no part of it stays. What is no text
+    *secret* is taken out before the text is cut, so that no part of it stays. What is no text
     is named by its type only.
     """
     if not isinstance(value, str):
         return name_type(value)
-    return ascii((value.replace(secret, "***") if secret else value)[:_QUOTED])
-
-
-def parse_http_date(value: str, now: datetime) -> datetime | None:
-    """Read one of the three HTTP dates (RFC 9110, 5.6.7); None if it is none.
-
-    *now* tells the century of a year of two digits.
-    """
-    found = next(filter(None, (date.fullmatch(value) for date in _HTTP_DATES)), None)
-    if found is None or found["month"] not in _MONTHS:
-        return None
-    year = int(found["year"])
-    if len(found["year"]) == len("94"):
-        year += 100 * round((now.year - year) / 100)  # the nearest year that ends so
-    month, day = _MONTHS.index(found["month"]) + 1, int(found["day"])
-    try:
-        minute = datetime(year, month, day, int(found["hour"]), int(found["minute"]), tzinfo=UTC)
-        return minute + timedelta(seconds=int(found["second"]))
-    except (ValueError, OverflowError):
-        return None
-
-
-def retry_after_seconds(value: str | None, now: datetime) -> float | None:
-    """Read a ``Retry-After`` header: seconds or one of the three HTTP dates (RFC 9110, 10.2.3).
-
-    Dates are UTC by definition and a past one means 0.0. The seconds are as sent, however many:
-    the caller decides what is too long. Anything else, and what no float can hold, is None.
-    """
-    text = (value or "").strip(" \t")
-    if re.fullmatch("[0-9]+", text):
-        seconds = float(text)
-        return seconds if math.isfinite(seconds) else None
-    date = parse_http_date(text, now)
-    return None if date is None else max(0.0, (date - now).total_seconds())
+    text = value[:_READ]
+    if secret:
+        text = redact_text(text, [secret], may_be_cut=True)
+    return ascii(text[:_QUOTED])
 
 
 def retry_after(answer: Answer) -> float | None:
-    """Say how many seconds *answer* asks us to wait, None if it does not.
+    """Say how many seconds *answer* asks us to wait by ``Retry-After``, None if it does not.
 
     A date counts from the answer's own ``Date`` where it has one, so that neither a wrong local
     clock nor a replay months later changes the wait.
     """
     clock = datetime.now(UTC)
-    sent_at = parse_http_date(answer.headers.get("date", ""), clock) or clock
-    return retry_after_seconds(answer.headers.get("retry-after"), sent_at)
+    sent_at = parse_date(answer.headers.get("date", ""), clock) or clock
+    return read_wait(answer.headers.get("retry-after", ""), sent_at)
 
 
-def _name_status(status: int) -> tuple[ErrorName, str]:
-    match status:
-        case HTTPStatus.NO_CONTENT | HTTPStatus.RESET_CONTENT:
-            return ErrorName.SCHEMA, "no data"
-        case HTTPStatus.UNAUTHORIZED | HTTPStatus.FORBIDDEN:
-            return ErrorName.UNAUTHORIZED, "not allowed; check the API key, if this source has one"
-        case HTTPStatus.TOO_MANY_REQUESTS:
-            return ErrorName.RATE_LIMITED, "too many requests"
+def _name_status(answer: Answer, *, has_key: bool) -> tuple[ErrorName, str]:
+    status = answer.status
+    if status == HTTPStatus.TOO_MANY_REQUESTS:  # of whomever: what it asks for is the same
+        return ErrorName.RATE_LIMITED, "too many requests"
+    if status in (HTTPStatus.NO_CONTENT, HTTPStatus.RESET_CONTENT):
+        return ErrorName.SCHEMA, "no data"
+    if stranger := find_stranger(answer):
+        return stranger
+    if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+        return _name_refusal(status, has_key=has_key)
     families = {
         3: (ErrorName.REDIRECT_REFUSED, "redirects are not followed"),
         4: (ErrorName.HTTP_4XX, "the request was refused"),
-        5: (ErrorName.HTTP_5XX, "the server failed"),
+        5: (ErrorName.HTTP_5XX, _GATEWAYS.get(status, "the server failed")),
     }
     return families.get(status // 100, (ErrorName.PROTOCOL, "no final HTTP status"))
 
 
-def check_status(answer: Answer, *, says: str | None = None) -> None:
+def _name_refusal(status: int, *, has_key: bool) -> tuple[ErrorName, str]:
+    if has_key:
+        return ErrorName.UNAUTHORIZED, "not allowed; check the API key"
+    if status == HTTPStatus.UNAUTHORIZED:
+        return ErrorName.UNAUTHORIZED, "it wants a login, and this source has no key"
+    return ErrorName.BLOCKED, "it shuts us out, and not for a key: it takes none"
+
+
+def check_status(answer: Answer, *, says: str | None = None, has_key: bool = True) -> None:
     """Let a success with a body pass.
 
-    *says* is the reason that the upstream gave, fit to show; it replaces ours.
+    *says* is the reason that the upstream gave, fit to show; it replaces ours. Without a key no
+    refusal is about one.
 
     Raises:
-        SourceError: named after the status, which the text carries; with the wait that the
-            upstream asked for.
+        SourceError: named after the status and who answered; the text carries the status; with the
+            wait that the upstream asked for.
     """
     status = answer.status
     if status in _WITH_BODY:
         return
-    error, meaning = _name_status(status)
-    is_passing = status in (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY)
+    error, meaning = _name_status(answer, has_key=has_key)
     raise SourceError(
         error,
         f"status {status}: {says or meaning}",
         retry_after=retry_after(answer),
-        may_retry=True if is_passing else None,
+        may_retry=True if status in _PASSING else None,
     )
 
 
 def check_content_type(answer: Answer, agreed: re.Pattern[str]) -> None:
-    """Let a media type pass that matches *agreed* as a whole, and a missing header.
+    """Let a media type pass that matches *agreed* as a whole or is accepted, or that is missing.
 
     Raises:
-        SourceError: ``content_type``; also where the header was sent twice.
+        SourceError: ``content_type``; also where the header was sent twice. Another name where it
+            is somebody else's page.
     """
     declared = answer.headers.get("content-type")
     if declared is None:
         return
-    media_type = declared.partition(";")[0].strip().lower()
-    if not agreed.fullmatch(media_type):
+    media_type = _media_type(declared)
+    if not agreed.fullmatch(media_type) and media_type not in answer.accepted_types:
+        if stranger := find_stranger(answer):
+            raise SourceError(*stranger)
         shown = media_type if _MEDIA_TYPE.fullmatch(media_type) else "malformed"
         raise SourceError(ErrorName.CONTENT_TYPE, f"the content type is {shown}")
 
 
+@lru_cache(maxsize=64)
+def _media_type(content_type: str) -> str:
+    return content_type.partition(";")[0].strip().lower()
+
+
+@lru_cache(maxsize=64)
 def find_charset(content_type: str) -> str | None:
     """Find the charset that a ``Content-Type`` names, in lower case; None if it names none."""
     found = _CHARSET.search(content_type.lower())
@@ -159,6 +163,11 @@ def find_charset(content_type: str) -> str | None:
 
 def _refuse_json(detail: str) -> Never:
     raise SourceError(ErrorName.NOT_JSON, detail)
+
+
+def _about_mark(body: bytes) -> str | None:
+    charset = next((name for mark, name in _MARKS.items() if body.startswith(mark)), None)
+    return charset and f"a byte order mark (BOM) of {charset} stands before the JSON"
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -202,9 +211,11 @@ def read_json(answer: Answer) -> object:
     try:
         value: object = _DECODER.decode(answer.body.decode("utf-8"))
     except UnicodeDecodeError as exc:
-        raise SourceError(ErrorName.NOT_JSON, f"no UTF-8 at byte {exc.start}") from exc
+        detail = _about_mark(answer.body) or f"no UTF-8 at byte {exc.start}"
+        raise SourceError(ErrorName.NOT_JSON, detail) from exc
     except json.JSONDecodeError as exc:
-        raise SourceError(ErrorName.NOT_JSON, f"{exc.msg}, at character {exc.pos}") from exc
+        detail = _about_mark(answer.body) or f"{exc.msg}, at character {exc.pos}"
+        raise SourceError(ErrorName.NOT_JSON, detail) from exc
     except RecursionError as exc:
         raise SourceError(ErrorName.NOT_JSON, "nested too deeply") from exc
     except ValueError as exc:
@@ -213,7 +224,7 @@ def read_json(answer: Answer) -> object:
     return value
 
 
-def read_json_or_status(answer: Answer) -> object:
+def read_json_or_status(answer: Answer, *, has_key: bool = True) -> object:
     """Read JSON from an upstream that explains its refusals in JSON, whatever the status.
 
     Raises:
@@ -222,7 +233,7 @@ def read_json_or_status(answer: Answer) -> object:
     try:
         return read_json(answer)
     except SourceError:
-        check_status(answer)  # "status 502" says more than "not JSON"
+        check_status(answer, has_key=has_key)  # "status 502" says more than "not JSON"
         raise
 
 

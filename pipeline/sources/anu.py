@@ -49,6 +49,11 @@ class Word:
     bits: int
     size: int | None = None
 
+    @property
+    def values(self) -> int:
+        """Count the values that a word may have."""
+        return 1 << self.bits
+
     def query(self, length: int) -> dict[str, int | str]:
         """Give the query for *length* words."""
         size = {} if self.size is None else {"size": self.size}
@@ -83,14 +88,14 @@ def choose_word(low: int, high: int, blocks: HexBlocks) -> Word:
 
 def max_numbers(low: int, high: int, blocks: HexBlocks) -> int:
     """Count the numbers in [*low*, *high*] that the words of one request bring for sure."""
-    bits = choose_word(low, high, blocks).bits
-    return numbers_within(_MAX_WORDS, span=high - low + 1, bits=bits)
+    values = choose_word(low, high, blocks).values
+    return numbers_within(_MAX_WORDS, span=high - low + 1, size=values)
 
 
 def build_query(fetch: Fetch, blocks: HexBlocks) -> dict[str, int | str]:
     """Ask for *fetch*, with words enough to make up for those that will be rejected."""
     word = choose_word(fetch.min, fetch.max, blocks)
-    return word.query(words_needed(fetch.n, span=fetch.max - fetch.min + 1, bits=word.bits))
+    return word.query(words_needed(fetch.n, span=fetch.max - fetch.min + 1, size=word.values))
 
 
 def _check_success(document: dict[str, object], secret: str | None) -> None:
@@ -141,10 +146,10 @@ def read_numbers(
         raise SourceError(ErrorName.SCHEMA, f"the answer is {name_type(document)}, not an object")
     _check_success(document, secret)
     word = choose_word(fetch.min, fetch.max, blocks)
-    length = words_needed(fetch.n, span=fetch.max - fetch.min + 1, bits=word.bits)
+    length = words_needed(fetch.n, span=fetch.max - fetch.min + 1, size=word.values)
     _check_echo(document, word, length)
     data = read_array(document, "data")
     raw = _parse_hex(data, word.bits) if word.type == "hex16" else data
-    words = check_numbers(raw, n=length, low=0, high=2**word.bits - 1)
-    numbers = map_words(words, bits=word.bits, low=fetch.min, high=fetch.max)
+    words = check_numbers(raw, n=length, low=0, high=word.values - 1)
+    numbers = map_words(words, size=word.values, low=fetch.min, high=fetch.max)
     return check_numbers(numbers[: fetch.n], n=fetch.n, low=fetch.min, high=fetch.max)

@@ -19,7 +19,6 @@ from pipeline.sources.endpoint import Endpoint
 from pipeline.sources.hints import hint_of_renewal, longest_hint, read_headers
 
 _USED_UP = b"Limit Exceeded"
-_PAUSE_SECONDS = 60.0  # ours, for want of a word: AWS lets a burst refill within seconds
 _BLOCKS = anu.HexBlocks(bits=16, max_size=10)  # `hex16&size=4` brought 16 digits a word
 
 
@@ -51,7 +50,7 @@ class AnuAqn:
         return anu.read_numbers(read_json(answer), fetch, _BLOCKS, secret=self._api_key)
 
     def find_hint(self, answer: Answer, now: datetime) -> Hint | None:
-        """Read the headers, and both kinds of 429.
+        """Read the headers, and the kind of 429 that ends with the month.
 
         An allowance that is used up is expected back on the first of next month, UTC. The day on
         which ANU renews it is not known; if it is a later one, the refusal comes once more.
@@ -60,8 +59,6 @@ class AnuAqn:
         if _is_used_up(answer):
             why = "ANU AQN: monthly allowance used up"
             return longest_hint(said, hint_of_renewal(now, "month", why))
-        if said is None and answer.status == HTTPStatus.TOO_MANY_REQUESTS:
-            return Hint(wait_seconds=_PAUSE_SECONDS, why="ANU AQN: too many requests")
         return said
 
     def cost_bits(self, _fetch: Fetch, /) -> int:

@@ -41,7 +41,7 @@ class AnuLegacy:
             pause = max(_PAUSE_SECONDS, retry_after(answer) or 0.0)
             detail = f"status {answer.status}: limited to 1 requests per minute"
             raise SourceError(ErrorName.RATE_LIMITED, detail, retry_after=pause)
-        check_status(answer)
+        check_status(answer, has_key=False)
         return anu.read_numbers(read_json(answer), fetch, _BLOCKS)
 
     def find_hint(self, answer: Answer, now: datetime) -> Hint | None:

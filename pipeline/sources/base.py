@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import httpx2 as httpx
 
-from pipeline.models import Fetch
+from pipeline.errors import ErrorName
+from pipeline.models import Fetch, Proof
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -14,12 +15,16 @@ class Answer:
     """One HTTP response, whole: the body is within the byte cap and not encoded.
 
     Attributes:
+        asked: the address that was asked, if it is known.
+        accepted_types: media types that are fine besides the agreed one.
         documents: the body read as JSON, once somebody did; so that nobody reads it again.
     """
 
     status: int
     headers: httpx.Headers
     body: bytes
+    asked: httpx.URL | None = field(default=None, repr=False, compare=False)
+    accepted_types: frozenset[str] = frozenset()
     documents: list[object] = field(default_factory=list, init=False, repr=False, compare=False)
 
 
@@ -30,10 +35,13 @@ class Hint:
     Attributes:
         wait_seconds: from the moment of the answer, more than 0; as asked, however long.
         why: one short printable line of ASCII, for a person.
+        is_ours: whether nothing was asked and the wait is our own first one; it grows while the
+            upstream goes on refusing.
     """
 
     wait_seconds: float
     why: str
+    is_ours: bool = False
 
 
 class Source(Protocol):
@@ -65,3 +73,29 @@ class Source(Protocol):
 
     def cost_bits(self, fetch: Fetch, /) -> int:
         """Count the random bits that *fetch* is charged with; 0 where no bits are counted."""
+
+
+@runtime_checkable
+class Proving(Protocol):
+    """What a source that signs its numbers knows besides."""
+
+    def find_proof(self, answer: Answer) -> Proof:
+        """Read what was signed from *answer*, which holds good numbers, and verify it.
+
+        Raises:
+            SourceError: ``unproven``: it does not verify, and should.
+        """
+
+
+@runtime_checkable
+class Recalling(Protocol):
+    """What a source that keeps its answers knows besides: one that was lost can be had again."""
+
+    def remember(self, serial: int) -> None:
+        """Take note of the newest answer that came in earlier runs."""
+
+    def recall(self, fetch: Fetch, error: ErrorName) -> bool:
+        """Decide what is asked next for *fetch*, whose last attempt ended in *error*.
+
+        True where that was a loss, or the end of looking for what was lost: to ask again can help.
+        """

@@ -1,22 +1,33 @@
 """The one place that talks HTTP: client, limits, size caps; every failure becomes a SourceError."""
 
+import re
 import ssl
+import zlib
 from collections.abc import AsyncIterator, Iterable
-from contextlib import aclosing, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import cache
+from http import HTTPStatus
+from typing import Any
 
 import anyio
-import httpcore2 as httpcore
 import httpx2 as httpx
 
 from pipeline.errors import ConfigError, ErrorName, Phase, SourceError
 from pipeline.models import Evidence, Request
 from pipeline.sanitize import one_line, redact_cut, redact_text
 from pipeline.sources.base import Answer
-from pipeline.sources.wire import OneConnection, PhaseClock
+from pipeline.sources.endpoint import find_other
+from pipeline.sources.proxy import Proxy
+from pipeline.sources.transport import OneConnection, PhaseClock
 
 MAX_EVIDENCE_HEADERS = 64
+MAX_SHOWN = 40  # characters of a header
+
+# Names of charsets stand in Content-Encoding now and then, where they mean nothing.
+NO_CODING = re.compile(r"identity|utf-?\d+|(?:us-)?ascii|iso-8859-\d+|latin-?1|windows-\d+|")
+GZIP = frozenset({"gzip", "x-gzip"})  # RFC 9110, 8.4.1.3
+GZIP_WINDOW = 16 + zlib.MAX_WBITS
 
 # What it means that an attempt's time was up in a phase; in any other its answer was too slow.
 TOO_LATE = {
@@ -52,6 +63,19 @@ class Limits:
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leniency:
+    """What one source may send beyond what is agreed.
+
+    Attributes:
+        content_types: media types, in lower case.
+        takes_gzip: whether a body may be compressed; we do not ask for it.
+    """
+
+    content_types: frozenset[str] = frozenset()
+    takes_gzip: bool = False
+
+
 @dataclass(slots=True)
 class Exchange:
     """What is known of one attempt so far: filled as it goes, so that a failure finds it here.
@@ -60,6 +84,8 @@ class Exchange:
         request: what is sent, fit to be kept.
         answer: known once it is whole; ``status``, ``headers`` and ``body`` are so earlier.
         tls_issuer: who issued the server's certificate, as far as it was trusted.
+        is_reused: whether it went over a connection that was already open.
+        asked_again: whether that one had been closed, so that it was sent over a new one.
     """
 
     clock: PhaseClock = field(default_factory=PhaseClock)
@@ -67,6 +93,7 @@ class Exchange:
     answer: Answer | None = None
     tls_issuer: str | None = None
     is_reused: bool = False
+    asked_again: bool = False
     status: int | None = None
     headers: httpx.Headers | None = None
     body: bytearray = field(default_factory=bytearray)
@@ -82,6 +109,18 @@ class Exchange:
         )
         body = redact_cut(bytes(self.body[:max_bytes]), secrets)[:max_bytes]
         return Evidence(status=self.status, headers=headers, body=body, body_bytes=len(self.body))
+
+
+class Headers(httpx.Headers):
+    """The headers of an answer, which are looked up several times and never change."""
+
+    def __init__(self, fields: list[tuple[bytes, bytes]]) -> None:
+        super().__init__(fields)
+        self._found = dict(self.items())
+
+    def get(self, key: str, default: Any = None) -> Any:  # noqa: ANN401 - httpx's signature
+        """Give the value of a header."""
+        return self._found.get(key.lower(), default)
 
 
 @cache  # a schedule is held against the rules before its run: 20 ms for each source otherwise
@@ -110,9 +149,12 @@ class Client:
     per second when nobody has to look for a free one.
     """
 
-    def __init__(self, connection: OneConnection, limits: Limits) -> None:
+    def __init__(
+        self, connection: OneConnection, limits: Limits, leniency: Leniency = Leniency()
+    ) -> None:
         self._connection = connection
         self._limits = limits
+        self._leniency = leniency
 
     async def fetch_answer(self, request: httpx.Request, exchange: Exchange) -> Answer:
         """Send *request* and read the whole answer; *exchange* keeps what is known meanwhile.
@@ -120,58 +162,116 @@ class Client:
         Raises:
             SourceError: anything else came of it. Statuses are for the adapter to judge.
         """
-        seconds = self._limits.attempt_seconds
-        self._connection.clock = exchange.clock
+        seconds, connection = self._limits.attempt_seconds, self._connection
+        connection.clock = exchange.clock
         try:
-            with anyio.fail_after(seconds):
-                return await self._exchange(request, exchange)
-        except TimeoutError as exc:
-            error = TOO_LATE.get(exchange.clock.phase, ErrorName.DEADLINE)
-            is_coming = " while it was still coming" if exchange.body else ""
-            detail = f"no whole answer within {seconds:g} s{is_coming}"
-            # Not again: it took all the time that it was given, and would starve the run.
-            raise SourceError(error, detail, may_retry=False) from exc
-        except httpcore.RemoteProtocolError as exc:
-            is_cut = self._connection.saw_eof
-            error = ErrorName.INCOMPLETE if is_cut else ErrorName.PROTOCOL
-            raise SourceError(error, str(exc)) from exc
+            with anyio.CancelScope(deadline=anyio.current_time() + seconds):
+                answer = await self._exchange(request, exchange)
+                if other := find_other(request, answer):
+                    answer = await self._exchange(other, exchange)
+                return answer
         finally:
-            exchange.is_reused = self._connection.is_reused
-            exchange.tls_issuer = self._connection.tls_issuer
+            exchange.tls_issuer = connection.tls_issuer
+        error = TOO_LATE.get(exchange.clock.phase, ErrorName.DEADLINE)
+        is_coming = " while it was still coming" if exchange.body else ""
+        detail = f"no whole answer within {seconds:g} s{is_coming}"
+        # Not again: it took all the time that it was given, and would starve the run.
+        raise SourceError(error, detail, may_retry=False)
 
     async def _exchange(self, request: httpx.Request, exchange: Exchange) -> Answer:
-        response = await self._connection.handle_async_request(request)
+        exchange.body.clear()
+        is_first, connection = exchange.status is None, self._connection
         try:
-            exchange.status, exchange.headers = response.status_code, response.headers
-            await self._read_body(response, exchange.body)
+            status, fields = await connection.ask(request)
         finally:
-            await response.aclose()
+            if is_first:  # where the answer stands elsewhere is asked for over the same connection
+                exchange.is_reused = connection.is_reused
+            exchange.asked_again |= connection.asked_again
+        try:
+            headers = Headers(fields)
+            exchange.status, exchange.headers = status, headers
+            proxy = self._connection.proxy
+            if proxy and status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
+                exchange.clock.enter(Phase.CHECK)
+                raise proxy.refusal()
+            await self._read_body(headers, exchange.body)
+        finally:
+            await self._connection.end_exchange()
         exchange.answer = Answer(
-            status=response.status_code, headers=response.headers, body=bytes(exchange.body)
+            status=status,
+            headers=headers,
+            body=bytes(exchange.body),
+            asked=request.url,
+            accepted_types=self._leniency.content_types,
         )
         return exchange.answer
 
-    async def _read_body(self, response: httpx.Response, body: bytearray) -> None:
+    async def _read_body(self, headers: httpx.Headers, body: bytearray) -> None:
         max_bytes = self._limits.max_bytes
-        coding = response.headers.get("content-encoding", "identity")
-        if coding.strip().lower() not in ("", "identity"):
-            raise SourceError(ErrorName.DECODE, f"content coding {coding[:40]!a}, asked for none")
-        announced = response.headers.get("content-length", "")
+        coding = headers.get("content-encoding")
+        decoder = _Gunzip(max_bytes) if coding and self._is_gzip(coding) else None
+        announced = headers.get("content-length", "")
         if announced.isdecimal() and int(announced) > max_bytes:
             raise SourceError(
                 ErrorName.TOO_LARGE, f"{announced} bytes announced, at most {max_bytes} are read"
             )
-        async with aclosing(response.aiter_raw()) as chunks:
-            async for chunk in chunks:
-                body += chunk
-                if len(body) > max_bytes:
-                    del body[max_bytes:]
-                    raise SourceError(ErrorName.TOO_LARGE, f"more than {max_bytes} bytes came")
+        while piece := await self._connection.read_body():
+            body += decoder.decode(piece, max_bytes + 1 - len(body)) if decoder else piece
+            if len(body) > max_bytes:
+                del body[max_bytes:]
+                raise SourceError(ErrorName.TOO_LARGE, f"more than {max_bytes} bytes came")
+        if decoder:
+            decoder.check_end()
+
+    def _is_gzip(self, header: str) -> bool:
+        """Tell whether a body has to be decompressed by what its ``Content-Encoding`` says."""
+        codings = [coding.strip().lower() for coding in header.split(",")]
+        codings = [coding for coding in codings if not NO_CODING.fullmatch(coding)]
+        takes_gzip = self._leniency.takes_gzip
+        if codings and not (takes_gzip and len(codings) == 1 and codings[0] in GZIP):
+            # Whole or not at all: cut short, a key that is repeated there could not be recognised.
+            shown = ascii(header) if len(header) <= MAX_SHOWN else f"of {len(header)} characters"
+            asked = "only gzip is taken" if takes_gzip else "asked for none"
+            raise SourceError(ErrorName.DECODE, f"content coding {shown}, {asked}")
+        return bool(codings)
+
+
+class _Gunzip:
+    """Decompresses a body piece by piece, never more of it at once than is asked for."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._decompressor = zlib.decompressobj(GZIP_WINDOW)
+        self._left = max_bytes  # of what may come; what it becomes is for the caller to limit
+        self._is_begun = False
+
+    def decode(self, data: bytes, most: int) -> bytes:
+        """Give at most *most* bytes of what *data* holds; the caller ends it all at that many."""
+        self._left -= len(data)
+        self._is_begun = True
+        if self._left < 0:
+            raise SourceError(ErrorName.TOO_LARGE, "too many bytes came, compressed")
+        try:
+            text = self._decompressor.decompress(data, most)
+        except zlib.error as exc:
+            raise SourceError(ErrorName.DECODE, f"gzip: {exc}") from exc
+        if self._decompressor.unused_data:
+            raise SourceError(ErrorName.DECODE, "gzip: it goes on after its end")
+        return text
+
+    def check_end(self) -> None:
+        """Let a body pass that came whole, or not at all."""
+        if self._is_begun and not self._decompressor.eof:
+            raise SourceError(ErrorName.DECODE, "gzip: it ends early")
 
 
 @asynccontextmanager
 async def open_client(
-    limits: Limits, ssl_context: ssl.SSLContext | None = None, *, is_public: bool = False
+    limits: Limits,
+    ssl_context: ssl.SSLContext | None = None,
+    *,
+    is_public: bool = False,
+    proxy: Proxy | None = None,
+    leniency: Leniency = Leniency(),
 ) -> AsyncIterator[Client]:
     """Open one worker's client; nothing is connected before the first request.
 
@@ -182,5 +282,7 @@ async def open_client(
     happen here, as redirects, cookies, proxies and passwords of the environment, and log lines
     with whole URLs.
     """
-    async with OneConnection(limits.timeout(), ssl_context, is_public=is_public) as connection:
-        yield Client(connection, limits)
+    async with OneConnection(
+        limits.timeout(), ssl_context, is_public=is_public, proxy=proxy
+    ) as connection:
+        yield Client(connection, limits, leniency)

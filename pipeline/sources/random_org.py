@@ -112,7 +112,7 @@ class RandomOrg:
     def parse_answer(self, fetch: Fetch, answer: Answer) -> tuple[int, ...]:
         """Read the rows of *answer*; a line that begins with ``Error:`` is a refusal."""
         _check_refusal(answer)
-        check_status(answer)
+        check_status(answer, has_key=False)
         # What is not ASCII becomes U+FFFD, which is in no number.
         text = answer.body.decode("ascii", "replace")
         if self._format == "html":

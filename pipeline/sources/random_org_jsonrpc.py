@@ -69,6 +69,8 @@ def _hint_of_document(document: object, now: datetime) -> Hint | None:
 class RandomOrgJsonrpc:
     """The API at api.random.org."""
 
+    method = "generateIntegers"
+
     def __init__(self, *, base_url: str, api_key: str) -> None:
         self._api_key = api_key
         headers = {"Content-Type": "application/json"}
@@ -80,22 +82,27 @@ class RandomOrgJsonrpc:
         return MAX_NUMBERS
 
     def build_request(self, fetch: Fetch) -> httpx.Request:
-        """Call ``generateIntegers``; the fetch's number is the id, to be echoed."""
-        params = {
-            "apiKey": self._api_key,
+        """Call the method; the fetch's number is the id, to be echoed."""
+        return self._endpoint.post(self._spell(fetch, self.method, self._order(fetch)))
+
+    @staticmethod
+    def _order(fetch: Fetch) -> dict[str, object]:
+        return {
             "n": fetch.n,
             "min": fetch.min,
             "max": fetch.max,
             "replacement": True,
             "base": 10,
         }
+
+    def _spell(self, fetch: Fetch, method: str, params: dict[str, object]) -> bytes:
         call = {
             "jsonrpc": "2.0",
-            "method": "generateIntegers",
-            "params": params,
+            "method": method,
+            "params": {"apiKey": self._api_key, **params},
             "id": fetch.number,
         }
-        return self._endpoint.post(json.dumps(call, separators=(",", ":")).encode())
+        return json.dumps(call, separators=(",", ":")).encode()
 
     def parse_answer(self, fetch: Fetch, answer: Answer) -> tuple[int, ...]:
         """Read ``result.random.data`` of the answer to this very call."""

@@ -45,12 +45,12 @@ class RandomNumberApi:
 
     def parse_answer(self, fetch: Fetch, answer: Answer) -> tuple[int, ...]:
         """Read the bare array of *answer*; the ``max`` that was asked may not occur in it."""
-        document = read_json_or_status(answer)
+        document = read_json_or_status(answer, has_key=False)
         if isinstance(document, dict) and "error" in document:
             says = quote(document["error"])
-            check_status(answer, says=says)
+            check_status(answer, says=says, has_key=False)
             raise SourceError(ErrorName.REFUSED, says)
-        check_status(answer)
+        check_status(answer, has_key=False)
         shift = _shift(fetch.min)
         asked_max = fetch.max + 1 - shift
         numbers = check_numbers(

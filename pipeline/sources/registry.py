@@ -3,15 +3,24 @@
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from pipeline.errors import ConfigError
 from pipeline.pacing import Period, Quota, Rate, Rules, Unit
+from pipeline.settings.api import ApiSettings
+from pipeline.settings.presets import JSON_API, PRESETS, find_preset
+from pipeline.settings.templates import KEY
 from pipeline.sources.anu_aqn import AnuAqn
 from pipeline.sources.anu_legacy import AnuLegacy
 from pipeline.sources.base import Source
+from pipeline.sources.drand import Drand
+from pipeline.sources.json_api import JsonApi
+from pipeline.sources.nist_beacon import NistBeacon, NqsnBeacon
 from pipeline.sources.random_org import RandomOrg
 from pipeline.sources.random_org_jsonrpc import RandomOrgJsonrpc
+from pipeline.sources.random_org_signed import RandomOrgSigned
 from pipeline.sources.randomnumberapi import RandomNumberApi
+from pipeline.sources.rsa import read_keys
 
 _API_KEY = re.compile(r"[!-~]+")  # a header value: nothing that could end or split it
 _EMAIL = re.compile(r"[!#-'*-~]+@[!#-'*-~]+")  # nor anything that closes a header's comment
@@ -32,9 +41,12 @@ class Kind:
         attempt_seconds: what one attempt may take in all.
         merge: whether batches share a request: the upstream counts requests.
         rules: what the upstream allows, as far as it says.
+        is_api: whether an ``api`` table describes it, the file's or the one that is known.
         needs_key: whether nothing can be asked without an API key.
         needs_email: whether the upstream wants to know whom to write to.
         formats: the answer formats to choose from, the default first; empty: no choice.
+        is_proving: whether it signs, so that it matters whether the sandbox plays it.
+        takes_proof_keys: whether the user pins the certificates that it signs with.
     """
 
     make: Callable[..., Source]
@@ -45,9 +57,12 @@ class Kind:
     attempt_seconds: float = 30.0
     merge: bool = True
     rules: Rules = NO_RULES
+    is_api: bool = False
     needs_key: bool = False
     needs_email: bool = False
     formats: tuple[str, ...] = ()
+    is_proving: bool = False
+    takes_proof_keys: bool = False
 
 
 # random.org's guideline 3: wait "at least a couple of minutes", an aborted request wastes its bits.
@@ -56,6 +71,42 @@ _PATIENT_SECONDS = 150.0
 
 def _per(unit: Unit, amount: int, period: Period) -> Quota:
     return Quota(unit=unit, amount=amount, period=period)
+
+
+_TEN_SECONDS = Rate(requests=1, period_seconds=10)
+
+
+def _api(url: str, *, rate: Rate | None = None, quotas: tuple[Quota, ...] = ()) -> Kind:
+    """Make a kind that an ``api`` table describes."""
+    rules = Rules(rate=rate, quotas=quotas)
+    return Kind(
+        make=JsonApi, default_url=url, default_min=0, default_max=255, rules=rules, is_api=True
+    )
+
+
+def _drand(chain: str, *, seconds: int) -> Kind:
+    """Make the kind that asks one chain of drand, which has a round every so many *seconds*."""
+    return Kind(
+        make=partial(Drand, chain=chain),
+        default_url="https://api.drand.sh",
+        default_min=0,
+        default_max=255,
+        rules=Rules(rate=Rate(requests=1, period_seconds=seconds)),
+        is_proving=True,
+    )
+
+
+def _beacon(make: Callable[..., Source], url: str) -> Kind:
+    """Make the kind of a beacon that speaks NIST's format."""
+    return Kind(
+        make=make,
+        default_url=url,
+        default_min=0,
+        default_max=255,
+        rules=Rules(rate=Rate(requests=1, period_seconds=60)),  # a new pulse comes no sooner
+        is_proving=True,
+        takes_proof_keys=True,
+    )
 
 
 KINDS: dict[str, Kind] = {
@@ -96,14 +147,41 @@ KINDS: dict[str, Kind] = {
             quotas=(_per("requests", 1_000, "day"), _per("bits", 250_000, "day")),
         ),
     ),
+    "random_org_signed": Kind(
+        make=RandomOrgSigned,
+        default_url="https://api.random.org",
+        default_min=1,
+        default_max=100,
+        attempt_seconds=_PATIENT_SECONDS,
+        needs_key=True,
+        rules=Rules(
+            quotas=(_per("requests", 1_000, "day"), _per("bits", 250_000, "day")),
+        ),
+        is_proving=True,
+        takes_proof_keys=True,
+    ),
     "randomnumberapi": Kind(
         make=RandomNumberApi,
         default_url="https://www.randomnumberapi.com",
         default_min=0,
         default_max=100,
         in_flight=4,
-        merge=False,
     ),
+    # Where a rate is not published, it is that of the most cautious client that was found.
+    "lfd": _api("https://lfdr.de", rate=_TEN_SECONDS),
+    "padova": _api("https://qrng-qtech.vs-ix.net", rate=_TEN_SECONDS),
+    "csrng": _api("https://csrng.net", rate=Rate(requests=1, period_seconds=1)),
+    "outshift": _api(
+        "https://api.qrng.outshift.com",
+        quotas=(_per("bits", 100_000, "day"),),  # the free tier's
+    ),
+    "qrandom": _api("https://qrandom.io", rate=Rate(requests=1, period_seconds=1)),
+    "quandela": _api("https://api.cloud.quandela.com"),
+    JSON_API: _api(""),
+    "drand_quicknet": _drand("quicknet", seconds=3),
+    "drand_default": _drand("default", seconds=30),
+    "nist_beacon": _beacon(NistBeacon, "https://beacon.nist.gov/beacon/2.0"),
+    "nqsn_beacon": _beacon(NqsnBeacon, "https://quantum-entropy.sg/beacon/2.0"),
 }
 
 
@@ -150,14 +228,38 @@ def make_source(
     api_key: str | None = None,
     email: str | None = None,
     format: str | None = None,  # noqa: A002 - the setting's name
+    api: ApiSettings | None = None,
+    is_sandbox: bool = False,
+    proof_key_file: str | None = None,
 ) -> Source:
     """Make the adapter of kind *name*, with what that kind needs and nothing else.
 
-    *url* None means the public service.
+    *url* None means the public service, *api* None what is known of it; *is_sandbox* that the
+    sandbox plays it, whose keys are trusted then and no others; *proof_key_file* has those that are
+    trusted else.
 
     Raises:
         ConfigError: an unknown kind, an unusable URL, or something needed is missing or malformed.
     """
     kind = find_kind(name)
-    options = _options(name, kind, api_key, email, format)
-    return kind.make(base_url=url or kind.default_url, **options)
+    url = url or kind.default_url
+    options: dict[str, object] = {**_options(name, kind, api_key, email, format)}
+    if kind.is_proving:
+        options["is_sandbox"] = is_sandbox
+    if kind.takes_proof_keys and proof_key_file is not None:
+        options["proof_keys"] = read_keys(proof_key_file)
+    if kind.is_api:
+        options |= _api_options(name, url, api, api_key)
+    return kind.make(base_url=url, **options)
+
+
+def _api_options(
+    name: str, url: str, api: ApiSettings | None, api_key: str | None
+) -> dict[str, object]:
+    if api is None and name not in PRESETS:
+        raise ConfigError(f"{name} needs an api table")
+    api = api or find_preset(name)
+    if KEY not in api.placeholders(url):
+        return {"api": api}
+    complaint = f"{name} needs an API key, of printable ASCII without blanks"
+    return {"api": api, "api_key": _matching(_API_KEY, api_key, complaint)}

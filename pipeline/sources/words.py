@@ -1,8 +1,8 @@
 """Uniform words to uniform numbers: how to map them without bias, and how many to ask for.
 
-A word is one of ``2**bits`` equally likely values; the ``span`` values of a range rarely divide
-that evenly. The words of the last, incomplete round are thrown away (rejection), so that every
-number keeps exactly the same chance, and more words are asked for to make up for it.
+A word is one of ``size`` equally likely values (a byte: of 256); the ``span`` values of a range
+rarely divide that evenly. The words of the last, incomplete round are thrown away (rejection), so
+that every number keeps exactly the same chance, and more words are asked for to make up for it.
 """
 
 import math
@@ -33,12 +33,12 @@ def shortfall_bound(words: int, wanted: int, rejected: float) -> float:
 
 
 @lru_cache(maxsize=1024)
-def words_needed(n: int, *, span: int, bits: int) -> int:
-    """Count the words to ask for, to get *n* numbers out of *span* <= 2**bits values.
+def words_needed(n: int, *, span: int, size: int) -> int:
+    """Count the words to ask for, to get *n* numbers out of *span* <= *size* values.
 
     They fall short of *n* with a chance below 1e-9, by `shortfall_bound`.
     """
-    rejected = (2**bits % span) / 2**bits
+    rejected = size % span / size
     candidates = range(n, 4 * n + 64)  # covers the worst case, every other word rejected
 
     def is_enough(words: int) -> bool:
@@ -48,15 +48,15 @@ def words_needed(n: int, *, span: int, bits: int) -> int:
 
 
 @lru_cache(maxsize=64)
-def numbers_within(words: int, *, span: int, bits: int) -> int:
+def numbers_within(words: int, *, span: int, size: int) -> int:
     """Count the numbers that so many *words* bring for sure: the inverse of `words_needed`."""
     return bisect_right(
-        range(1, words + 1), words, key=lambda n: words_needed(n, span=span, bits=bits)
+        range(1, words + 1), words, key=lambda n: words_needed(n, span=span, size=size)
     )
 
 
-def map_words(words: Iterable[int], *, bits: int, low: int, high: int) -> list[int]:
+def map_words(words: Iterable[int], *, size: int, low: int, high: int) -> list[int]:
     """Map uniform *words* to uniform numbers in [*low*, *high*], leaving out the rejected ones."""
     span = high - low + 1
-    usable = 2**bits - 2**bits % span
+    usable = size - size % span
     return [low + word % span for word in words if word < usable]

@@ -1,4 +1,4 @@
-"""Telling systemd how a service is doing: the protocol of ``sd_notify(3)``, one datagram a word."""
+"""Tell systemd how the service is doing, by the protocol of ``sd_notify(3)``."""
 
 import os
 import socket
@@ -9,8 +9,8 @@ from time import monotonic_ns
 MICROSECONDS = 1_000_000
 
 
-class Notifier:
-    """What a service tells its manager; nothing where there is none to listen."""
+class ServiceManager:
+    """Tells systemd how the service is doing; says nothing where nobody listens."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         name = environ.get("NOTIFY_SOCKET", "")

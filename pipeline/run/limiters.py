@@ -1,0 +1,108 @@
+"""The limiters of one run: what earlier runs and other processes left of its upstreams."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from sqlmodel import Session
+
+from pipeline.clock import is_behind
+from pipeline.lock import lock_path
+from pipeline.pacing import Embargo, Pace, mend
+from pipeline.run.breaker import Breaker
+from pipeline.run.limiter import Limiter
+from pipeline.run.places import FilePlace, LeasePlace, Place
+from pipeline.run.upstreams import Upstream
+from pipeline.store import permissions
+from pipeline.store.db import Store
+from pipeline.store.permissions import find_pace
+from pipeline.store.queries import count_future
+from pipeline.store.shared_clock import SharedClock
+
+
+@dataclass(kw_only=True)
+class Limiters:
+    """Makes a limiter for each upstream of a run.
+
+    Attributes:
+        url: of the store.
+        state_folder: holds the locks of a store that is no file.
+        mended: what a clock that was ahead had laid on them and was taken back, a line each.
+    """
+
+    store: Store
+    url: str
+    state_folder: Path
+    clock: SharedClock = field(default_factory=SharedClock)
+    mended: list[str] = field(default_factory=list)
+
+    def open(self, upstreams: Sequence[Upstream]) -> dict[str, Limiter]:
+        """Make them, by the keys of the *upstreams*."""
+        keys = {upstream.key for upstream in upstreams if upstream.is_remembered}
+        embargoes: dict[str, Embargo] = {}
+        failures: dict[str, int] = {}
+        if keys:
+            with self.store.read() as session:
+                self.clock.read(session)
+            self._mend(upstreams)
+            with self.store.read() as session:
+                embargoes = permissions.embargoes_of(session, upstreams=keys)
+                failures = permissions.failures_of(session, upstreams=keys)
+        return {
+            upstream.key: Limiter(
+                upstream.key,
+                upstream.rules,
+                Breaker(upstream.breaker, failures.get(upstream.key, 0)),
+                pace=Pace(embargo=embargoes.get(upstream.key)),
+                store=self.store if upstream.is_remembered else None,
+                new_place=self._places_at(upstream.key, upstreams),
+                clock=self.clock,
+            )
+            for upstream in upstreams
+        }
+
+    def _places_at(self, key: str, upstreams: Sequence[Upstream]) -> Callable[[], Place]:
+        if self.store.is_server:
+            longest = max(
+                upstream.policy.limits.attempt_seconds
+                for upstream in upstreams
+                if upstream.key == key
+            )
+            return partial(LeasePlace, self.store, key, longest)
+        name = hashlib.sha256(key.encode()).hexdigest()[:12]
+        return partial(
+            FilePlace, lock_path(self.url, f"asks-{name}", state_folder=self.state_folder)
+        )
+
+    def _mend(self, upstreams: Sequence[Upstream]) -> None:
+        """Take back what a clock that was ahead has laid on *upstreams*; say so later."""
+        now = self.clock.now()
+        with self.store.read() as session:
+            wrong = self._find_wrong(session, upstreams)
+            runs, in_future = count_future(session, now=now) if wrong else (0, 0)
+        # A run of this clock is among them; and one that is behind itself must not mend anything.
+        if not wrong or is_behind(now, runs=runs, in_future=in_future):
+            return
+        with self.store.write() as session:
+            for upstream in wrong:
+                said = permissions.mend_pace(
+                    session, upstream=upstream.key, rules=upstream.rules, now=now
+                )
+                if said:
+                    self.mended.append(
+                        f"{upstream.order.source}: a clock that was ahead had laid"
+                        f" {', '.join(said)}; taken back, as if laid now"
+                    )
+
+    def _find_wrong(self, session: Session, upstreams: Sequence[Upstream]) -> list[Upstream]:
+        now = self.clock.now()
+        ahead = permissions.names_ahead(session, now=now)
+        return [
+            upstream
+            for upstream in {each.key: each for each in upstreams}.values()
+            if upstream.is_remembered
+            and upstream.key in ahead
+            and mend(find_pace(session, upstream=upstream.key), upstream.rules, now=now)[1]
+        ]
