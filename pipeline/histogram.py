@@ -6,7 +6,9 @@ the count, the total and the maximum.
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Sequence
+from functools import cache
+from itertools import accumulate, pairwise
 from math import ceil
 from typing import Any, Self
 
@@ -14,12 +16,22 @@ BITS = 6  # of a duration that decide its bucket
 PRECISION = 0.016  # the largest error of a percentile, as a share of it
 
 
+def _index_of(us: int) -> int:
+    """Number the bucket that *us* falls into; they are numbered from 0 without a gap."""
+    shift = max(us.bit_length() - BITS, 0)
+    return (shift << BITS - 1) + (us >> shift)
+
+
+@cache
+def _middle_of(index: int) -> int:
+    """Give the duration in the middle of a bucket."""
+    shift = max((index >> BITS - 1) - 1, 0)
+    return (index - (shift << BITS - 1) << shift) + (1 << shift >> 1)
+
+
 def bucket_of(us: int) -> int:
     """Name the bucket that *us* falls into, by its middle."""
-    shift = us.bit_length() - BITS
-    if shift <= 0:
-        return us
-    return (us >> shift << shift) + (1 << shift >> 1)
+    return _middle_of(_index_of(us))
 
 
 class Histogram:
@@ -33,12 +45,16 @@ class Histogram:
     """
 
     __slots__ = ("counts", "max_us", "n", "total_us")
+    n: int
+    total_us: int
+    max_us: int
+    counts: Counter[int]
 
     def __init__(self) -> None:
         self.n = 0
         self.total_us = 0
         self.max_us = 0
-        self.counts: Counter[int] = Counter()
+        self.counts = Counter()
 
     def add(self, us: int) -> None:
         """Count one duration."""
@@ -72,20 +88,38 @@ class Histogram:
                 found.append(None)
         return found
 
-    def to_json(self) -> dict[str, Any]:
-        """Make what is stored: JSON types only, durations replaced by their buckets."""
+    @property
+    def p50_us(self) -> int | None:
+        """Give the median, None without durations."""
+        return self.percentiles(0.5)[0]
+
+    @property
+    def p90_us(self) -> int | None:
+        """Give what nine of ten do not exceed."""
+        return self.percentiles(0.9)[0]
+
+    @property
+    def p99_us(self) -> int | None:
+        """Give what 99 of 100 do not exceed."""
+        return self.percentiles(0.99)[0]
+
+    def to_json(self) -> list[Any]:
+        """Make what is stored: JSON types only, durations replaced by their buckets.
+
+        That is ``n``, ``total_us``, ``max_us``, how far each bucket is from the one before it
+        that counts anything (the first from 0), and what each of them counts.
+        """
         buckets: Counter[int] = Counter()
         for us, times in self.counts.items():
-            buckets[bucket_of(us)] += times
-        counts = {str(us): buckets[us] for us in sorted(buckets)}
-        return {"n": self.n, "total_us": self.total_us, "max_us": self.max_us, "counts": counts}
+            buckets[_index_of(us)] += times
+        indexes = sorted(buckets)
+        gaps = [index - before for before, index in pairwise((0, *indexes))]
+        return [self.n, self.total_us, self.max_us, gaps, [buckets[index] for index in indexes]]
 
     @classmethod
-    def from_json(cls, stored: Mapping[str, Any]) -> Self:
+    def from_json(cls, stored: Sequence[Any]) -> Self:
         """Read what ``to_json`` made."""
         histogram = cls()
-        histogram.n = stored["n"]
-        histogram.total_us = stored["total_us"]
-        histogram.max_us = stored["max_us"]
-        histogram.counts.update({int(us): times for us, times in stored["counts"].items()})
+        histogram.n, histogram.total_us, histogram.max_us, gaps, counts = stored
+        histogram.counts.update(dict(zip(map(_middle_of, accumulate(gaps)), counts, strict=True)))
         return histogram

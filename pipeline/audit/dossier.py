@@ -1,187 +1,267 @@
-"""All that a provider should know of what passed between us, compiled from the store.
+"""Write a dossier: all that a provider should know of our requests to it, in one document.
 
-Nothing here says who or where we are: no host, path or process is read at all, secrets were
-replaced when the requests were kept, and addresses of people are replaced here.
+Nothing in it says who or where we are: no host, path or process is read at all, secrets were
+replaced when the requests were stored, and addresses of people are replaced here.
 """
 
 import re
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
+from datetime import datetime, timedelta
+from enum import Enum
+from pathlib import Path
+from typing import Any
 
 from sqlmodel import Session
 
-from pipeline.audit.availability import Availability
-from pipeline.audit.examination import examine
-from pipeline.histogram import Histogram
-from pipeline.models import AttemptRecord, Evidence, Finding, FindingKind, Request, Tally
-from pipeline.store import history, queries
-from pipeline.store.evidence import SentRequest, count_requests, sent_requests
-from pipeline.store.history import SourceTotals, Window
+from pipeline.audit.audit import examine
+from pipeline.audit.exchange import lines_of_answer, lines_of_request
+from pipeline.audit.findings import tabulate_findings, tell_availability
+from pipeline.errors import Phase, UsageError
+from pipeline.models import Attempt, AttemptRecord, Evidence, Finding, FindingKind
+from pipeline.rendering.document import Column, Document, Kind, Part, Shape, Table, Text
+from pipeline.rendering.output_file import STDOUT, write_file
+from pipeline.rendering.records import tabulate
+from pipeline.rendering.render import render
+from pipeline.rendering.words import count_of
+from pipeline.scope import A_WEEK, check_source, make_window, reading, show_window
+from pipeline.settings import Settings
+from pipeline.store import durations, history, queries
+from pipeline.store.evidence import SentRequest, sent_requests
+from pipeline.store.totals import RuleTotals, SourceTotals
+from pipeline.store.window import Window
 
 MOST_REQUESTS = 10
 MOST_ATTEMPTS = 50
+MOST_BODY = 1_000  # characters of a body that are quoted
+MOST_ANSWERS = 10  # quoted
+RANKS = (0.5, 0.9, 0.99)
+ENDINGS = {
+    **dict.fromkeys((".md", ".markdown", ".txt"), Shape.MARKDOWN),
+    **dict.fromkeys((".html", ".htm"), Shape.HTML),
+}
 
-# By which an operator finds one request among all of the day.
-REQUEST_ID_HEADERS = frozenset(
+# By them the provider finds one request in its logs.
+REQUEST_ID_HEADERS = (
+    *("cf-ray", "request-id", "traceparent", "x-request-id", "x-trace-id", "x-correlation-id"),
+    *("x-amz-cf-id", "x-amz-request-id", "x-amzn-requestid", "x-amzn-trace-id"),
+)
+
+# They concern our other sources, or our own time alone.
+NOT_FOR_PROVIDERS = frozenset(
     {
-        "cf-ray",
-        "request-id",
-        "traceparent",
-        "x-amz-cf-id",
-        "x-amz-request-id",
-        "x-amzn-requestid",
-        "x-amzn-trace-id",
-        "x-correlation-id",
-        "x-request-id",
-        "x-trace-id",
+        FindingKind.OVERDUE,
+        FindingKind.SILENT,
+        FindingKind.USELESS_RETRIES,
+        FindingKind.CLOCK,
+        FindingKind.MISSED,
     }
 )
 
-# About our other sources, or about our own time.
-NOT_FOR_PROVIDERS = frozenset({FindingKind.SILENT, FindingKind.USELESS_RETRIES})
-
 ADDRESS = "[address]"
+_PROXY = r"^proxy \S+?(?=:? )"  # the name of one in our own network
 _ADDRESS = r"[A-Za-z0-9._%+-]{1,64}(?:@|%40)[A-Za-z0-9.-]{1,255}"
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RuleKept:
-    """How one rule was kept.
-
-    Attributes:
-        rule: as ``1/60s``; None where there was none or nobody knows.
-        violations: requests that broke it; None if nobody knows.
-    """
-
-    rule: str | None
-    runs: int
-    requests: int
-    violations: int | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Dossier:
-    """What passed between us and one source in a window.
-
-    Attributes:
-        totals: None if no run wanted anything from it.
-        rules: by how much they were used.
-        requests: the most frequent first, ten at most.
-        other_requests: how many different ones there are besides, sent ``other_times``.
-        findings: by time.
-        attempts: the newest of those that show the findings, with what was kept of them.
-        phases: how long each took, by name.
-    """
-
-    source: str
-    window: Window
-    totals: SourceTotals | None
-    rules: list[RuleKept]
-    requests: list[SentRequest]
-    other_requests: int
-    other_times: int
-    availability: Availability | None
-    findings: list[Finding]
-    attempts: list[AttemptRecord]
-    phases: Mapping[str, Histogram]
+INTRODUCTION = (
+    "This was written by pipeline, a program that collects random numbers from public sources"
+    " without supervision and keeps an account of every request. Times are UTC. Keys are left out:"
+    " where the name of a variable stands in braces after a dollar sign, a key was sent. Addresses"
+    " of people are left out too."
+)
+TOTALS = {
+    "runs that wanted numbers": "runs",
+    "runs that got some": "answered",
+    "requests": "attempts",
+    "requests that failed": "failed_attempts",
+    "batches ordered": "ordered",
+    "batches collected": "collected",
+    "batches failed": "failed",
+    "batches put off to keep the rules": "deferred",
+    "batches cancelled by us": "cancelled",
+    "numbers collected": "numbers",
+}
+RULES = "at_most=rule runs requests=attempts against_the_rule=violations"
+SENT = "method=request.method URL=request.url times=n first_at last_at"
+LOOKED_UP = (
+    "request=record.id sent_at error=record.attempt.error status=record.attempt.status"
+    " your_ids=request_ids detail=record.attempt.detail"
+)
 
 
-def request_ids(evidence: Evidence | None) -> list[str]:
-    """Find what the upstream itself calls an exchange: ``cf-ray 8c1f``, in the order received."""
-    headers = () if evidence is None else evidence.headers
-    return [f"{name} {value}" for name, value in headers if name.lower() in REQUEST_ID_HEADERS]
+@dataclass(frozen=True, slots=True)
+class LookedUp:
+    """An attempt as its upstream may look it up."""
+
+    record: AttemptRecord
+
+    @property
+    def sent_at(self) -> datetime:
+        """Give the moment when its wait was over."""
+        attempt = self.record.attempt
+        return attempt.began_at + timedelta(microseconds=attempt.timings.wait_us or 0)
+
+    @property
+    def request_ids(self) -> tuple[str, ...]:
+        """Find what the upstream itself calls it: ``cf-ray 8c1f``, in the order received."""
+        evidence = self.record.attempt.evidence
+        headers = () if evidence is None else evidence.headers
+        return tuple(
+            f"{name} {value}" for name, value in headers if name.lower() in REQUEST_ID_HEADERS
+        )
 
 
-def compile_dossier(session: Session, window: Window, *, source: str) -> Dossier:
-    """Gather what concerns *source* in a window."""
-    found = examine(session, window, source=source)
-    findings = sorted(filter(_is_theirs, found.findings), key=lambda finding: finding.since)
+def make_dossier(session: Session, window: Window, *, source: str) -> Document:
+    """Put what concerns *source* in a window into words and tables."""
+    title, facts = f"Requests to {source}", [f"{show_window(window)}.", INTRODUCTION]
     totals = history.source_totals(session, window, source=source)
-    requests = sent_requests(
+    if not totals:
+        return Document(title=title, facts=[*facts, "No run wanted anything of it."])
+    parts = [
+        _tabulate_totals(totals[0]),
+        *_tell_requests(session, window, source),
+        _tabulate_rules(history.rule_totals(session, window, source=source)),
+        *_tell_findings(session, window, source),
+    ]
+    return Document(title=title, facts=facts, parts=parts)
+
+
+def _tabulate_totals(totals: SourceTotals) -> Table:
+    rows = [(what, getattr(totals, name)) for what, name in TOTALS.items()]
+    return Table(title="In all", columns=(Column("what"), Column("n", Kind.NUMBER)), rows=rows)
+
+
+def _tell_requests(session: Session, window: Window, source: str) -> Iterator[Part]:
+    sent = sent_requests(
         session, since=window.since, until=window.until, source=source, most=MOST_REQUESTS
     )
-    different, times = count_requests(
-        session, since=window.since, until=window.until, source=source
-    )
-    return Dossier(
-        source=source,
-        window=window,
-        totals=totals[0] if totals else None,
-        rules=_rules_kept(history.tallies(session, window, source=source)),
-        requests=[replace(sent, request=_anonymous(sent.request)) for sent in requests],
-        other_requests=different - len(requests),
-        other_times=times - sum(sent.n for sent in requests),
-        availability=found.availability[0] if found.availability else None,
-        findings=findings,
-        attempts=_attempts_of(session, findings),
-        phases=history.percentiles(session, window, source=source).of.get(source, {}),
-    )
+    requests: list[SentRequest] = list(map(_hide_addresses, sent.listed))
+    yield tabulate(SentRequest, requests, SENT, title="What was asked")
+    if sent.different > len(requests):
+        others = count_of(sent.different - len(requests), "other request")
+        n = sent.times - sum(each.n for each in requests)
+        yield Text(lines=[f"And {others}, asked {count_of(n, 'time')}."])
+    if requests:
+        lines = list(lines_of_request(requests[0].request, most=MOST_BODY))
+        yield Text(title="The most frequent request", lines=lines, is_verbatim=True)
+
+
+def _tabulate_rules(rules: Iterable[RuleTotals]) -> Table:
+    """Say how each rule was kept; nobody may know one, or how it was kept."""
+    nothing = {"at_most": "no limit known"}
+    return tabulate(RuleTotals, rules, RULES, title="The rules kept", nothing=nothing)
+
+
+def _tell_findings(session: Session, window: Window, source: str) -> Iterator[Part]:
+    """Tell when it was up, what went wrong, how long attempts took, and what was answered."""
+    found = examine(session, window, source=source)
+    if found.availability:
+        yield from tell_availability(found.availability)
+    findings = sorted(filter(_is_theirs, found.findings), key=lambda finding: finding.since)
+    if findings:
+        yield tabulate_findings(findings, title="Incidents and other findings")
+    attempts = _attempts_of(session, findings)
+    if attempts:
+        yield tabulate(LookedUp, attempts, LOOKED_UP, title="Requests to look up")
+    yield _tabulate_phases(session, window, source)
+    yield from _quote_answers(attempts)
 
 
 def _is_theirs(finding: Finding) -> bool:
     return finding.kind not in NOT_FOR_PROVIDERS and len(finding.sources) == 1
 
 
-def _rules_kept(tallies: Iterable[Tally]) -> list[RuleKept]:
-    by_rule: defaultdict[tuple[str | None, bool], list[Tally]] = defaultdict(list)
-    for tally in tallies:
-        if tally.attempts:
-            by_rule[tally.rule, tally.violations is not None].append(tally)
-    kept = [
-        RuleKept(
-            rule=rule,
-            runs=len(of),
-            requests=sum(tally.attempts for tally in of),
-            violations=sum(tally.violations or 0 for tally in of) if is_known else None,
-        )
-        for (rule, is_known), of in by_rule.items()
-    ]
-    return sorted(kept, key=lambda rule: -rule.requests)
-
-
-def _attempts_of(session: Session, findings: Iterable[Finding]) -> list[AttemptRecord]:
+def _attempts_of(session: Session, findings: Iterable[Finding]) -> list[LookedUp]:
     """Look up the attempts of *findings*: of the newest, should they be too many."""
     ids = sorted({attempt_id for finding in findings for attempt_id in finding.attempts})
     cases = (queries.find_attempt(session, attempt_id=i) for i in ids[-MOST_ATTEMPTS:])
-    return [_anonymous_attempt(case.record) for case in cases if case is not None]
+    return [LookedUp(_without_us(case.record)) for case in cases if case is not None]
 
 
-def _anonymous_attempt(record: AttemptRecord) -> AttemptRecord:
-    attempt = record.attempt
-    return replace(
-        record,
-        attempt=replace(
-            attempt,
-            detail=attempt.detail and _without_addresses(attempt.detail),
-            request=attempt.request and _anonymous(attempt.request),
-            evidence=attempt.evidence
-            and replace(
-                attempt.evidence,
-                headers=_anonymous_headers(attempt.evidence.headers),
-                body=_anonymous_bytes(attempt.evidence.body),
-            ),
+def _without_us(record: AttemptRecord) -> AttemptRecord:
+    """Leave out who and where we are."""
+    attempt: Attempt = _hide_addresses(record.attempt)
+    detail = attempt.detail and re.sub(_PROXY, "proxy", attempt.detail)
+    return replace(record, attempt=replace(attempt, detail=detail))
+
+
+def _tabulate_phases(session: Session, window: Window, source: str) -> Table:
+    found = durations.percentiles(session, window, source=source).of.get(source, {})
+    phases = {phase.replace("_", " "): found.get(phase) for phase in Phase}
+    phases["all but the wait"] = found.get("exchange")
+    return Table(
+        title="How long it took",
+        columns=(
+            Column("phase"),
+            Column("n", Kind.NUMBER),
+            *(Column(f"p{rank * 100:g}", Kind.DURATION) for rank in RANKS),
+            Column("max", Kind.DURATION),
         ),
+        rows=[
+            (phase, of.n, *of.percentiles(*RANKS), of.max_us)
+            for phase, of in phases.items()
+            if of is not None
+        ],
     )
 
 
-def _anonymous(request: Request) -> Request:
-    """Leave out whom the upstream may write to: random.org wants it in User-Agent."""
-    return replace(
-        request,
-        url=_without_addresses(request.url),
-        headers=_anonymous_headers(request.headers),
-        body=_anonymous_bytes(request.body),
-    )
+def _quote_answers(attempts: Sequence[LookedUp]) -> Iterator[Text]:
+    """Quote the answers to the newest of *attempts*, each different one once."""
+    answers: dict[str, tuple[AttemptRecord, Evidence]] = {}
+    for record in (each.record for each in reversed(attempts)):
+        if record.evidence is not None and record.attempt.evidence is not None:
+            answers.setdefault(record.evidence, (record, record.attempt.evidence))
+    for record, evidence in list(answers.values())[:MOST_ANSWERS]:
+        error = record.attempt.error
+        yield Text(
+            title=f"The answer to request {record.id} ({error or 'accepted'})",
+            lines=list(lines_of_answer(evidence, error, most=MOST_BODY)),
+            is_verbatim=True,
+        )
 
 
-def _anonymous_headers(headers: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
-    return tuple((name, _without_addresses(value)) for name, value in headers)
+def _hide_addresses(value: Any) -> Any:  # noqa: ANN401 - a record, or a part of one
+    """Replace e-mail addresses in all its text: random.org wants ours in the User-Agent."""
+    match value:
+        case Enum():
+            return value
+        case str():
+            return re.sub(_ADDRESS, ADDRESS, value)
+        case bytes():
+            return re.sub(_ADDRESS.encode(), ADDRESS.encode(), value)
+        case tuple():
+            return tuple(map(_hide_addresses, value))
+    if is_dataclass(value) and not isinstance(value, type):
+        parts = {each.name: _hide_addresses(getattr(value, each.name)) for each in fields(value)}
+        return replace(value, **parts)
+    return value
 
 
-def _anonymous_bytes(body: bytes) -> bytes:
-    return re.sub(_ADDRESS.encode(), ADDRESS.encode(), body)
+def write_dossier(
+    settings: Settings,
+    source: str,
+    *,
+    since: datetime | None,
+    until: datetime | None,
+    shape: Shape | None,
+    file: Path,
+    force: bool,
+) -> None:
+    """Write the dossier of *source* to *file*, whose ending says how if *shape* does not.
+
+    Raises:
+        UsageError: there is no such source, or the file's ending says nothing.
+    """
+    shape = shape or _shape_of(file)
+    window = make_window(since, until, looks_back=A_WEEK)
+    with reading(settings.store) as session:
+        check_source(settings, session, source, given_as="SOURCE")
+        document = make_dossier(session, window, source=source)
+    write_file(file, (f"{line}\n".encode() for line in render(document, shape)), force=force)
 
 
-def _without_addresses(text: str) -> str:
-    return re.sub(_ADDRESS, ADDRESS, text)
+def _shape_of(file: Path) -> Shape:
+    if file == STDOUT:
+        return Shape.MARKDOWN
+    if (found := ENDINGS.get(file.suffix.lower())) is None:
+        raise UsageError(f"{file}: give --format markdown or html")
+    return found

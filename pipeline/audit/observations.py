@@ -1,24 +1,25 @@
-"""What each run learnt of each source: the tally and its losses side by side. Pure."""
+"""Put what each run got and lost at each source side by side, as one observation. Pure."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from itertools import pairwise
+from datetime import datetime
 
-from pipeline.errors import ErrorName
+from pipeline.errors import ERRORS, ErrorName, Whose
 from pipeline.models import Loss, Tally
 
-# Where several sources fail so at once, what they have in common is our end of the way.
+# If several sources fail like this at once, the cause is on our side of the network.
 PATH_ERRORS = frozenset(
     {
         ErrorName.DNS,
         ErrorName.CONNECT_REFUSED,
         ErrorName.CONNECT_TIMEOUT,
         ErrorName.UNREACHABLE,
+        ErrorName.INTERCEPTED,
     }
 )
 FEWEST_AT_ONCE = 2  # sources; and they must be half of those that were asked
+MOST_ATTEMPTS = 10  # named by a finding
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +27,15 @@ class Observation:
     """What one run got and lost at one source.
 
     Attributes:
-        is_our_side: whether so many sources failed on the way when this run did that it must have
-            been our side of it.
+        is_our_side: whether so many sources could not be reached at that time that the cause must
+            have been on our side.
+        is_clock_off: whether our clock was wrong: then certificates tell nothing.
     """
 
     tally: Tally
     losses: Sequence[Loss]
     is_our_side: bool
+    is_clock_off: bool = False
 
     @property
     def source(self) -> str:
@@ -41,17 +44,32 @@ class Observation:
 
     def is_ours(self, loss: Loss) -> bool:
         """Tell whether *loss* is due to our side of the path."""
-        return self.is_our_side and loss.error in PATH_ERRORS
+        return (self.is_our_side and loss.error in PATH_ERRORS) or self.is_by_clock(loss)
+
+    def is_by_clock(self, loss: Loss) -> bool:
+        """Tell whether *loss* is due to our clock."""
+        return self.is_clock_off and loss.error is ErrorName.TLS
+
+    def whose(self, loss: Loss) -> Whose:
+        """Tell at whose door *loss* lies."""
+        return Whose.OURS if self.is_by_clock(loss) else ERRORS[loss.error].whose
 
 
-def observe(tallies: Iterable[Tally], losses: Iterable[Loss]) -> list[Observation]:
-    """Put the tallies and losses of each run and source together, in the order of the tallies."""
+def observe(
+    tallies: Iterable[Tally], losses: Iterable[Loss], off: Collection[int] = ()
+) -> list[Observation]:
+    """Put the tallies and losses of each run and source together, in the order of the tallies.
+
+    *off* are the runs whose clock was wrong.
+    """
     lost: defaultdict[tuple[int, str], list[Loss]] = defaultdict(list)
     for loss in losses:
         lost[loss.run_id, loss.source].append(loss)
     found = [(tally, lost.get((tally.run_id, tally.source), ())) for tally in tallies]
     ours = _runs_cut_off(found)
-    return [Observation(tally, of, tally.run_id in ours) for tally, of in found]
+    return [
+        Observation(tally, of, tally.run_id in ours, tally.run_id in off) for tally, of in found
+    ]
 
 
 def _runs_cut_off(found: Iterable[tuple[Tally, Sequence[Loss]]]) -> set[int]:
@@ -79,9 +97,10 @@ def _runs_cut_off(found: Iterable[tuple[Tally, Sequence[Loss]]]) -> set[int]:
     }
 
 
-def usual_interval(moments: Sequence[datetime]) -> timedelta | None:
-    """Give the median of the gaps between *moments*, which ascend; None if there is no gap."""
-    if len(moments) <= 1:
-        return None
-    gaps = sorted(later - earlier for earlier, later in pairwise(moments))
-    return gaps[len(gaps) // 2]
+def select_attempts(ids: Iterable[int | None]) -> tuple[int, ...]:
+    """Pick some ten of *ids*, in order: the first and the last ones; None stands for no attempt."""
+    known = sorted({attempt_id for attempt_id in ids if attempt_id is not None})
+    if len(known) <= MOST_ATTEMPTS:
+        return tuple(known)
+    half = MOST_ATTEMPTS // 2
+    return (*known[:half], *known[-half:])

@@ -1,22 +1,38 @@
-"""What else is worth a word: changed contracts, odd answers, and manners of our own. Pure.
+"""The smaller rules: changed contracts, odd answers, and whether we keep the limits. Pure.
 
-One function per rule; each says in its docstring when it speaks up and how loudly.
+One function per rule; its docstring says when it finds something, and of which severity.
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import groupby, pairwise
 from operator import attrgetter
+from typing import Any
 
-from pipeline.audit.observations import Observation, usual_interval
-from pipeline.audit.wording import counted, roughly, select_attempts
-from pipeline.errors import ErrorName, Whose
-from pipeline.models import Aspect, ContractSpan, Finding, FindingKind, Loss, Severity, Tally
+from pipeline.audit.courses import Course, sum_retried, sum_stale, usual_interval_us
+from pipeline.audit.observations import select_attempts
+from pipeline.errors import Whose
+from pipeline.models import (
+    Aspect,
+    ContractSpan,
+    Finding,
+    FindingKind,
+    Overdue,
+    Severity,
+    Tally,
+    WeakMeasure,
+)
+from pipeline.pacing import Embargo
+from pipeline.rendering.words import count_of, iso_time, show_duration, show_time
+from pipeline.store.columns import MICROSECOND, from_us, to_us
 
-ENOUGH = 20  # of anything before we say what is usual
+ENOUGH = 20  # of anything, before we say what is usual
 TOO_FAST = 10  # times as fast as usual
-SILENT = 3  # usual intervals without a word
+SILENT = 3  # usual intervals in which no run asked
+CRON_US = 60_000_000  # cron starts nothing more often
+SHUT = 10  # usual intervals, and an hour
+LAST_WRITES = timedelta(seconds=30)  # a run may take to end when its deadline is over
 MOST_KEYS = 6  # of an answer that are named
 
 ASPECTS = {
@@ -26,48 +42,53 @@ ASPECTS = {
     Aspect.TLS_ISSUER: "the issuer of its certificate",
 }
 
+# Looks up what runs got from a source whose fastest answer took less than so many microseconds.
+FindFast = Callable[[str, int], Iterable[Tally]]
 Change = tuple[ContractSpan, ContractSpan]  # before, after
 
 
 def find_contract_changes(
     spans: Iterable[ContractSpan], *, since: datetime | None, until: datetime
 ) -> Iterator[Finding]:
-    """Tell what answers look like now and did not before; the first value ever is no change.
+    """Find changes in what answers look like; the first value ever seen is no change.
 
-    A value that comes and goes is one finding however often it does, and over as long as the first
-    of them is back. It is a warning; a new issuer of certificates is not: the common authorities
-    change their intermediates all the time. *spans* must be in the order of source, aspect and
-    time.
+    All changes from one value until it is back are one finding, and so are more of the same kind
+    after it. It is a warning as long as the value is not back, and a remark once it is; a new
+    issuer of certificates is never more than that: the common authorities change their
+    intermediates all the time. *spans* must be in the order of source, aspect and time.
     """
     for _, group in groupby(spans, key=attrgetter("source", "aspect")):
-        flaps: list[Change] = []
-        for change in pairwise(group):
-            changed_at = change[1].first_at
-            if (since is not None and changed_at < since) or changed_at >= until:
+        changes: list[Change] = []
+        values: set[str] = set()
+        for before, after in pairwise(group):
+            if (since is not None and after.first_at < since) or after.first_at >= until:
                 continue
-            if flaps and _values(change) != _values(flaps[-1]):
-                yield _changed(flaps, until=changed_at)
-                flaps = []
-            flaps.append(change)
-        if flaps:
-            yield _changed(flaps, until=None)
+            if changes and _is_back(changes) and after.value not in values:
+                yield _changed(changes)
+                changes, values = [], set()
+            changes.append((before, after))
+            values |= {before.value, after.value}
+        if changes:
+            yield _changed(changes)
 
 
-def _values(change: Change) -> set[str]:
-    return {span.value for span in change}
+def _is_back(changes: Sequence[Change]) -> bool:
+    return changes[-1][1].value == changes[0][0].value
 
 
-def _changed(changes: Sequence[Change], *, until: datetime | None) -> Finding:
+def _changed(changes: Sequence[Change]) -> Finding:
     before, after = changes[0]
     newest = changes[-1][1]
-    is_usual = after.aspect is Aspect.TLS_ISSUER
+    is_over = _is_back(changes)
     return Finding(
         kind=FindingKind.CONTRACT_CHANGE,
-        severity=Severity.INFO if is_usual else Severity.WARNING,
+        severity=(
+            Severity.INFO if is_over or after.aspect is Aspect.TLS_ISSUER else Severity.WARNING
+        ),
         sources=(after.source,),
         since=after.first_at,
-        until=newest.first_at if newest.value == before.value else until,
-        reason=_say_change(before, after, newest, len(changes)),
+        until=newest.first_at if is_over else None,
+        reason=_say_change(changes),
         whose=Whose.UPSTREAM,
         attempts=select_attempts(
             [before.first_attempt, *(new.first_attempt for _, new in changes)]
@@ -82,103 +103,121 @@ def _changed(changes: Sequence[Change], *, until: datetime | None) -> Finding:
     )
 
 
-def _say_change(before: ContractSpan, after: ContractSpan, newest: ContractSpan, times: int) -> str:
+def _say_change(changes: Sequence[Change]) -> str:
+    before, after = changes[0]
+    newest = changes[-1][1]
     changed = f"{ASPECTS[after.aspect]} changed"
-    if times > 1:
-        changed += f" {times:,} times"
+    if len(changes) > 1:
+        changed += f" {len(changes):,} times"
     if after.aspect is not Aspect.KEYS:
-        if times == 1:
-            return f"{changed} from {before.value} to {after.value}"
-        return f"{changed} between {before.value} and {after.value}; now {newest.value}"
-    old, new = before.value.split(", "), after.value.split(", ")
-    gone = [f"-{key}" for key in old if key not in new]
-    come = [f"+{key}" for key in new if key not in old]
-    differences = _few([*gone, *come], " ")
-    return f"{changed}: {differences}; now {_few(newest.value.split(', '), ', ')}"
+        if len(changes) > 1 and {new.value for _, new in changes} <= {before.value, after.value}:
+            return f"{changed} between {before.value} and {after.value}; now {newest.value}"
+        if _is_back(changes):
+            return f"{changed} and is {newest.value} again"
+        return f"{changed} from {before.value} to {newest.value}"
+    other = after if _is_back(changes) else newest
+    old, new = before.value.split(", "), other.value.split(", ")
+    gone = [key for key in old if key not in new]
+    come = [key for key in new if key not in old]
+    told = [f"gone: {_few(gone)}" if gone else "", f"new: {_few(come)}" if come else ""]
+    return "; ".join(filter(None, (changed, *told, f"now: {_few(newest.value.split(', '))}")))
 
 
-def _few(keys: Sequence[str], separator: str) -> str:
-    told = separator.join(keys[:MOST_KEYS])
+def _few(keys: Sequence[str]) -> str:
+    told = ", ".join(keys[:MOST_KEYS])
     return told if len(keys) <= MOST_KEYS else f"{told} and {len(keys) - MOST_KEYS:,} more"
 
 
-def find_stale(observations: Iterable[Observation]) -> Iterator[Finding]:
+def find_stale(courses: Mapping[str, Course]) -> Iterator[Finding]:
     """Warn of sources of fresh numbers that served the same ones again.
 
-    It goes on as long as the newest run that asked the source, of those in *observations*, which
-    are in the order of time, got such an answer.
+    It goes on as long as the newest run that asked the source got such an answer.
     """
-    found: defaultdict[str, list[Loss]] = defaultdict(list)
-    going_on: dict[str, bool] = {}
-    for observation in observations:
-        stale = [loss for loss in observation.losses if loss.error is ErrorName.STALE]
-        found[observation.source] += stale
-        if observation.tally.attempts:
-            going_on[observation.source] = bool(stale)
-    for source, of in found.items():
-        if not of:
+    for source, course in courses.items():
+        if not course.stale:
             continue
-        attempts = sum(loss.attempts for loss in of)
-        batches = sum(loss.batches for loss in of)
-        answers = counted(attempts, "answer", "answers")
+        found = sum_stale(course.stale)
+        answers = count_of(found.answers, "answer")
         yield Finding(
             kind=FindingKind.STALE,
             severity=Severity.WARNING,
             sources=(source,),
-            since=min(loss.first_at for loss in of),
-            until=None if going_on.get(source) else max(loss.last_at for loss in of),
+            since=from_us(found.first_us),
+            until=None if course.is_stale else from_us(found.last_us),
             reason=f"{answers} held numbers that it had served before",
             whose=Whose.CONTRACT,
-            batches=batches,
-            attempts=select_attempts(
-                i for loss in of for i in (loss.first_attempt, loss.last_attempt)
-            ),
-            figures={"answers": attempts, "runs": len(of)},
+            batches=found.batches,
+            attempts=tuple(found.attempts),
+            figures={"answers": found.answers, "runs": found.losses},
         )
 
 
-def _by_source(tallies: Iterable[Tally]) -> dict[str, list[Tally]]:
-    found: defaultdict[str, list[Tally]] = defaultdict(list)
-    for tally in tallies:
-        found[tally.source].append(tally)
-    return dict(found)
+def find_weak(measures: Iterable[WeakMeasure]) -> Iterator[Finding]:
+    """Warn of sources whose answers hold a figure below what is wanted of it.
+
+    It goes on as long as the newest answer that has the figure is below.
+    """
+    for weak in measures:
+        is_going_on = weak.last_attempt == weak.newest_attempt
+        yield Finding(
+            kind=FindingKind.WEAK,
+            severity=Severity.WARNING,
+            sources=(weak.source,),
+            since=weak.first_at,
+            until=None if is_going_on else weak.last_at,
+            reason=(
+                f"{weak.name} was below {weak.at_least:g} in {weak.below:,} of"
+                f" {count_of(weak.n, 'answer')}, down to {weak.lowest:g}"
+            ),
+            whose=Whose.UPSTREAM,
+            attempts=select_attempts((weak.first_attempt, weak.last_attempt)),
+            figures={
+                "measure": weak.name,
+                "at_least": weak.at_least,
+                "lowest": weak.lowest,
+                "below": weak.below,
+                "answers": weak.n,
+            },
+        )
 
 
-def find_conduct(tallies: Iterable[Tally]) -> Iterator[Finding]:
-    """Apply the rules that look at the tallies of one source alone."""
-    for of in _by_source(tallies).values():
-        for rule in (find_too_fast, find_violations, find_useless_retries):
-            finding = rule(of)
+def find_conduct(courses: Mapping[str, Course], find_fast: FindFast) -> Iterator[Finding]:
+    """Apply the rules that look at the course of one source alone."""
+    for source, course in courses.items():
+        for finding in (
+            find_too_fast(source, course, find_fast),
+            find_violations(source, course),
+            find_useless_retries(source, course),
+        ):
             if finding is not None:
                 yield finding
 
 
-def find_too_fast(tallies: Sequence[Tally]) -> Finding | None:
+def find_too_fast(source: str, course: Course, find_fast: FindFast) -> Finding | None:
     """Warn if a source's fastest answer of a run took less than a tenth of what is usual for it.
 
-    Usual is the median over the runs of the window; below 20 of them nothing is said. Numbers that
-    come so fast were hardly made by who usually makes them: think of a cache, or a stranger.
+    Usual is the median over the runs of the window; with fewer than 20 of them nothing is said.
+    So fast an answer may come from a cache, or from somebody else than the source.
     """
-    known = [(us, tally) for tally in tallies if (us := tally.fastest_us) is not None]
+    known = sorted(course.fastest)
     if len(known) < ENOUGH:
         return None
-    usual_us = sorted(us for us, _ in known)[len(known) // 2]
-    fast = [(us, tally) for us, tally in known if us * TOO_FAST < usual_us]
-    if not fast:
+    usual_us, fastest_us = known[len(known) // 2], known[0]
+    if fastest_us * TOO_FAST >= usual_us:
         return None
-    fastest_us = min(us for us, _ in fast)
+    fast = list(find_fast(source, -(-usual_us // TOO_FAST)))
     return Finding(
         kind=FindingKind.TOO_FAST,
         severity=Severity.WARNING,
-        sources=(fast[0][1].source,),
-        since=fast[0][1].started_at,
-        until=fast[-1][1].started_at,
+        sources=(source,),
+        since=fast[0].started_at,
+        until=fast[-1].started_at,
         reason=(
-            f"{counted(len(fast), 'run', 'runs')} had an answer in less than a tenth of the usual"
+            f"{count_of(len(fast), 'run')} had an answer in less than a tenth of the usual"
             f" time: {fastest_us / 1000:.3g} ms against {usual_us / 1000:.3g} ms"
         ),
         whose=Whose.UPSTREAM,
-        attempts=select_attempts(tally.fastest_attempt for _, tally in fast),
+        attempts=select_attempts(tally.fastest_attempt for tally in fast),
         figures={
             "runs": len(fast),
             "of_runs": len(known),
@@ -188,80 +227,167 @@ def find_too_fast(tallies: Sequence[Tally]) -> Finding | None:
     )
 
 
-def find_violations(tallies: Sequence[Tally]) -> Finding | None:
-    """Warn of requests of ours that went too soon: being a good guest is a promise.
+def find_violations(source: str, course: Course) -> Finding | None:
+    """Warn of requests that we sent too soon, against the rules of the upstream.
 
-    Where a rate was in force, a tally does not tell which of its requests broke that, and which
-    went before a time that the upstream had named.
+    Where a rate was in force, nobody can tell any more which of the requests broke the rate, and
+    which went before a time that the upstream had named.
     """
-    broken = [tally for tally in tallies if tally.violations]
+    broken = course.broken
     if not broken:
         return None
-    n = sum(tally.violations or 0 for tally in broken)
-    rules = sorted({tally.rule for tally in broken if tally.rule})
+    n = sum(each.requests for each in broken)
+    rules = sorted({each.rule for each in broken if each.rule})
     too_soon = f" too soon after another (at most {' or '.join(rules)}), or" if rules else ""
     return Finding(
         kind=FindingKind.RULE_VIOLATION,
         severity=Severity.WARNING,
-        sources=(broken[0].source,),
-        since=broken[0].started_at,
-        until=broken[-1].started_at,
+        sources=(source,),
+        since=from_us(broken[0].started_us),
+        until=from_us(broken[-1].started_us),
         reason=(
-            f"{counted(n, 'request', 'requests')} of ours went{too_soon} before a time that the"
+            f"{count_of(n, 'request')} of ours went{too_soon} before a time that the"
             " upstream had named"
         ),
         whose=Whose.OURS,
-        attempts=select_attempts(tally.violating_attempt for tally in broken),
+        attempts=select_attempts(each.attempt for each in broken),
         figures={"requests": n, "runs": len(broken), "rules": rules},
     )
 
 
-def find_useless_retries(tallies: Sequence[Tally]) -> Finding | None:
-    """Remark that 20 retries or more were made in the window and not one brought numbers."""
-    retried = [tally for tally in tallies if tally.retries]
-    retries = sum(tally.retries for tally in retried)
-    if retries < ENOUGH or any(tally.retries_helped for tally in retried):
+def find_useless_retries(source: str, course: Course) -> Finding | None:
+    """Report (info) that 20 retries or more were made in the window and none brought numbers."""
+    if not course.retried:
+        return None
+    found = sum_retried(course.retried)
+    if found.retries < ENOUGH or found.helped:
         return None
     return Finding(
         kind=FindingKind.USELESS_RETRIES,
         severity=Severity.INFO,
-        sources=(retried[0].source,),
-        since=retried[0].started_at,
-        until=retried[-1].started_at,
-        reason=f"none of {retries:,} retries helped; fewer (retries = 0) would spare both sides",
+        sources=(source,),
+        since=from_us(found.first_us),
+        until=from_us(found.last_us),
+        reason=(
+            f"none of {found.retries:,} retries helped; fewer (retries = 0) would spare both sides"
+        ),
         whose=Whose.OURS,
-        figures={"retries": retries, "runs": len(retried)},
+        figures={"retries": found.retries, "runs": found.runs},
     )
 
 
+def find_impossible(
+    newest: Mapping[str, int],
+    limits: Mapping[int, Mapping[str, Any]],
+    since: Mapping[int, datetime],
+) -> Iterator[Finding]:
+    """Warn of an order that the rules can never let through whole, however long one waits.
+
+    *newest* is the run that last wanted each source, *limits* what was in force in it, and *since*
+    when that began.
+    """
+    for run_id, of in limits.items():
+        for misfit in of["impossible"]:
+            sources = tuple(sorted(s for s in misfit["sources"] if newest.get(s) == run_id))
+            if sources:
+                yield Finding(
+                    kind=FindingKind.IMPOSSIBLE,
+                    severity=Severity.WARNING,
+                    sources=sources,
+                    since=since[run_id],
+                    until=None,
+                    reason=misfit["reason"],
+                    whose=Whose.OURS,
+                    figures={"run": run_id},
+                )
+
+
 def find_silent(
-    tallies: Iterable[Tally], enabled: Collection[str], *, until: datetime
+    courses: Mapping[str, Course], enabled: Collection[str], *, until: datetime
 ) -> Iterator[Finding]:
     """Warn of enabled sources that no run has asked for since three usual intervals.
 
-    Those that fell silent together are one finding. Of a source that less than 20 runs wanted
-    nobody knows what is usual.
+    Those that fell silent together are one finding. If fewer than 20 runs wanted a source, its
+    usual interval is not known, and nothing is said. Nor is it of runs that came faster than cron
+    starts them: somebody tried the program by hand, or a schedule keeps account of its slots.
     """
-    moments: dict[str, list[datetime]] = {name: [] for name in enabled}
-    for tally in tallies:
-        if tally.source in moments:
-            moments[tally.source].append(tally.started_at)
-    last_heard: defaultdict[datetime, list[str]] = defaultdict(list)
-    intervals: dict[str, timedelta] = {}
-    for name, of in moments.items():
-        interval = usual_interval(of)
-        if len(of) >= ENOUGH and interval and until - of[-1] > SILENT * interval:
-            last_heard[of[-1]].append(name)
+    last_heard: defaultdict[int, list[str]] = defaultdict(list)
+    intervals: dict[str, int] = {}
+    for name in enabled:
+        moments = courses[name].moments if name in courses else ()
+        interval = usual_interval_us(moments)
+        if len(moments) < ENOUGH or not interval or interval < CRON_US:
+            continue
+        if to_us(until) - moments[-1] > SILENT * interval:
+            last_heard[moments[-1]].append(name)
             intervals[name] = interval
-    for last_at, names in last_heard.items():
-        interval = max(intervals[name] for name in names)
+    for last_us, names in last_heard.items():
+        usual_us = max(intervals[name] for name in names)
         yield Finding(
             kind=FindingKind.SILENT,
             severity=Severity.WARNING,
             sources=tuple(sorted(names)),
-            since=last_at,
+            since=from_us(last_us),
             until=None,
-            reason=f"no run wanted it since, and usually one does every {roughly(interval)}",
+            reason=f"no run wanted it since, and usually one does every {show_duration(usual_us)}",
             whose=Whose.OURS,
-            figures={"usual_interval_us": interval // timedelta(microseconds=1)},
+            figures={"usual_interval_us": usual_us},
+        )
+
+
+def find_shut(source: str, embargo: Embargo, tallies: Sequence[Tally]) -> Finding | None:
+    """Warn of a source that must not be asked for ten usual intervals, and an hour.
+
+    *tallies* are those of its last runs, in the order of time. Where one of them has asked it
+    since, the embargo is on an address or a key that it no longer has.
+    """
+    said_at = embargo.said_at or embargo.until
+    if any(tally.attempts for tally in tallies if tally.started_at > said_at):
+        return None
+    usual_us = usual_interval_us([to_us(tally.started_at) for tally in tallies])
+    interval = usual_us * MICROSECOND if usual_us else timedelta(days=1) / SHUT
+    length = embargo.until - said_at
+    if length <= max(SHUT * interval, timedelta(hours=1)):
+        return None
+    return Finding(
+        kind=FindingKind.SHUT,
+        severity=Severity.WARNING,
+        sources=(source,),
+        since=said_at,
+        until=None,
+        reason=(
+            f"not to be asked before {show_time(embargo.until)}: {embargo.why};"
+            f" `pipeline sources release {source}` lifts it"
+        ),
+        whose=Whose.POLICY,
+        figures={
+            "not_before": iso_time(embargo.until),
+            "usual_interval_us": interval // MICROSECOND,
+        },
+    )
+
+
+def find_overdue(runs: Iterable[Overdue], *, now: datetime) -> Iterator[Finding]:
+    """Warn of runs that are called running and should have ended, or have fallen silent."""
+    for run in runs:
+        is_late = now - run.until > (timedelta(0) if run.is_alive is False else LAST_WRITES)
+        if not is_late and run.silent_since is None:
+            continue
+        fate = {
+            True: "and its process is still there",
+            False: "and its process is gone: the next run will mark it interrupted",
+            None: "and nobody here can tell whether its process is there",
+        }[run.is_alive]
+        lack = "has not ended by its deadline"
+        if not is_late and run.silent_since is not None:
+            lack = f"has given no sign of life since {show_time(run.silent_since)}"
+        yield Finding(
+            kind=FindingKind.OVERDUE,
+            severity=Severity.WARNING,
+            sources=run.sources,
+            since=run.until if is_late or run.silent_since is None else run.silent_since,
+            until=None,
+            reason=f"run {run.run_id} of {run.host} {lack}, {fate}",
+            whose=Whose.OURS,
+            figures={"run_id": run.run_id, "started_at": iso_time(run.started_at)},
         )

@@ -1,77 +1,14 @@
-"""The command line: how the process is set up, which commands there are, how the process ends.
+"""The process of a command: how it is set up, and how it ends.
 
-Each command imports what it needs when it is called, so that help is quick; and nothing heavy is
-imported before ``main`` has seen to the signals.
+Nothing heavy is imported before ``main`` has seen to the signals.
 """
 
 import gc
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING, Annotated, NoReturn
-
-if TYPE_CHECKING:
-    from typer import Typer
-
-HELP = """Collect random numbers from rate-limited, flaky HTTP APIs, and keep an exact account.
-
-Begin with `pipeline collect`: without a configuration it asks upstreams that this program plays
-itself, on this machine alone.
-"""
-
-
-def make_app() -> "Typer":
-    """Put the commands together."""
-    import typer
-
-    import pipeline
-    from pipeline.cli.audit import audit_app
-    from pipeline.cli.collect import collect
-    from pipeline.cli.db import db_app
-    from pipeline.cli.export import export
-    from pipeline.cli.plain import PlainGroup
-    from pipeline.cli.plan import plan
-    from pipeline.cli.report import report_app
-    from pipeline.cli.sandbox import sandbox
-    from pipeline.cli.schedule import schedule_app
-    from pipeline.cli.schema import schema
-    from pipeline.cli.sources import sources_app
-
-    def print_version(is_wanted: bool) -> None:
-        if is_wanted:
-            typer.echo(f"pipeline {pipeline.__version__}")
-            raise typer.Exit
-
-    def root(
-        version: Annotated[
-            bool,
-            typer.Option(
-                "--version", "-V", callback=print_version, is_eager=True, help="Print it and exit."
-            ),
-        ] = False,
-    ) -> None:
-        pass
-
-    app = typer.Typer(
-        cls=PlainGroup,
-        help=HELP,
-        no_args_is_help=True,
-        rich_markup_mode=None,
-        pretty_exceptions_enable=False,
-        context_settings={"help_option_names": ["-h", "--help"]},
-    )
-    app.callback()(root)
-    app.command()(collect)
-    app.command()(plan)
-    app.add_typer(report_app, name="report")
-    app.add_typer(audit_app, name="audit")
-    app.add_typer(schedule_app, name="schedule")
-    app.command()(export)
-    app.command()(schema)
-    app.add_typer(sources_app, name="sources")
-    app.add_typer(db_app, name="db")
-    app.command(short_help="Serve imitations of the upstreams on this machine.")(sandbox)
-    return app
+from contextlib import suppress
+from typing import NoReturn
 
 
 def _open_standard_streams() -> None:
@@ -95,9 +32,25 @@ def _die_of_signals() -> None:
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
 
 
+def _speak_utf8() -> None:
+    """Begin anew with UTF-8 where Python would take the names of files for ASCII.
+
+    That is so in the C locale if somebody has switched off what Python does about it. Names with
+    other letters could then neither be stored nor shown.
+    """
+    if sys.getfilesystemencoding() == "utf-8" or sys.flags.utf8_mode or not sys.executable:
+        return
+    with suppress(OSError):
+        os.execv(sys.executable, [sys.orig_argv[0], "-X", "utf8", *sys.orig_argv[1:]])  # noqa: S606
+
+
 def main() -> NoReturn:
     """Run the command line, and end the process."""
+    _speak_utf8()
     _die_of_signals()
+    if not sys.flags.dev_mode:
+        # What Python cannot raise it would print: tracebacks of objects that were never finished.
+        sys.unraisablehook = lambda _: None
     # What is imported stays: looking it over for garbage again and again is a fifth of the start.
     gc.disable()
     _open_standard_streams()
@@ -106,7 +59,9 @@ def main() -> NoReturn:
         if stream is not None:
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr] # a TextIOWrapper unless replaced by a test
 
-    from pipeline.cli.boundary import output_failed
+    from pipeline.cli.boundary import exit_code_after
+    from pipeline.cli.commands import make_app
+    from pipeline.rendering.output import OutputError
 
     code: object = None
     try:
@@ -114,7 +69,9 @@ def main() -> NoReturn:
     except SystemExit as leaving:
         code = leaving.code
     except OSError as exc:  # help and usage are written outside of the commands
-        code = output_failed(exc)
+        code = exit_code_after(OutputError(exc))
+    except Exception as exc:  # noqa: BLE001 - a machine that has too little memory for a command
+        code = exit_code_after(exc)
     _leave(code)
 
 

@@ -2,30 +2,15 @@
 
 import re
 from datetime import UTC, datetime, timedelta
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from typer import BadParameter, Context, Option
 
+from pipeline.cli.boundary import LogFormat
+from pipeline.rendering.document import Format, Shape
+
 UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-
-
-class Format(StrEnum):
-    """How an answer is written."""
-
-    TEXT = "text"
-    JSON = "json"
-
-
-class Shape(StrEnum):
-    """How an answer that has tables and charts is written."""
-
-    TEXT = "text"
-    JSON = "json"
-    CSV = "csv"
-    MARKDOWN = "markdown"
-    HTML = "html"
 
 
 def parse_moment(text: str) -> datetime:
@@ -57,32 +42,107 @@ def _parse_time(text: str, *, examples: str) -> timedelta:
     return timedelta(**{UNITS[found[2]]: int(found[1])})
 
 
-def config_before(context: Context) -> Path | None:
-    """Give the ``--config`` that stands before a subcommand: `pipeline audit -c FILE show 17`."""
-    file: Path | None = context.parent.params.get("config") if context.parent else None
-    return file
+def parse_rate(text: str) -> str:
+    """Read a rate as the configuration has it: ``1/60s``, ``50/s``, ``none``."""
+    from pipeline.settings.checks import check_rate
+
+    try:
+        check_rate(text)
+    except ValueError as exc:
+        raise BadParameter(str(exc)) from exc
+    return text
 
 
+def hand_down_config(context: Context, config: Path | None) -> None:
+    """Let *config*, given before a subcommand, be that of all commands below: `-c FILE audit`."""
+    if config is not None:
+        context.default_map = _defaults(context.command, str(config))
+
+
+def _defaults(command: Any, config: str) -> dict[str, Any]:  # noqa: ANN401 - Typer keeps the class to itself
+    below = getattr(command, "commands", {})
+    return {name: _defaults(each, config) for name, each in below.items()} | {"config": config}
+
+
+def parse_config(name: str) -> Path:
+    """Read the name of a file, or ``builtin``."""
+    from pipeline.settings import config_file
+
+    return config_file(name)
+
+
+def complete_sources(context: Context, incomplete: str) -> list[str]:
+    """List the names of configured sources that a shell may complete *incomplete* to."""
+    from pipeline.cli.configuration import read_settings_quietly
+
+    settings = read_settings_quietly(context.params.get("config"))
+    return [name for name in settings.sources if name.startswith(incomplete)] if settings else []
+
+
+def complete_runs(context: Context, incomplete: str) -> list[str]:
+    """List the numbers of the newest runs, and ``last``, in the same way."""
+    from pipeline.cli.configuration import read_settings_quietly
+    from pipeline.report.question import newest_run_ids
+
+    settings = read_settings_quietly(context.params.get("config"))
+    known = ["last", *map(str, newest_run_ids(settings.store))] if settings else []
+    return [name for name in known if name.startswith(incomplete)]
+
+
+RunOption = Annotated[
+    str | None,
+    Option(
+        "--run",
+        "-r",
+        metavar="ID|last",
+        help="Only this run.",
+        autocompletion=complete_runs,
+    ),
+]
 ConfigOption = Annotated[
     Path | None,
     Option(
         "--config",
         "-c",
-        metavar="FILE",
-        help="The configuration; else $PIPELINE_CONFIG, ./config.toml, the user's, the built-in.",
+        parser=parse_config,
+        metavar="FILE|builtin",
+        help="The configuration; else $PIPELINE_CONFIG, ./config.toml,"
+        " ~/.config/pipeline/config.toml, then the built-in sandbox config (builtin).",
         show_default=False,
     ),
 ]
 SourcesOption = Annotated[
     list[str] | None,
-    Option("--source", "-s", metavar="NAME", help="Only this source; may be given repeatedly."),
+    Option(
+        "--source",
+        "-s",
+        metavar="NAME",
+        help="Only this source; may be given repeatedly.",
+        autocompletion=complete_sources,
+    ),
+]
+BatchesOption = Annotated[
+    str | None,
+    Option(
+        "--batches",
+        metavar="SIZES|-",
+        help="Order these instead of what the file says: `2 3 5..8`, behind a source's name where"
+        " several are asked; - reads such lines from standard input.",
+    ),
 ]
 FormatOption = Annotated[Format, Option("--format", "-f", help="For people or for programs.")]
 ShapeOption = Annotated[
     Shape, Option("--format", "-f", help="For people, programs, sheets, tickets or browsers.")
 ]
 SourceOption = Annotated[
-    str | None, Option("--source", "-s", metavar="NAME", help="Only what concerns this source.")
+    str | None,
+    Option(
+        "--source",
+        "-s",
+        metavar="NAME",
+        help="Only what concerns this source.",
+        autocompletion=complete_sources,
+    ),
 ]
 SinceOption = Annotated[
     datetime | None,
@@ -98,5 +158,12 @@ UntilOption = Annotated[
 ]
 DeadlineOption = Annotated[
     float | None,
-    Option(metavar="SECONDS", min=0.001, help="Stop asking after so long; wins over the file."),
+    Option(
+        metavar="SECONDS",
+        min=0.001,
+        help="Stop sending requests after this many seconds (overrides the file).",
+    ),
+]
+LogFormatOption = Annotated[
+    LogFormat, Option("--log-format", help="Lines on stderr for people, or as JSON objects.")
 ]

@@ -1,21 +1,14 @@
 """``pipeline sandbox``: serve the imitated upstreams until told to stop."""
 
 import gc
-import json
-import signal
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
-from typer import BadParameter, Option, echo
+from typer import BadParameter, Option
 
 from pipeline.cli.boundary import error_boundary
-from pipeline.cli.render import write
 from pipeline.errors import ConfigError
 from pipeline.sandbox.options import RandomNumberApiMode, SandboxOptions, TlsMode
-
-if TYPE_CHECKING:
-    from pipeline.sandbox.journal import Entry
 
 REFUSAL_STATUSES = (200, 500)
 
@@ -26,56 +19,10 @@ def _check_status(status: int) -> int:
     return status
 
 
-def _write_file(path: Path, content: bytes) -> None:
-    try:
-        path.write_bytes(content)
-    except OSError as exc:
-        raise ConfigError(f"{path}: {exc.strerror}") from exc
-
-
-def _journal_writer(path: Path) -> Callable[["Entry"], None]:
-    """Make what appends each request to *path* as a line of JSON."""
-    try:
-        lines = path.open("a", encoding="utf-8", buffering=1)
-    except OSError as exc:
-        raise ConfigError(f"{path}: {exc.strerror}") from exc
-
-    def write(entry: "Entry") -> None:
-        try:
-            lines.write(f"{json.dumps(entry.as_json())}\n")
-        except OSError as exc:
-            raise ConfigError(f"{path}: {exc.strerror}") from exc
-
-    return write
-
-
-async def _serve(
-    options: SandboxOptions, ca_file: Path | None, log: Path | None, seconds: float | None
-) -> None:
-    """Serve, say where, and stop at the first signal or when the time is over."""
-    from anyio import move_on_after, open_signal_receiver
-
-    from pipeline.sandbox.server import serving
-
-    on_request = _journal_writer(log) if log else None
-    with open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals, move_on_after(seconds):
-        async with serving(options, on_request=on_request) as sandbox:
-            if ca_file and sandbox.ca_pem:
-                _write_file(ca_file, sandbox.ca_pem)
-            echo(sandbox.describe(), nl=False)
-            await anext(signals)
-
-
-def _print_faults() -> None:
-    from pipeline.sandbox.faults import FAULTS
-
-    for name, fault in FAULTS.items():
-        value = f"={fault.default}" if fault.default else ""
-        write(f"{name + value:<30}{fault.meaning}")
-
-
 def sandbox(
-    port: Annotated[int, Option(min=0, max=65535, help="On 127.0.0.1; 0 takes a free one.")] = 8765,
+    port: Annotated[
+        int, Option(min=0, max=65535, metavar="PORT", help="On 127.0.0.1; 0 takes a free one.")
+    ] = 8765,
     latency: Annotated[
         float, Option(min=0, metavar="SECONDS", help="Before each answer's first byte.")
     ] = 0.0,
@@ -89,6 +36,15 @@ def sandbox(
     anu_refusal_status: Annotated[
         int, Option(callback=_check_status, metavar="500|200", help="Both were seen.")
     ] = 500,
+    json_error_status: Annotated[
+        int,
+        Option(
+            min=200,
+            max=599,
+            metavar="STATUS",
+            help="Of LfD's and csrng.net's errors; nobody recorded it.",
+        ),
+    ] = 200,
     random_number_api_mode: Annotated[
         RandomNumberApiMode, Option(help="Which generation of randomnumberapi.com.")
     ] = RandomNumberApiMode.GO2023,
@@ -114,8 +70,12 @@ def sandbox(
     Example: pipeline sandbox --latency 0.2 --fault anu_legacy:rate_limited=5
     """
     with error_boundary():
+        import anyio
+
+        from pipeline.sandbox.service import print_faults, serve
+
         if list_faults:
-            _print_faults()
+            print_faults()
             return
         if ca_file and not tls:
             raise ConfigError("--ca-file: there is no authority to write without --tls")
@@ -125,10 +85,9 @@ def sandbox(
             faults=tuple(fault or ()),
             rules=rules,
             anu_refusal_status=anu_refusal_status,
+            json_error_status=json_error_status,
             random_number_api_mode=random_number_api_mode,
             tls=tls,
         )
-        import anyio
-
         gc.enable()  # the command line switched it off, and this may run for days
-        anyio.run(_serve, options, ca_file, log, seconds)
+        anyio.run(serve, options, ca_file, log, seconds)

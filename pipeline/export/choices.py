@@ -10,11 +10,13 @@ class Records(StrEnum):
     BATCHES = "batches"
     ATTEMPTS = "attempts"
     RUNS = "runs"
+    PROOFS = "proofs"
 
 
 class FileFormat(StrEnum):
-    """How they are spelled; the name is the usual ending of such a file."""
+    """How they are spelled; the name is the usual ending of such a file, unless it is bytes."""
 
     CSV = "csv"
     JSONL = "jsonl"
     PARQUET = "parquet"
+    BYTES = "bytes"

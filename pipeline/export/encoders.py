@@ -1,48 +1,27 @@
-"""How a file spells rows: CSV, JSON Lines, Parquet. Each is written as its pages come."""
+"""How a file spells rows: CSV, JSON Lines, Parquet, or the bare bits of numbers.
+
+Each is written as its pages come.
+"""
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from functools import lru_cache
-from typing import IO, Any, TypeAlias
+from itertools import groupby, islice
+from typing import IO, TYPE_CHECKING, Any, TypeAlias
 
 from pipeline.errors import UsageError
 from pipeline.export.choices import FileFormat
-from pipeline.published import iso_time
-from pipeline.sanitize import sheet_text
+from pipeline.export.records import Columns, Page
+from pipeline.extras import how_to_install
+from pipeline.rendering.csv import SAME_CELLS, spell_flag, spell_moment, spell_text
 
-Columns: TypeAlias = Mapping[str, type]  # by name what the cells are, unless None
-Page: TypeAlias = Sequence[Sequence[Any]]  # the cells of each column, all of them equally many
+if TYPE_CHECKING:  # an extra, which most have no need of
+    import pyarrow as pa
+
+BITS = 8  # of a byte
+
 Encoder: TypeAlias = Callable[[IO[bytes], Columns, Iterable[Page]], None]
-
-SAME_CELLS = 4096  # distinct texts or moments that are spelled once; most cells repeat those above
-
-
-def _flag(flag: bool) -> str:
-    return "true" if flag else "false"
-
-
-@lru_cache(SAME_CELLS)
-def _sheet_moment(moment: datetime) -> str:
-    return iso_time(moment)
-
-
-@lru_cache(SAME_CELLS)
-def _sheet_cell(text: str) -> str:
-    safe = sheet_text(text)
-    # A line end has become visible above; and nothing between quotes is not nothing at all.
-    if not safe or "," in safe or '"' in safe:
-        safe = safe.replace('"', '""')
-        return f'"{safe}"'
-    return safe
-
-
-def _json_moment(moment: datetime) -> str:
-    return f'"{_sheet_moment(moment)}"'
-
-
-def _json_digest(digest: bytes) -> str:
-    return f'"{digest.hex()}"'
 
 
 @lru_cache(SAME_CELLS)
@@ -53,17 +32,14 @@ def _json_text(text: str) -> str:
 _Spellings: TypeAlias = Mapping[type, Callable[[Any], str]]
 _SHEET: _Spellings = {
     int: str,
-    str: _sheet_cell,
-    bool: _flag,
-    datetime: _sheet_moment,
-    bytes: bytes.hex,
+    str: spell_text,
+    bool: spell_flag,
+    datetime: spell_moment,
 }
 _JSON: _Spellings = {
-    int: str,
+    **_SHEET,
     str: _json_text,
-    bool: _flag,
-    datetime: _json_moment,
-    bytes: _json_digest,
+    datetime: lambda moment: f'"{spell_moment(moment)}"',
 }
 
 
@@ -99,41 +75,93 @@ def write_json_lines(file: IO[bytes], columns: Columns, pages: Iterable[Page]) -
         file.write(_spell_lines(page, line, spellings, "null"))
 
 
-def write_parquet(file: IO[bytes], columns: Columns, pages: Iterable[Page]) -> None:
-    """Write Parquet, a row group per page: int64, timestamps in UTC to the microsecond, text.
+def arrow_tables(columns: Columns, pages: Iterable[Page]) -> "pa.RecordBatchReader":
+    """Give the pages to pyarrow, as they are asked for: int64, UTC timestamps in us, text.
 
     Raises:
         UsageError: pyarrow is not installed.
     """
     try:
-        import pyarrow as pa  # noqa: PLC0415 - an extra, which most have no need of
-        from pyarrow import parquet  # noqa: PLC0415 - of the same extra
+        import pyarrow as pa  # noqa: PLC0415 - it may be missing
     except ImportError as exc:
-        raise UsageError("Parquet needs pyarrow: pip install 'pipeline[parquet]'") from exc
+        command = how_to_install("pyarrow")
+        raise UsageError(f"Parquet and Arrow need pyarrow: {command}") from exc
 
     types = {
         int: pa.int64(),
         str: pa.string(),
         bool: pa.bool_(),
         datetime: pa.timestamp("us", tz="UTC"),
-        bytes: pa.string(),  # in hex, as everywhere
     }
     schema = pa.schema([(name, types[kind]) for name, kind in columns.items()])
-    digests = [kind is bytes for kind in columns.values()]
-    with parquet.ParquetWriter(file, schema, compression="zstd") as writer:
-        for page in pages:
-            cells = [
-                [cell and cell.hex() for cell in column] if is_digest else column
-                for column, is_digest in zip(page, digests, strict=True)
-            ]
-            arrays = [
-                pa.array(column, field.type) for column, field in zip(cells, schema, strict=True)
-            ]
-            writer.write_table(pa.table(arrays, schema=schema))
+    batches = (
+        pa.record_batch(
+            [pa.array(cells, field.type) for cells, field in zip(page, schema, strict=True)],
+            schema=schema,
+        )
+        for page in pages
+    )
+    return pa.RecordBatchReader.from_batches(schema, batches)
+
+
+def write_parquet(file: IO[bytes], columns: Columns, pages: Iterable[Page]) -> None:
+    """Write Parquet, a row group per page.
+
+    Raises:
+        UsageError: pyarrow is not installed.
+    """
+    reader = arrow_tables(columns, pages)
+    from pyarrow import parquet  # noqa: PLC0415 - it is installed
+
+    with parquet.ParquetWriter(file, reader.schema, compression="zstd") as writer:
+        for batch in reader:
+            writer.write_batch(batch)
+
+
+def write_bits(file: IO[bytes], columns: Columns, pages: Iterable[Page]) -> None:
+    """Write the bits of numbers alone, one behind the other, the highest of each first.
+
+    That is what programs that test random bits read. Bits behind the last whole byte are left out.
+
+    Raises:
+        UsageError: these are no numbers, or they do not stand for whole bits.
+    """
+    if "value" not in columns:
+        raise UsageError("bytes are written of numbers alone: `pipeline export numbers`")
+    names = list(columns)
+    low, high, value = (names.index(name) for name in ("min", "max", "value"))
+    left = ""
+    for page in pages:
+        ranges = zip(page[low], page[high], strict=True)
+        numbers = iter(page[value])
+        for (least, most), some in groupby(ranges):
+            width = _width(least, most)
+            part = islice(numbers, sum(1 for _ in some))
+            if width == BITS and not left:
+                file.write(bytes(number - least for number in part))
+            elif width:
+                left += "".join(f"{number - least:0{width}b}" for number in part)
+                whole = len(left) // BITS
+                file.write(int(f"0{left[: whole * BITS]}", 2).to_bytes(whole, "big"))
+                left = left[whole * BITS :]
+            else:
+                list(part)
+
+
+def _width(low: int, high: int) -> int:
+    """Tell for how many bits a number in [*low*, *high*] stands."""
+    values = high - low + 1
+    if values & (values - 1):
+        raise UsageError(
+            f"numbers from {low} to {high} do not stand for whole bits, as those from 0 to 255 do;"
+            " choose a --source whose numbers do, or another --format"
+        )
+    return values.bit_length() - 1
 
 
 ENCODERS: dict[FileFormat, Encoder] = {
     FileFormat.CSV: write_csv,
     FileFormat.JSONL: write_json_lines,
     FileFormat.PARQUET: write_parquet,
+    FileFormat.BYTES: write_bits,
 }

@@ -1,5 +1,5 @@
-"""Telling others about a run, each way optional, and none able to harm it.
+"""Notifications about a run: ping, metrics file, command, traces. None can harm the run.
 
-Every function here is bounded in time and raises nothing: what went wrong comes back as one line.
-When to tell whom is decided by the caller.
+Every function here is bounded in time and raises nothing: a failure comes back as one line.
+``notifier`` decides who is told what.
 """

@@ -1,4 +1,4 @@
-"""A command of the user's that is told of a run: JSON on its standard input, and no shell."""
+"""Run the user's command with JSON about a run on its standard input; no shell is involved."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from tempfile import TemporaryFile
 from time import monotonic
 
 from pipeline.notify.harmless import SECONDS, within
-from pipeline.published import as_json
+from pipeline.rendering.records import as_json
 from pipeline.settings import Settings
 
 MOST_OUTPUT = 4096  # bytes that are kept, the last ones
@@ -40,8 +40,8 @@ def run_hook(
     """Run *command* with *payload* as one JSON object on its standard input, and wait for it.
 
     It gets *environ* without the variables named in *secrets*. Values look as ``as_json`` has them.
-    What it prints is nobody's business unless it fails; then its last line is part of the
-    complaint. When *seconds* are over it is killed, with all that it started.
+    What it prints is dropped unless it fails; then its last line is part of the complaint. When
+    *seconds* are over it is killed, with all that it started.
     """
     environment = {name: value for name, value in environ.items() if name not in secrets}
     return within(

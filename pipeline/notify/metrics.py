@@ -1,10 +1,9 @@
-"""What the last run was like, as a text file that Prometheus' node exporter collects.
+"""Figures of the last run in a text file that Prometheus' node exporter collects.
 
 The format: https://prometheus.io/docs/instrumenting/exposition_formats/. The file is for another
 user to read, and always whole. What it counts is of one run: Prometheus keeps the history.
 """
 
-import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,17 +12,20 @@ from functools import partial
 from math import isfinite
 from pathlib import Path
 from typing import TypeAlias
-from uuid import uuid4
 
+from pipeline.errors import ErrorName
 from pipeline.models import Loss, RunStatus, RunSummary, Tally, Verdict
-from pipeline.notify.harmless import SECONDS, within
+from pipeline.notify.harmless import SECONDS, put_file
 
 SUCCESS = "pipeline_last_success_timestamp_seconds"
-MODE = 0o644  # the collector is another user, and nothing in the file is secret
+SOURCE_SUCCESS = "pipeline_source_last_success_timestamp_seconds"
+ALL = ""  # in place of a source, none of which has an empty name
 
 Sample: TypeAlias = tuple[Mapping[str, str], float]
 
-_SUCCESS_LINE = rf"(?m)^{SUCCESS} (\S+)$"
+_SUCCESS_LINE = re.compile(
+    rf'^(?:{SUCCESS}|{SOURCE_SUCCESS}{{source="((?:\\.|[^"\\\n])+)"}}) (\S+)$', re.MULTILINE
+)
 _ESCAPES = str.maketrans({"\\": r"\\", "\n": r"\n", '"': r"\""})
 
 
@@ -38,21 +40,14 @@ def write_metrics(
 ) -> str | None:
     """Write the file *path* about a run that has ended.
 
-    The moment of the last success is that of this run if *exit_status* is 0, else it stays as the
-    file has it.
+    The moment of the last success is that of this run if *exit_status* is 0; that of a source, if
+    it brought numbers and lost no batch. Else they stay as the file has them.
     """
 
-    def write() -> str | None:
-        try:
-            if path.exists() and not path.is_file():  # nobody wants to lose their /dev/null
-                return f"metrics: {path} cannot be written: it is no file"
-            succeeded_at = _timestamp(run.ended_at) if exit_status == 0 else _last_success(path)
-            _replace(path, render_metrics(run, exit_status, tallies, losses, succeeded_at))
-        except OSError as exc:
-            return f"metrics: {path} cannot be written: {exc.strerror}"
-        return None
+    def make() -> str:
+        return render_metrics(run, exit_status, tallies, losses, _read_successes(path))
 
-    return within(seconds, "writing metrics", write)
+    return put_file(path, make, what="metrics", seconds=seconds)
 
 
 def render_metrics(
@@ -60,14 +55,26 @@ def render_metrics(
     exit_status: int,
     tallies: Iterable[Tally],
     losses: Iterable[Loss],
-    succeeded_at: float | None,
+    before: Mapping[str, float],
 ) -> str:
-    """Spell all of it; what is not known (None) is left out."""
+    """Spell all of it; what is not known (None) is left out.
+
+    *before* are the moments of the last successes so far, by source (escaped) and of ``ALL``. A
+    source that never had one has 0, and each error that it can have is there: an alert finds them
+    before anything happens.
+    """
     tallies, losses = list(tallies), list(losses)
+    ended_at = _timestamp(run.ended_at)
+    succeeded_at = ended_at if exit_status == 0 else before.get(ALL)
     of_run = partial(_family, prefix="pipeline_last_run_")
     families = (
         _family(SUCCESS, "When the last run ended that succeeded.", _single(succeeded_at)),
-        of_run("timestamp_seconds", "When the run ended.", _single(_timestamp(run.ended_at))),
+        _family(
+            SOURCE_SUCCESS,
+            "When the last run ended that got numbers from the source and lost no batch.",
+            _successes(tallies, ended_at, before),
+        ),
+        of_run("timestamp_seconds", "When the run ended.", _single(ended_at)),
         of_run("id", "Its number, as `pipeline report --run` takes it.", _single(run.id)),
         of_run("exit_code", "What the process ended with.", _single(exit_status)),
         of_run("duration_seconds", "How long it took by the clock.", _single(_seconds(run))),
@@ -75,8 +82,8 @@ def render_metrics(
         of_run("batches", "Batches by source and outcome.", _batches(tallies)),
         of_run("numbers", "Numbers collected.", _by_source(tallies, "numbers")),
         of_run("attempts", "Attempts made.", _by_source(tallies, "attempts")),
-        of_run("failed_attempts", "Attempts by error.", _by_error(losses, "attempts")),
-        of_run("lost_batches", "Batches lost by error.", _by_error(losses, "batches")),
+        of_run("failed_attempts", "Attempts by error.", _by_error(tallies, losses, "attempts")),
+        of_run("lost_batches", "Batches lost by error.", _by_error(tallies, losses, "batches")),
     )
     return "".join(f"{line}\n" for family in families for line in family)
 
@@ -120,32 +127,34 @@ def _by_source(tallies: Iterable[Tally], figure: str) -> Iterator[Sample]:
         yield {"source": tally.source}, getattr(tally, figure)
 
 
-def _by_error(losses: Iterable[Loss], figure: str) -> Iterator[Sample]:
-    counts: Counter[tuple[str, str]] = Counter()
+def _successes(
+    tallies: Iterable[Tally], ended_at: float | None, before: Mapping[str, float]
+) -> Iterator[Sample]:
+    for tally in tallies:
+        is_success = tally.collected and not tally.failed and not tally.cancelled
+        last_at = ended_at if is_success else None
+        yield {"source": tally.source}, last_at or before.get(tally.source.translate(_ESCAPES), 0)
+
+
+def _by_error(tallies: Iterable[Tally], losses: Iterable[Loss], figure: str) -> Iterator[Sample]:
+    counts = Counter({(tally.source, error.value): 0 for tally in tallies for error in ErrorName})
     for loss in losses:
         counts[loss.source, loss.error.value] += getattr(loss, figure)
     for (source, error), count in counts.items():
         yield {"source": source, "error": error}, count
 
 
-def _last_success(path: Path) -> float | None:
+def _read_successes(path: Path) -> dict[str, float]:
+    """Read the moments of the last successes, as ``render_metrics`` wrote them."""
     try:
-        found = re.search(_SUCCESS_LINE, path.read_text("utf-8", "replace"))
-        value = float(found[1]) if found else None
-    except (FileNotFoundError, ValueError):
-        return None
-    return value if value is not None and isfinite(value) else None
+        found = _SUCCESS_LINE.findall(path.read_text("utf-8", "replace"))
+    except FileNotFoundError:
+        return {}
+    return {source: float(value) for source, value in found if _is_moment(value)}
 
 
-def _replace(path: Path, text: str) -> None:
-    # Of another ending than .prom, lest the collector takes it for one more file.
-    temporary = path.with_name(f".{path.name}.{uuid4().hex}")
+def _is_moment(text: str) -> bool:
     try:
-        with temporary.open("xb") as file:
-            os.fchmod(file.fileno(), MODE)
-            file.write(text.encode("utf-8", "backslashreplace"))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        return isfinite(float(text))
+    except ValueError:
+        return False

@@ -1,4 +1,4 @@
-"""Pings to a monitor that speaks the protocol of healthchecks.io: it misses us when we are silent.
+"""Pings to a monitor that speaks the protocol of healthchecks.io: it raises the alarm in silence.
 
 https://healthchecks.io/docs/http_api/ says what is sent. The address is a secret: who has it can
 keep the monitor quiet. So no complaint holds more of it than the host.
@@ -9,9 +9,12 @@ from functools import partial
 from urllib.parse import urlsplit
 from uuid import UUID
 
+import httpx2 as httpx
+
 import pipeline
 from pipeline.notify.harmless import SECONDS, within
 from pipeline.sanitize import printable_lines
+from pipeline.sources.http import make_ssl_context
 
 MOST_TEXT = 10_000  # characters; a server keeps the first 100 kB
 WHAT = "the ping"
@@ -33,10 +36,6 @@ def ping_end(
 
 
 def _send(url: str, suffix: str, uid: str, text: str | None, seconds: float) -> str | None:
-    import httpx2 as httpx  # noqa: PLC0415 - heavy, and most runs ping nobody
-
-    from pipeline.sources.http import make_ssl_context  # noqa: PLC0415 - brings httpx2 along
-
     host = urlsplit(url).hostname
     request = httpx.Request(
         "GET" if text is None else "POST",

@@ -1,7 +1,7 @@
-"""A run as OpenTelemetry sees it: a span for the run, for each fetch and for each attempt.
+"""Make OpenTelemetry spans of a run: one for the run, one for each fetch, one for each attempt.
 
 https://opentelemetry.io/docs/specs/semconv/http/http-spans/ says how attempts are described; what
-it has no word for is called ``pipeline.…``. The id of the trace is that of the run.
+it has no name for is called ``pipeline.…``. The id of the trace is that of the run.
 """
 
 from collections.abc import Iterable, Iterator, Mapping

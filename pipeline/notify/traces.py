@@ -1,8 +1,8 @@
-"""Traces of runs for OpenTelemetry: made after the run from what was recorded, and sent.
+"""Send OpenTelemetry traces of a run, made from the records when it has ended.
 
-So a run that is traced takes no longer. Where the spans go, the variables ``OTEL_*`` say, as
-https://opentelemetry.io/docs/specs/otel/protocol/exporter/ has them; nothing of it is imported by
-who does not want it.
+So tracing does not slow a run down. The variables ``OTEL_*`` say where the spans go, see
+https://opentelemetry.io/docs/specs/otel/protocol/exporter/. Its packages are optional, and are
+imported only when traces are wanted.
 """
 
 import logging
@@ -19,7 +19,7 @@ from pipeline.sanitize import redact_text
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter
 
-MISSING = "traces need OpenTelemetry: pip install 'pipeline[otel]'"
+PACKAGES = ("opentelemetry-sdk", "opentelemetry-exporter-otlp-proto-http")
 WHAT = "sending traces"
 HEADER_VARIABLES = ("OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_TRACES_HEADERS")
 
@@ -47,7 +47,9 @@ def _send(
     try:
         from pipeline.notify import spans  # noqa: PLC0415 - needs the extra
     except ImportError:
-        return MISSING
+        from pipeline.extras import how_to_install  # noqa: PLC0415 - reads what is installed
+
+        return f"traces need OpenTelemetry: {how_to_install(*PACKAGES)}"
     end = monotonic() + seconds
     with _log_kept() as said:
         exporter = exporter or spans.open_exporter(seconds)

@@ -3,14 +3,13 @@
 ``FAULTS`` at the end is the list; ``scripts.py`` has the bytes of those that lie on the wire.
 """
 
-import gzip
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from random import SystemRandom
 
 from pipeline.errors import ConfigError
-from pipeline.sandbox import scripts
+from pipeline.sandbox import bodies, scripts
 from pipeline.sandbox.exchange import (
     HTML,
     JSON,
@@ -27,13 +26,15 @@ from pipeline.sandbox.exchange import (
 
 NOTHING = re.compile(r"")
 NUMBER = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
+SHARE = re.compile(r"0?\.[0-9]{1,9}")
+ALL = re.compile(r"1")
 COUNT = re.compile(r"[1-9][0-9]{0,8}")
 STATUS = re.compile(r"[2-5][0-9]{2}")
 LINE = re.compile(r"[^\x00-\x20\x7f]([^\x00-\x1f\x7f]*[^\x00-\x20\x7f])?")
 
-BOMB_BYTES = 64 * 1024 * 1024
 NESTING = 100_000
 CONTENT_TYPE = "Content-Type"
+CHANCE = SystemRandom()
 MAINTENANCE = "<!DOCTYPE html>\n<title>Maintenance</title>\n<h1>We will be back soon</h1>\n"
 HOSTILE = (
     "\x1b]0;owned\x07\x1b[2J\x1b]52;c;b3duZWQ=\x07\u202egnihton\u202c [/x]\r\n"
@@ -209,6 +210,18 @@ def _rate_limit(case: Case) -> Response:
     return answer_text("Too Many Requests\n", 429, headers=(("Retry-After", case.value),))
 
 
+def _tell_what_is_left(case: Case) -> Response:
+    """Count down to nothing in a field of the body and in a header; then refuse."""
+    left = max(int(case.value) - case.nth, 0)
+    if case.nth > int(case.value):
+        spent = '{"error":"Too many funtastic requests! Please try again later"}'
+        response = answer_text(spent, 429, JSON)
+    else:
+        response = case.answer()
+    headers = (*response.headers, ("x-ratelimit-remaining", str(left)))
+    return replace(response, body=bodies.add_quota(response.body, left), headers=headers)
+
+
 def _redirect(case: Case) -> Response:
     return answer_text("Found\n", 302, headers=(("Location", case.value),))
 
@@ -258,35 +271,16 @@ def _serve_again(case: Case) -> Response:
     return replace(response, body=fresh.render(tokens))
 
 
-def _add_key(body: bytes) -> bytes:
-    return b'{"notice":"new",' + body[1:] if body.startswith(b"{") else body
-
-
-def _half(body: bytes) -> bytes:
-    return body[: len(body) // 2]
-
-
-def _duplicate_keys(body: bytes) -> bytes:
-    """Let a parser that takes the last of two keys find nothing wrong."""
-    first = b'{"success":false,"data":[],"result":null,'
-    return first + body[1:] if body.startswith(b"{") else b'[{"data":1,"data":2}]'
-
-
-def _written_as_float(numbers: Numbers) -> list[str]:
-    return ["5.0" if token.startswith('"') else f"{token}.0" for token in numbers.tokens]
-
-
-def _written_as_string(numbers: Numbers) -> list[str]:
-    return ['"zz"' if token.startswith('"') else f'"{token}"' for token in numbers.tokens]
-
-
-@cache
-def _bomb() -> bytes:
-    return gzip.compress(bytes(BOMB_BYTES), compresslevel=1)
-
-
-def _compress(body: bytes) -> bytes:
-    return gzip.compress(body, compresslevel=1)
+def _favour_one(case: Case) -> Response:
+    """Put the first number of its kind that this upstream served in the place of others."""
+    response = case.answer()
+    if (fresh := response.numbers) is None or not fresh.tokens:
+        return response
+    kind, share = (1, fresh.high), float(case.value)
+    favourite, *_ = case.served.get(kind, fresh.tokens)
+    remember(case.served, kind, [favourite])
+    tokens = [favourite if CHANCE.random() < share else token for token in fresh.tokens]
+    return replace(response, body=fresh.render(tokens))
 
 
 GZIP: Headers = (("Content-Encoding", "gzip"),)
@@ -295,6 +289,10 @@ FAULTS = {
     # No answer, or only a part of one.
     "stall": Fault("never answers", _alone(scripts.stall)),
     "close": Fault("closes the connection without a byte", _alone(scripts.close)),
+    "lost": Fault(
+        "serves the request, and closes the connection without a byte",
+        _playing(lambda _response: scripts.close()),
+    ),
     "reset": Fault("resets the connection in mid-body", _playing(scripts.reset)),
     "truncated": Fault("closes before the announced length", _playing(scripts.truncated)),
     "chunked_truncated": Fault("closes before the last chunk", _playing(scripts.chunked_truncated)),
@@ -333,6 +331,12 @@ FAULTS = {
         "says success: false, with 200", _instead('{"success":false}', 200, JSON)
     ),
     "rate_limited": Fault("answers 429 with Retry-After: VALUE", _rate_limit, LINE, "2"),
+    "ratelimit_fields": Fault(
+        "tells what is left of VALUE requests: in QUOTA and in x-ratelimit-remaining",
+        _tell_what_is_left,
+        COUNT,
+        "3",
+    ),
     "unavailable": Fault("answers 503", _instead("Service Unavailable\n", 503)),
     "server_error": Fault("answers 500", _instead("Internal Server Error\n", 500)),
     "not_found": Fault("answers 404", _instead("Not Found\n", 404)),
@@ -343,24 +347,27 @@ FAULTS = {
     "ansi": Fault("answers 500 with escape sequences and a forged line", _instead(HOSTILE, 500)),
     "echo_secret": Fault("answers 400 and repeats the whole request", _echo),
     # Coding and type.
-    "gzip": Fault("compresses the body, unasked", _body(_compress, headers=GZIP)),
+    "gzip": Fault("compresses the body, unasked", _body(bodies.compress, headers=GZIP)),
     "gzip_cut": Fault(
         "compresses the body and drops the end",
-        _body(lambda body: _compress(body)[:-12], headers=GZIP),
+        _body(lambda body: bodies.compress(body)[:-12], headers=GZIP),
     ),
-    "gzip_bomb": Fault("sends 64 MiB of zeros, compressed", _body(lambda _: _bomb(), headers=GZIP)),
+    "gzip_bomb": Fault(
+        "sends 64 MiB of zeros, compressed", _body(lambda _: bodies.bomb(), headers=GZIP)
+    ),
     "wrong_type": Fault("names the wrong content type", _change_type),
     "charset": Fault("names a charset beside the content type (valid)", _add_charset),
     # JSON.
     "empty": Fault("answers an empty body", _body(lambda _: b"")),
     "null": Fault("answers null", _body(lambda _: b"null")),
-    "not_json": Fault("answers half of the body, as if whole", _body(_half)),
+    "not_json": Fault("answers half of the body, as if whole", _body(bodies.half)),
     "deep": Fault("answers 100000 brackets", _body(lambda _: b"[" * NESTING + b"]" * NESTING)),
-    "duplicate_keys": Fault("names keys twice", _body(_duplicate_keys)),
-    "extra_key": Fault("adds a key to an object (valid)", _body(_add_key)),
+    "duplicate_keys": Fault("names keys twice", _body(bodies.duplicate_keys)),
+    "extra_key": Fault("adds a key to an object (valid)", _body(bodies.add_key)),
     "renamed_key": Fault(
         'calls "data" "numbers"', _body(lambda body: body.replace(b'"data":', b'"numbers":'))
     ),
+    "bad_signature": Fault("changes one digit of the signature", _body(bodies.change_signature)),
     # Numbers.
     "nan": Fault("puts NaN for the first number", _first("NaN")),
     "short": Fault("leaves out the last number", _tokens(lambda numbers: numbers.tokens[:-1])),
@@ -372,8 +379,10 @@ FAULTS = {
         _tokens(lambda numbers: [str(numbers.high + 1), *numbers.tokens[1:]]),
     ),
     "stale": Fault("serves the first numbers of their kind again and again", _serve_again),
-    "floats": Fault("writes 5.0 for 5", _tokens(_written_as_float)),
-    "strings": Fault('writes "5" for 5', _tokens(_written_as_string)),
+    "stuck": Fault("serves the same number for ever", _favour_one, ALL, "1"),
+    "biased": Fault("puts one number in the place of a share VALUE", _favour_one, SHARE, "0.3"),
+    "floats": Fault("writes 5.0 for 5", _tokens(bodies.written_as_float)),
+    "strings": Fault('writes "5" for 5', _tokens(bodies.written_as_string)),
     # When the others hold; alone they answer 503.
     "fail_first": Fault(
         "only the first VALUE requests of a client for a path fail",

@@ -31,6 +31,7 @@ class SandboxOptions:
         faults: ``NAME``, ``NAME=VALUE`` or ``KIND:NAME=VALUE``; see ``faults.FAULTS``.
         rules: whether limits, quotas and keys are enforced; False imitates the wire format only.
         anu_refusal_status: 500 and 200 were both seen with ANU's plain-text refusal.
+        json_error_status: of the errors of LfD and csrng.net, whose status nobody recorded.
         advisory_delay_ms: what random.org's JSON-RPC asks for; 40 to 90 ms were recorded.
         tls: serve https with such a certificate; None serves http.
     """
@@ -40,6 +41,7 @@ class SandboxOptions:
     faults: tuple[str, ...] = ()
     rules: bool = True
     anu_refusal_status: int = 500
+    json_error_status: int = 200
     random_number_api_mode: RandomNumberApiMode = RandomNumberApiMode.GO2023
     advisory_delay_ms: int = 60
     tls: TlsMode | None = None

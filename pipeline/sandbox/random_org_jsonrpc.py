@@ -1,13 +1,16 @@
 """An imitation of random.org's JSON-RPC API, release 4: keys, daily ledgers, advisory delay.
 
 Wire facts: api.random.org/json-rpc/4/basic and /error-codes, and answers recorded by clients.
-Imitated are ``generateIntegers`` and ``getUsage``; another method does not exist here.
+Imitated are ``generateIntegers``, the same signed with the sandbox's key, ``getResult`` for what
+was signed, and ``getUsage``; another method does not exist here.
 """
 
 import json
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
+from hashlib import sha512
 from math import ceil, inf, log2
 from random import SystemRandom
 from typing import Any
@@ -24,6 +27,7 @@ from pipeline.sandbox.exchange import (
     remember,
 )
 from pipeline.sandbox.options import SandboxOptions
+from pipeline.sandbox.rsa import CERTIFICATE, sign
 
 PATH = "/json-rpc/4/invoke"
 KNOWN_KEYS = "00000000-0000-4000-8000-"  # what a key that exists begins with
@@ -35,6 +39,11 @@ MAX_NUMBERS = 10_000
 LIMIT = 1_000_000_000  # of min and max, on both sides of 0
 DIGITS = {2: "b", 8: "o", 10: "d", 16: "x"}
 CREATED = "2013-02-01 17:53:40Z"
+LICENSE = {
+    "type": "developer",
+    "text": "Random values licensed strictly for development and testing only",
+    "infoUrl": None,
+}
 
 
 class _RpcError(Exception):
@@ -63,7 +72,7 @@ class _Order:
 
 @dataclass(slots=True)
 class _Account:
-    """What one key has used today, and when it may ask again."""
+    """What one key has used today, when it may ask again, and what was signed for it."""
 
     day: date
     requests: int = 0
@@ -71,6 +80,8 @@ class _Account:
     total_requests: int = 0
     total_bits: int = 0
     ready_at: float = field(default=-inf)
+    signed: int = 0
+    results: dict[int, str] = field(default_factory=dict)  # by serial number
 
     def charge(self, bits: int) -> None:
         self.requests += 1
@@ -157,9 +168,15 @@ class RandomOrgJsonRpc:
         self._accounts: dict[str, _Account] = {}
 
     def answer(self, request: Request, /) -> Response:
-        """Serve one call; its errors are 200 with an ``error``, as upstream."""
+        """Serve one call, or the certificate."""
+        if request.path == "/server.crt":
+            return answer_text(CERTIFICATE, content_type="application/x-x509-ca-cert")
         if request.path != PATH:
             return answer_text("Not Found\n", 404)
+        return self._serve(request)
+
+    def _serve(self, request: Request) -> Response:
+        """Serve one call; its errors are 200 with an ``error``, as upstream."""
         if request.method != "POST":
             return answer_text("Method Not Allowed\n", 405, headers=(("Allow", "POST"),))
         content_type = request.headers.get("content-type", "")
@@ -182,8 +199,10 @@ class RandomOrgJsonRpc:
         if not isinstance(params, dict):
             raise _RpcError(-32602, "Invalid params")
         match call["method"]:
-            case "generateIntegers":
+            case "generateIntegers" | "generateSignedIntegers":
                 return self._generate_integers(request, call, params)
+            case "getResult":
+                return self._get_result(request, call, params)
             case "getUsage":
                 return self._get_usage(request, call, params)
         raise _RpcError(-32601, "Method not found")
@@ -238,20 +257,79 @@ class RandomOrgJsonRpc:
     def _numbers(
         self, request: Request, call: Mapping[str, Any], order: _Order, account: _Account
     ) -> Numbers:
-        tail = {
-            "bitsUsed": order.bits,
-            "bitsLeft": BITS_PER_DAY - account.bits,
-            "requestsLeft": REQUESTS_PER_DAY - account.requests,
-            "advisoryDelay": self._options.advisory_delay_ms,
-        }
+        tail = self._tail(account, order.bits)
         end = f'"completionTime":"{_stamp(request.utc)}"}},{compact(tail)[1:]}'
         call_id = compact(call.get("id"))
+        if call["method"] == "generateSignedIntegers":
+            return self._signed(request, call, order, account, tail)
 
         def render(tokens: Sequence[str]) -> bytes:
             random = f'{{"random":{{"data":[{",".join(tokens)}],{end}'
             return f'{{"jsonrpc":"2.0","result":{random},"id":{call_id}}}'.encode()
 
         return Numbers(tokens=_tokens(order), high=order.high, render=render)
+
+    def _tail(self, account: _Account, bits: int) -> dict[str, object]:
+        return {
+            "bitsUsed": bits,
+            "bitsLeft": BITS_PER_DAY - account.bits,
+            "requestsLeft": REQUESTS_PER_DAY - account.requests,
+            "advisoryDelay": self._options.advisory_delay_ms,
+        }
+
+    def _get_result(
+        self, request: Request, call: Mapping[str, Any], params: Mapping[str, Any]
+    ) -> Response:
+        """Give an answer once more, free of charge."""
+        account = self._account(request, params)
+        result = account.results.get(_integer(params, "serialNumber", 0, 2**53))
+        if result is None:
+            raise _RpcError(303, "The resource you requested could not be found")
+        result = f"{result},{compact(self._tail(account, 0))[1:]}"
+        body = f'{{"jsonrpc":"2.0","result":{result},"id":{compact(call.get("id"))}}}'
+        return answer_text(body, content_type=JSON)
+
+    @staticmethod
+    def _signed(
+        request: Request,
+        call: Mapping[str, Any],
+        order: _Order,
+        account: _Account,
+        tail: Mapping[str, object],
+    ) -> Numbers:
+        account.signed += 1
+        key = sha512(str(call["params"]["apiKey"]).encode()).digest()
+        first = {
+            "method": "generateSignedIntegers",
+            "hashedApiKey": b64encode(key).decode(),
+            "n": order.n,
+            "min": order.low,
+            "max": order.high,
+            "replacement": order.may_repeat,
+            "base": order.base,
+            "pregeneratedRandomization": None,
+        }
+        last = {
+            "license": LICENSE,
+            "licenseData": None,
+            "userData": call["params"].get("userData"),
+            "ticketData": None,
+            "completionTime": _stamp(request.utc),
+            "serialNumber": account.signed,
+        }
+
+        def result(tokens: Sequence[str]) -> str:
+            random = f'{compact(first)[:-1]},"data":[{",".join(tokens)}],{compact(last)[1:]}'
+            signature = b64encode(sign(random.encode())).decode()
+            return f'{{"random":{random},"signature":"{signature}"'
+
+        def render(tokens: Sequence[str]) -> bytes:
+            whole = f"{result(tokens)},{compact(tail)[1:]}"
+            return f'{{"jsonrpc":"2.0","result":{whole},"id":{compact(call.get("id"))}}}'.encode()
+
+        tokens = _tokens(order)
+        remember(account.results, account.signed, result(tokens))
+        return Numbers(tokens=tokens, high=order.high, render=render)
 
     def _get_usage(
         self, request: Request, call: Mapping[str, Any], params: Mapping[str, Any]

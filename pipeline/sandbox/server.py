@@ -4,6 +4,7 @@
 and h11 rather than an HTTP framework, so that a fault can lie about every byte.
 """
 
+import os
 import socket
 import time
 from collections import Counter
@@ -39,9 +40,9 @@ from pipeline.sandbox.exchange import (
     remember,
 )
 from pipeline.sandbox.faults import ChosenFault, Served, answer_with, parse_fault
+from pipeline.sandbox.imitations import KINDS, choose_faults
 from pipeline.sandbox.journal import MAX_TARGET, Entry, Journal
 from pipeline.sandbox.options import SandboxOptions
-from pipeline.sandbox.registry import KINDS, choose_faults
 from pipeline.sandbox.tls import make_identity
 from pipeline.sandbox.wire import Wire
 
@@ -244,7 +245,8 @@ def _listen(port: int) -> socket.socket:
     try:
         listener = socket.create_server((HOST, port), backlog=BACKLOG)
     except OSError as exc:
-        raise ConfigError(f"--port {port}: {exc.strerror}; --port 0 takes a free one") from exc
+        why = os.strerror(exc.errno or 0)  # its own text says the address again
+        raise ConfigError(f"--port {port}: {why}; --port 0 takes a free one") from exc
     listener.settimeout(0)
     return listener
 

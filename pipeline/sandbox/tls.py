@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from pipeline.errors import ConfigError
+from pipeline.extras import how_to_install
 from pipeline.sandbox.options import TlsMode
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def make_identity(mode: TlsMode) -> Identity:
     try:
         import trustme  # noqa: PLC0415 - an optional package, wanted by this option only
     except ImportError:
-        raise ConfigError("--tls makes certificates: pip install 'pipeline[tls]'") from None
+        raise ConfigError(f"--tls needs trustme: {how_to_install('trustme')}") from None
     authority = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     _issue(authority, mode).configure_cert(context)

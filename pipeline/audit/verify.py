@@ -1,0 +1,189 @@
+"""Verify a store and write what was found: for ``audit verify``, ``db check`` and ``db backup``."""
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from pathlib import Path
+
+from pipeline.audit.proofs import look_at_proofs
+from pipeline.audit.sheets import examine_day
+from pipeline.errors import StoreError, UsageError
+from pipeline.rendering.document import Format
+from pipeline.rendering.output import json_lines, write, write_prose
+from pipeline.rendering.progress import progress
+from pipeline.rendering.records import pick
+from pipeline.rendering.words import count_of, show_time
+from pipeline.settings import Settings, StoreSettings
+from pipeline.store.db import Store, open_store
+from pipeline.store.integrity.checks import Problem, structure_problems
+from pipeline.store.integrity.noted import Mark, Noted, has, is_of, read_note, write_note
+from pipeline.store.integrity.verify import Verification
+from pipeline.store.integrity.verify import verify as look_at_history
+
+LOOKED_AT = "runs pruned batches attempts numbers"
+PROBLEM = "text run_id=run batch position"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifiedBefore:
+    """What was verified earlier and not read again: up to a head of the chain."""
+
+    position: int
+    chain: str
+    batches: int
+    verified_at: datetime
+    all_verified_at: datetime
+
+
+def verify(
+    settings: Settings,
+    *,
+    expect: str | None,
+    with_proofs: bool,
+    is_all: bool,
+    note: Path,
+    format_: Format,
+) -> None:
+    """Verify what came since the head in the *note*, or all, and note the head that was verified.
+
+    The chain is held to the head in the note, and to the one to *expect*. *with_proofs*: what
+    sources signed, and the numbers that must follow from it, as well; always all of it.
+
+    Raises:
+        UsageError: *expect* is no head of a chain.
+        StoreError: something is not as it was written; a line for each.
+    """
+    expected = None if expect is None else _parse_mark(expect)
+    with _opened(settings.store) as store:
+        noted, said, problems = _take_up(store, note)
+        since = None if is_all or problems else noted
+        found = _look(store, noted=since, expected=expected)
+    found = replace(found, problems=(*problems, *found.problems))
+    proofs = look_at_proofs(settings) if with_proofs else None
+    if proofs is not None:
+        found = replace(found, problems=found.problems + tuple(proofs.problems))
+    if found.noted and not found.problems and (why := write_note(note, found.noted)):
+        said.append(f"This could not be noted for another time: {note}: {why}")
+    if format_ is Format.JSON:
+        _write_json(found, None if proofs is None else asdict(proofs.counts()))
+    _refuse(found.problems)
+    if format_ is Format.TEXT:
+        write_prose(_sum_up(found), *said)
+        if proofs is not None:
+            write_prose(*proofs.tell())
+        if found.head is not None:
+            mark = f"{found.head.position}:{found.head.chain}"
+            write_prose(
+                f"Head of the chain: {mark}",
+                f"Note it elsewhere: `pipeline audit verify --expect {mark}` tells whether history"
+                " before it was rewritten.",
+            )
+
+
+def check(settings: StoreSettings, *, with_structure: bool = False) -> None:
+    """Verify all of a store; *with_structure*: SQLite's pages, indexes and references as well.
+
+    Raises:
+        StoreError: something is wrong; a line for each.
+    """
+    problems: tuple[Problem, ...] = ()
+    with _opened(settings) as store:
+        if with_structure:
+            with store.read() as session:
+                problems = tuple(structure_problems(session))
+        found = _look(store)
+    _refuse(problems + found.problems)
+    write_prose(_sum_up(found))
+
+
+def _opened(settings: StoreSettings) -> Store:
+    return open_store(settings.url, busy_seconds=settings.busy_seconds, for_writing=False)
+
+
+def _take_up(store: Store, path: Path) -> tuple[Noted | None, list[str], tuple[Problem, ...]]:
+    """Read the note; give what to say of it, and that its head is gone, if it is."""
+    try:
+        noted = read_note(path)
+    except ValueError as exc:
+        return None, [f"All was read: {exc}."], ()
+    if noted is None:
+        return None, [], ()
+    with store.read() as session:
+        connection = session.connection()
+        if not is_of(connection, noted):
+            return None, [f"All was read: {path} notes what was verified of another history."], ()
+        if has(connection, noted.head):
+            return noted, [], ()
+    line = (
+        f"position {noted.head.position}: was verified {show_time(noted.verified_at)}, and is"
+        " not in the chain any more: history was cut off or written anew, or an older copy was"
+        f" put back. If that was you, remove {path}"
+    )
+    return None, [], (Problem(text=line, position=noted.head.position),)
+
+
+def _parse_mark(text: str) -> Mark:
+    found = re.fullmatch(r"([1-9][0-9]{0,18}):([0-9a-f]{64})", text.strip())
+    if found is None:
+        raise UsageError(f"--expect {text!a}: give POSITION:HASH as `pipeline audit verify` prints")
+    return Mark(int(found[1]), found[2])
+
+
+def _look(
+    store: Store, *, noted: Noted | None = None, expected: Mark | None = None
+) -> Verification:
+    """Verify on all cores that we may use, showing on a terminal how far it is."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    with progress("verifying") as watch:
+        return look_at_history(
+            store,
+            noted=noted,
+            expected=expected,
+            examine=examine_day,
+            cores=cores or 1,
+            watch=watch,
+        )
+
+
+def _write_json(found: Verification, proofs: dict[str, object] | None) -> None:
+    head = {
+        "schema": "pipeline.verify/1",
+        "is_sound": not found.problems,
+        **pick(found, LOOKED_AT),
+        "verified_before": found.since and asdict(_before(found.since)),
+        "proofs": proofs,
+        "head": found.head and found.head._asdict(),
+    }
+    write("\n".join(json_lines(head, problems=(pick(each, PROBLEM) for each in found.problems))))
+
+
+def _before(noted: Noted) -> VerifiedBefore:
+    return VerifiedBefore(
+        **noted.head._asdict(),
+        batches=noted.batches,
+        verified_at=noted.verified_at,
+        all_verified_at=noted.all_verified_at,
+    )
+
+
+def _refuse(problems: Sequence[Problem]) -> None:
+    if problems:
+        raise StoreError("\n".join(problem.text for problem in problems))
+
+
+def _sum_up(found: Verification) -> str:
+    """Say how much was looked at: nobody must take a look at nothing for a good result."""
+    pruned = f" ({found.pruned} pruned)" if found.pruned else ""
+    line = (
+        f"All is well: {count_of(found.runs, 'run')}{pruned}, {count_of(found.batches, 'batch')},"
+        f" {count_of(found.numbers, 'number')} verified"
+    )
+    if (before := found.since) is None:
+        return f"{line}."
+    return (
+        f"{line}, all that came since {show_time(before.verified_at)}."
+        f" {count_of(before.batches, 'batch')} before were verified then and not read again;"
+        f" --all reads everything, as last on {show_time(before.all_verified_at)}."
+    )

@@ -1,0 +1,244 @@
+"""``pipeline doctor``: what on this machine would keep a run from going well."""
+
+import os
+import re
+import ssl
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+from sqlite3 import sqlite_version
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pipeline.clock import find_doubt
+from pipeline.errors import ConfigError, PipelineError
+from pipeline.extras import DISTRIBUTION, how_to_install
+from pipeline.files import database_file
+from pipeline.lock import is_held, presence_at
+from pipeline.rendering.document import Format
+from pipeline.rendering.output import json_lines, render_table, write
+from pipeline.rendering.records import pick
+from pipeline.rendering.words import count_of, show_time
+from pipeline.run.plan import find_impossible, plan_upstreams
+from pipeline.schedule.booking import find_rhythms
+from pipeline.schedule.ledger import find_schedules
+from pipeline.scope import reading_if_there
+from pipeline.settings import Settings, find_proxy, hide_password
+from pipeline.sources.http import make_ssl_context
+from pipeline.store import queries
+from pipeline.store.spool import find_files
+from pipeline.store.sqlite import journal_mode_for
+
+CHECK = "topic is_ok says"
+
+FLOOR = r"([\w.-]+)>=([\d.]+)"  # what we ask of a library, in the notes of our installation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One thing that was looked at.
+
+    Attributes:
+        says: what was found; if it is not ok, what to do, too.
+    """
+
+    topic: str
+    is_ok: bool
+    says: str
+
+
+def diagnose(read: Callable[[], Settings]) -> Iterator[Check]:
+    """Look at one thing after the other; *read* gives the settings, or says what is wrong."""
+    try:
+        settings = read()
+    except ConfigError as exc:
+        for line in str(exc).splitlines():
+            yield Check(topic="configuration", is_ok=False, says=line)
+    else:
+        yield from _look_at(settings)
+    yield _time_zones()
+    yield _certificates()
+    yield from _libraries()
+
+
+def _look_at(settings: Settings) -> Iterator[Check]:
+    yield _configuration(settings)
+    yield from _rules(settings)
+    yield from _store(settings)
+    if file := database_file(settings.store.url):
+        yield from _rights(file)
+        yield _locks(file)
+    yield from _proxies(settings)
+    yield from _ca_files(settings)
+    yield from _secrets(settings)
+
+
+def _configuration(settings: Settings) -> Check:
+    sources = ", ".join(settings.enabled_sources)
+    if settings.searched:
+        places = " or ".join(map(str, settings.searched))
+        says = f"none at {places}: the built-in one asks the sandbox; `pipeline init` makes one"
+        return Check(topic="configuration", is_ok=False, says=says)
+    return Check(topic="configuration", is_ok=True, says=f"{settings.named}: asks {sources}")
+
+
+def _rules(settings: Settings) -> Iterator[Check]:
+    """Hold a run, and the runs of a day, against the rules of the upstreams."""
+    try:
+        impossible = find_impossible(
+            plan_upstreams(settings),
+            deadline_seconds=settings.collect.deadline_seconds,
+            rhythms=find_rhythms(find_schedules(settings)),
+        )
+    except ConfigError as exc:
+        impossible = str(exc).splitlines()
+    for line in impossible:
+        yield Check(topic="rules", is_ok=False, says=line)
+    if not impossible:
+        yield Check(topic="rules", is_ok=True, says="what is ordered fits the upstreams' rules")
+
+
+def _store(settings: Settings) -> Iterator[Check]:
+    """Open the store, and hold the clock against its history."""
+    url, now = settings.store.url, datetime.now(UTC)
+    name = database_file(url) or hide_password(url)
+    try:
+        with reading_if_there(settings.store) as session:
+            if session is None:
+                says = f"{name} is not there yet; the first run makes it"
+                yield Check(topic="store", is_ok=True, says=says)
+                return
+            runs, in_future = queries.count_future(session, now=now)
+            last = queries.last_stamps(session)
+    except PipelineError as exc:
+        yield Check(topic="store", is_ok=False, says=str(exc))
+        return
+    newest = f", the last at {show_time(last[-1].started_at)}" if last else ""
+    yield Check(topic="store", is_ok=True, says=f"{name}: {count_of(runs, 'run')}{newest}")
+    doubt = find_doubt(last, now, runs=runs, in_future=in_future)
+    says = f"{doubt}; set this machine's clock" if doubt else "fits the store's own history"
+    yield Check(topic="clock", is_ok=not doubt, says=says)
+
+
+def _rights(file: Path) -> Iterator[Check]:
+    """See that the database and its folder can be written."""
+    if file.exists() and not file.is_file():
+        return  # the store's own line has said what to do
+    existing = next(each for each in (file, *file.parents) if each.exists())
+    for each in dict.fromkeys((existing, existing if existing.is_dir() else existing.parent)):
+        if not os.access(each, os.R_OK | os.W_OK):
+            says = f"{each} cannot be written by this user; change its owner, or set store.url"
+            yield Check(topic="rights", is_ok=False, says=says)
+            return
+    yield Check(topic="rights", is_ok=True, says=f"{existing} can be written")
+
+
+def _locks(file: Path) -> Check:
+    """Tell whether a run is going on, and what earlier ones have set aside."""
+    waiting = len(find_files(file.with_name(f"{file.name}.spool-")))
+    says = {True: "a run is going on", False: "no run is going on", None: ""}[
+        held := is_held(presence_at(file))
+    ]
+    if held is None:
+        says = f"{presence_at(file)} cannot be locked; keep the store on a local disk (store.url)"
+    if waiting:
+        says += f"; the next run takes in {count_of(waiting, 'file')} that earlier ones set aside"
+    return Check(topic="locks", is_ok=held is not None, says=says)
+
+
+def _proxies(settings: Settings) -> Iterator[Check]:
+    """Name the variables of the environment that would send requests through a proxy."""
+    for name, source in settings.enabled_sources.items():
+        proxy = source.proxy or settings.collect.proxy
+        if proxy != "env" or not source.url:
+            continue
+        found = find_proxy(settings.proxy_variables, source.url)
+        says = f"{name} is asked through {found[0]}" if found else f"{name} is asked directly"
+        yield Check(topic="proxy", is_ok=True, says=says)
+
+
+def _ca_files(settings: Settings) -> Iterator[Check]:
+    for name, source in settings.enabled_sources.items():
+        if source.ca_file is None:
+            continue
+        try:
+            make_ssl_context(source.ca_file)
+        except ConfigError as exc:
+            yield Check(topic="certificates", is_ok=False, says=f"sources.{name}.ca_file: {exc}")
+
+
+def _secrets(settings: Settings) -> Iterator[Check]:
+    """See that nobody else can read the files with keys."""
+    for name, source in settings.enabled_sources.items():
+        file = source.api_key_file
+        if file is not None and Path(file).stat().st_mode & 0o077:
+            says = f"sources.{name}.api_key_file: others can read {file}; chmod 600 it"
+            yield Check(topic="keys", is_ok=False, says=says)
+
+
+def _time_zones() -> Check:
+    try:
+        ZoneInfo("Europe/Berlin")
+    except ZoneInfoNotFoundError:
+        says = f"this system has none; {how_to_install('tzdata')}"
+        return Check(topic="time zones", is_ok=False, says=says)
+    return Check(topic="time zones", is_ok=True, says="known")
+
+
+def _certificates() -> Check:
+    """Count whom the system trusts."""
+    trusted = make_ssl_context(None).cert_store_stats()["x509_ca"]
+    places = ssl.get_default_verify_paths()
+    if trusted or any(place and Path(place).exists() for place in (places.cafile, places.capath)):
+        return Check(topic="certificates", is_ok=True, says="the system's are there")
+    says = "the system trusts nobody, so https fails; install its ca-certificates"
+    return Check(topic="certificates", is_ok=False, says=says)
+
+
+def _libraries() -> Iterator[Check]:
+    """Hold the libraries against the oldest versions that do; older ones have known faults."""
+    for name, oldest in _floors():
+        has = _version(name)
+        if has is None or _numbers(has) < _numbers(oldest):
+            command = how_to_install(f"'{name}>={oldest}'")
+            says = f"{name} {has or 'is missing'}: it must be {oldest} or newer; {command}"
+            yield Check(topic="libraries", is_ok=False, says=says)
+    python = ".".join(map(str, sys.version_info[:3]))
+    journal = journal_mode_for(_numbers(sqlite_version))
+    why = "" if journal == "WAL" else ", since WAL can damage a database before SQLite 3.51.3"
+    says = f"Python {python}, SQLite {sqlite_version} (journal {journal}{why})"
+    yield Check(topic="libraries", is_ok=True, says=says)
+
+
+def _floors() -> Iterator[tuple[str, str]]:
+    """Read which versions our own installation asks for; nothing where it was not installed."""
+    with suppress(PackageNotFoundError):
+        for each in requires(DISTRIBUTION) or ():
+            if found := re.fullmatch(FLOOR, each):
+                yield found[1], found[2]
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(".") if part.isdecimal())
+
+
+def show_diagnosis(read: Callable[[], Settings], shape: Format) -> bool:
+    """Write what was found to stdout, and tell whether all of it is ok."""
+    checks = list(diagnose(read))
+    if shape is Format.JSON:
+        listed = (pick(each, CHECK) for each in checks)
+        write("\n".join(json_lines({"schema": "pipeline.doctor/1"}, checks=listed)))
+    else:
+        rows = (("ok" if each.is_ok else "mend", each.topic, each.says) for each in checks)
+        write(render_table(("", "what", "found"), rows))
+    return all(each.is_ok for each in checks)

@@ -1,0 +1,1 @@
+"""What other limits would have done to the attempts on record; nothing is sent or written."""
