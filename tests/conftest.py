@@ -1,10 +1,13 @@
-"""What all tests share: a sandbox to ask, and a guard that lets no test leave this machine.
+"""What all tests share: a sandbox, a PostgreSQL server, and a guard: no test leaves this machine.
 
 Async tests run on asyncio and on Trio, which starts tasks in random order.
 """
 
+import os
+import signal
 import sys
 from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack
 from ipaddress import ip_address
 from typing import Any
 
@@ -12,6 +15,7 @@ import pytest
 
 from pipeline.sandbox.options import SandboxOptions
 from pipeline.sandbox.server import Sandbox, serving
+from tests import servers
 
 _strays: list[str] = []
 
@@ -41,6 +45,20 @@ def _stop_strays(event: str, args: tuple[Any, ...]) -> None:
 sys.addaudithook(_stop_strays)
 
 
+# What `nohup` or a shell's `&` has us ignore, the processes that we start would ignore as well,
+# and some tests send it to them. What is caught here is reset there, and still does not end us.
+for _signum in (signal.SIGINT, signal.SIGHUP):
+    if signal.getsignal(_signum) is signal.SIG_IGN:
+        signal.signal(_signum, lambda *_: None)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nobody_looks() -> None:
+    """Forget the terminal: under pytest-xdist, readline sets the size of one that is not there."""
+    for name in ("COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR"):
+        os.environ.pop(name, None)
+
+
 @pytest.fixture(autouse=True)
 def _nobody_leaves_this_machine() -> Iterator[None]:
     """Fail the test that tried, even if the program took the refusal for a failed connection."""
@@ -54,3 +72,16 @@ async def sandbox() -> AsyncIterator[Sandbox]:
     """Serve the upstreams without their rules, so that each test may ask at once."""
     async with serving(SandboxOptions(rules=False)) as sandbox:
         yield sandbox
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[servers.Server]:
+    """Run a PostgreSQL server, if there can be one here."""
+    with ExitStack() as stack:
+        try:
+            server = stack.enter_context(servers.running())
+        except servers.NoServerError as exc:
+            if os.environ.get(servers.MUST) == "must":
+                raise
+            pytest.skip(str(exc))
+        yield server

@@ -42,6 +42,7 @@ batches = [2, 3, 4]
 [sources.dice]
 kind = "randomnumberapi"
 url = "{url}/randomnumberapi"
+merge = false
 batches = [2, 3, 4, 5, 6]
 """
 KEYS = {"KEY": "00000000-0000-4000-8000-00000000cafe"}
@@ -107,13 +108,13 @@ class Shared:
     used: float
 
 
-def share_a_rate(home: Home, each: int) -> Shared:
+def share_a_rate(home: Home, each: int, rate: int = RATE) -> Shared:
     """Let four processes ask a new sandbox for *each* batches, one a request, all together."""
     with playing(home) as played:
         home.config.write_text(
             f"[collect]\ndeadline_seconds = {LONGEST_SECONDS}\n[sources.dice]\n"
             f"kind = 'randomnumberapi'\nurl = '{played.url('randomnumberapi')}'\nmerge = false\n"
-            f"in_flight = 10\nrate = '{RATE}/s'\nbatches = {{count = {each}, size = 3}}\n"
+            f"in_flight = 10\nrate = '{rate}/s'\nbatches = {{count = {each}, size = 3}}\n"
         )
         started = [home.start("collect", "--overlap", "allow") for _ in range(AT_ONCE)]
         ended = [running.finish(LONGEST_SECONDS) for running in started]
@@ -123,7 +124,7 @@ def share_a_rate(home: Home, each: int) -> Shared:
         ended=ended,
         requests=len(times),
         most=most,
-        used=(len(times) - 1) / (times[-1] - times[0]) / RATE,
+        used=(len(times) - 1) / (times[-1] - times[0]) / rate,
     )
 
 

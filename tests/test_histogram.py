@@ -102,4 +102,4 @@ def test_what_is_stored_is_small() -> None:
     """A million different durations between 1 ms and 1 s lie in 320 buckets."""
     histogram = counted(list(range(1_000, 1_000_000, 97)))
 
-    assert len(histogram.to_json()["counts"]) <= 320
+    assert len(histogram.to_json()[-1]) <= 320

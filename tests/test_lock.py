@@ -11,16 +11,17 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import LockHeld, StoreError
-from pipeline.lock import is_alone, lock_path, presence, turn
+from pipeline.files import database_file
+from pipeline.lock import is_alone, lock_path, presence, run_lock
 
 HOLD = """
 import sys
 from pathlib import Path
-from pipeline.lock import presence, turn
+from pipeline.lock import presence, run_lock
 
 path = Path(sys.argv[2])
 print("ready", flush=True)
-with turn(path) if sys.argv[1] == "turn" else presence(path, if_alone=lambda: None):
+with run_lock(path) if sys.argv[1] == "turn" else presence(path, if_alone=lambda: None):
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -57,16 +58,16 @@ def test_a_turn_that_is_taken_names_its_holder(path: Path) -> None:
         words = (
             rf"another run of this configuration is going on \(pid {other.pid}, since 20\d\d-.*Z\)"
         )
-        with pytest.raises(LockHeld, match=words), turn(path):
+        with pytest.raises(LockHeld, match=words), run_lock(path):
             pass
 
 
 def test_a_turn_that_was_given_back_can_be_taken_again(path: Path) -> None:
     """The file stays; only the lock on it counts."""
-    with turn(path):
+    with run_lock(path):
         pass
 
-    with turn(path):
+    with run_lock(path):
         note = path.read_text()
 
     assert note.startswith(f"pid {os.getpid()}, since ")
@@ -78,7 +79,7 @@ def test_the_turn_of_a_process_that_was_killed_is_free_at_once(path: Path) -> No
         other.kill()
         other.wait()
 
-        with turn(path):
+        with run_lock(path):
             pass
 
 
@@ -88,7 +89,7 @@ def test_a_strange_note_is_not_shown(path: Path, note: bytes) -> None:
     with held_elsewhere("turn", path):
         path.write_bytes(note)
 
-        with pytest.raises(LockHeld, match=r"it has not said which|\ufffd\ufffd"), turn(path):
+        with pytest.raises(LockHeld, match=r"it has not said which|\ufffd\ufffd"), run_lock(path):
             pass
 
 
@@ -98,14 +99,14 @@ def test_locks_are_private_and_do_not_follow_links(path: Path, tmp_path: Path) -
     target.write_text("precious")
     path.symlink_to(target)
 
-    with pytest.raises(StoreError, match="cannot be opened for locking"), turn(path):
+    with pytest.raises(StoreError, match="cannot be opened for locking"), run_lock(path):
         pass
     assert target.read_text() == "precious"
 
     path.unlink()
     before = os.umask(0)
     try:
-        with turn(path):
+        with run_lock(path):
             mode = stat.S_IMODE(path.stat().st_mode)
     finally:
         os.umask(before)
@@ -116,7 +117,7 @@ def test_a_folder_that_is_missing_is_made_and_private(tmp_path: Path) -> None:
     """The turn is taken before the database is made, so its folder may not be there yet."""
     path = tmp_path / "a" / "b" / "lock"
 
-    with turn(path):
+    with run_lock(path):
         modes = [stat.S_IMODE(folder.stat().st_mode) for folder in (path.parent, tmp_path / "a")]
 
     assert modes == [0o700, 0o700]
@@ -126,7 +127,10 @@ def test_without_a_place_for_the_lock_nothing_runs(tmp_path: Path) -> None:
     """An unlocked run is worse than none."""
     (tmp_path / "file").touch()
 
-    with pytest.raises(StoreError, match="cannot be opened for locking"), turn(tmp_path / "file/x"):
+    with (
+        pytest.raises(StoreError, match="cannot be opened for locking"),
+        run_lock(tmp_path / "file/x"),
+    ):
         pass
 
 
@@ -206,6 +210,13 @@ def test_a_lock_lies_beside_an_sqlite_file(tmp_path: Path) -> None:
     found = lock_path(f"sqlite:///{tmp_path}/link.db?timeout=3", "lock", state_folder=Path("/no"))
 
     assert found == tmp_path / "real.db.lock"
+
+
+@pytest.mark.parametrize("name", ["a?b/p.db", "a?b=c/p.db", "a#b/p.db", "a%3Fb/p.db", "a b/p.db"])
+@pytest.mark.parametrize("query", ["", "?", "?timeout=3", "?a=b&c=d"])
+def test_a_url_names_the_file_that_it_says(tmp_path: Path, name: str, query: str) -> None:
+    """Only what ends the URL like a query is one; nothing is decoded, and nothing cut."""
+    assert database_file(f"sqlite:///{tmp_path}/{name}{query}") == tmp_path / name
 
 
 def test_a_lock_of_a_server_lies_in_the_state_folder(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Migrations: they lead to the tables as they are, and never leave a half."""
 
+import json
 import re
 import shutil
 import sqlite3
@@ -8,6 +9,7 @@ import sys
 import threading
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic import command
@@ -16,8 +18,14 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 
 from pipeline.errors import StoreBusy, StoreError
+from pipeline.store import schema
 from pipeline.store.db import Migration, connect_to_migrate, migrate, open_store
+from pipeline.store.integrity.damage import find_damage
+from pipeline.store.integrity.verify import verify
 from pipeline.store.schema import NEWEST, REVISIONS, migrations_folder
+from pipeline.store.tables import Row
+from tests.store.histories import record_history
+from tests.store.makers import begin
 
 
 @pytest.fixture
@@ -43,16 +51,16 @@ def walk(url: str, *revisions: str) -> None:
     """Migrate to one revision after the other, up or down."""
     with connect_to_migrate(url) as connection:
         for revision in revisions:
-            go = command.downgrade if revision == "base" else command.upgrade
+            go = command.upgrade if revision == "head" else command.downgrade
             go(config_for(connection), revision)
 
 
 def schema_of(path: Path) -> dict[str, list[str]]:
-    """Read what the database says of itself, without regard to the order of constraints."""
+    """Read what the database says of itself, whatever the order of constraints and the quotes."""
     with closing(sqlite3.connect(path)) as raw:
         rows = raw.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
     return {
-        name: sorted(re.sub(r"\s+", " ", line).strip(" ,") for line in sql.splitlines())
+        name: sorted(re.sub(r"[\s\"]+", " ", line).strip(" ,") for line in sql.splitlines())
         for name, sql in rows
     }
 
@@ -152,7 +160,8 @@ def test_a_migration_that_would_break_references_is_undone(url: str, older: Path
     """Foreign keys are off while tables are made anew, so somebody must look afterwards."""
     trigger = """
         CREATE TRIGGER break_a_reference AFTER INSERT ON alembic_version BEGIN
-            INSERT INTO batches (run_id, number, source, n, min, max) VALUES (99, 0, 'x', 1, 1, 1);
+            INSERT INTO batches (run_id, number, source, is_sandbox, n, min, max)
+            VALUES (99, 0, 'x', 0, 1, 1, 1);
         END
     """
     with closing(sqlite3.connect(older)) as raw:
@@ -232,6 +241,122 @@ def test_a_developer_names_a_database_on_the_command_line(url: str, path: Path) 
     assert "runs" in schema_of(path)
     assert unnamed.returncode != 0
     assert "name a database" in unnamed.stdout + unnamed.stderr
+
+
+NEXT = """
+import sqlalchemy as sa
+from alembic import op
+
+revision = "next"
+down_revision = "{newest}"
+
+def upgrade() -> None:
+    op.execute("DROP VIEW run_list")
+    with op.batch_alter_table("runs", recreate="always") as runs:
+        runs.add_column(sa.Column("note", sa.String()))
+    op.execute("CREATE VIEW run_list AS SELECT id, note FROM runs")
+"""
+MIGRATE = """
+import sys
+from pipeline.store.db import migrate, open_store
+from pipeline.store.integrity.verify import verify
+
+print(migrate(sys.argv[1], busy_seconds=5))
+with open_store(sys.argv[1], busy_seconds=5, for_writing=False) as store:
+    print(verify(store).problems)
+"""
+
+
+def rows_of(path: Path) -> dict[str, list[dict[str, Any]]]:
+    """Read all there is of our tables, but the revision."""
+    with closing(sqlite3.connect(path)) as raw:
+        raw.row_factory = sqlite3.Row
+        there = {row["name"] for row in raw.execute("SELECT name FROM sqlite_master")}
+        return {
+            name: [dict(row) for row in raw.execute(f"SELECT * FROM {name} ORDER BY 1, 2")]
+            for name in Row.metadata.tables
+            if name in there
+        }
+
+
+def test_the_next_version_migrates_a_database_with_rows(
+    url: str, path: Path, tmp_path: Path
+) -> None:
+    """The numbers of years are worth more than any new feature, whichever table is made anew."""
+    with open_store(url, busy_seconds=1, for_writing=True) as store:
+        record_history(store)
+    before = rows_of(path)
+    package = Path(schema.__file__).parents[1]
+    shutil.copytree(package, tmp_path / "pipeline", ignore=shutil.ignore_patterns("__pycache__"))
+    folder = shutil.copytree(migrations_folder(), tmp_path / "migrations")
+    (folder / "versions" / "next.py").write_text(NEXT.format(newest=NEWEST))
+    newer = tmp_path / "pipeline" / "store" / "schema.py"
+    newer.write_text(newer.read_text().replace("\nNEWEST =", '\nREVISIONS += ("next",)\nNEWEST ='))
+
+    ran = subprocess.run(
+        [sys.executable, "-c", MIGRATE, url],
+        check=True,
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+
+    backup = path.with_name("pipeline.db.before-next")
+    done = Migration(before=NEWEST, after="next", backup=backup)
+    assert ran.stdout == f"{done}\n()\n"
+    after = rows_of(path)
+    assert [run.pop("note") for run in after["runs"]] == [None] * len(before["runs"])
+    assert after == before == rows_of(backup)
+    with pytest.raises(StoreError, match="was made by a newer version"):
+        open_store(url, busy_seconds=1, for_writing=True)
+
+
+def test_rows_of_an_older_schema_say_the_same_afterwards(url: str, path: Path) -> None:
+    """What lies there in other words has the seals that it had, and an id is never given twice."""
+    with open_store(url, busy_seconds=1, for_writing=True) as store:
+        record_history(store)
+    with closing(sqlite3.connect(path)) as raw, raw:
+        raw.execute("UPDATE sqlite_sequence SET seq = 99 WHERE name = 'runs'")
+        raw.execute("CREATE VIEW my_own AS SELECT id FROM runs")
+        raw.execute("CREATE TRIGGER my_own_too AFTER DELETE ON seals BEGIN SELECT 1; END")
+    before, schema_before = rows_of(path), schema_of(path)
+
+    walk(url, "0002")
+    old = rows_of(path)
+    migrate(url, busy_seconds=1)
+
+    assert rows_of(path) == before
+    assert schema_of(path) == schema_before
+    assert old["runs"][0]["started_at"] == "2026-03-01T12:00:00.000000Z"
+    assert old["seals"][0]["chain"] == before["seals"][0]["chain"].hex()
+    assert json.loads(old["timings"][0]["phases"])["exchange"]["n"] > 0
+    with open_store(url, busy_seconds=1, for_writing=True) as store:
+        assert [problem.text for problem in verify(store).problems] == [
+            "runs 5 to 99: were removed"
+        ]
+        with store.write() as session:
+            assert begin(session) == 100
+
+
+def test_what_is_damaged_stays_so_and_is_still_found(url: str, path: Path) -> None:
+    """A migration is no reason to make up a time, or to refuse the rows that are sound."""
+    with open_store(url, busy_seconds=1, for_writing=True) as store:
+        record_history(store)
+    walk(url, "0002")
+    with closing(sqlite3.connect(path)) as raw, raw:
+        raw.execute("UPDATE runs SET ended_at = 'noon' WHERE id = 1")
+        raw.execute("UPDATE timings SET phases = '{'")
+        raw.execute("UPDATE seals SET record = 'none' WHERE position = 2")
+
+    migrate(url, busy_seconds=1)
+
+    with open_store(url, busy_seconds=1, for_writing=False) as store, store.read() as session:
+        damaged = [line.split(":")[0] for line in find_damage(session.connection())]
+    assert sorted(damaged) == ["runs.ended_at", "seals.record", "timings.phases"]
+    walk(url, "0002")
+    with closing(sqlite3.connect(path)) as raw:
+        assert raw.execute("SELECT ended_at FROM runs WHERE id = 1").fetchall() == [("noon",)]
 
 
 def test_a_new_migration_starts_from_the_template(url: str, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.pacing import (
+    LONGEST_RUN,
     Embargo,
     Pace,
     Period,
@@ -18,6 +19,7 @@ from pipeline.pacing import (
     Rules,
     Spent,
     left,
+    mend,
     next_moment,
     period_end,
     period_name,
@@ -273,3 +275,63 @@ def test_an_embargo_into_another_period_is_charged_there() -> None:
 
     assert at == embargo.until
     assert after.spent["requests"] == Spent(period="3025-01-01", amount=1)
+
+
+# ---- Clocks that were wrong ----
+
+INTERVAL = PER_MINUTE.interval
+WEEK = timedelta(days=7)
+
+
+@pytest.mark.parametrize(
+    ("next_at", "taken_at", "mended"),
+    [
+        (INTERVAL, timedelta(0), None),
+        (timedelta(hours=20), -timedelta(hours=1), None),  # of a run with a long deadline
+        (-WEEK, -WEEK, None),
+        (timedelta(hours=2) + INTERVAL, timedelta(hours=2), INTERVAL),
+        (WEEK, None, INTERVAL),
+        (WEEK, -WEEK, INTERVAL),
+        (3 * WEEK, WEEK, LONGEST_RUN + INTERVAL),
+    ],
+)
+def test_a_moment_lies_no_further_ahead_than_it_can_have_been_taken(
+    next_at: timedelta, taken_at: timedelta | None, mended: timedelta | None
+) -> None:
+    """The longest run and an interval; or what it was ahead of the clock that took it."""
+    pace = Pace(next_at=NOON + next_at, taken_at=None if taken_at is None else NOON + taken_at)
+
+    found, said = mend(pace, Rules(rate=PER_MINUTE), now=NOON)
+
+    assert found == (pace if mended is None else Pace(next_at=NOON + mended, taken_at=NOON))
+    assert len(said) == (mended is not None)
+
+
+@pytest.mark.parametrize(
+    ("said_after", "until"), [(timedelta(0), WEEK), (WEEK, timedelta(minutes=1)), (-WEEK, 9 * WEEK)]
+)
+def test_an_embargo_laid_in_the_future_holds_from_now_on(
+    said_after: timedelta, until: timedelta
+) -> None:
+    """One that was laid by a right clock is a fact, however long."""
+    length = timedelta(minutes=1) if said_after > timedelta(0) else until - said_after
+    embargo = Embargo(until=NOON + said_after + length, why="x", said_at=NOON + said_after)
+
+    found, said = mend(Pace(embargo=embargo), Rules(), now=NOON)
+
+    assert found.embargo == Embargo(until=NOON + until, why="x")
+    assert len(said) == (said_after > timedelta(0))
+
+
+@pytest.mark.parametrize(
+    ("period", "mended"),
+    [("2026-11-23", "2026-11-22"), ("2026-12", "2026-11"), ("2026-11-22", None), ("2026-11", None)],
+)
+def test_what_was_spent_in_a_period_to_come_was_spent_now(period: str, mended: str | None) -> None:
+    """It is not given away, and does not shut the source until then."""
+    pace = Pace(spent={"requests": Spent(period=period, amount=2)})
+
+    found, said = mend(pace, Rules(), now=NOON)
+
+    assert found.spent == {"requests": Spent(period=mended or period, amount=2)}
+    assert len(said) == (mended is not None)

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.store.schema import NEWEST
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -45,10 +47,9 @@ def run(site: Path, folder: Path, *arguments: str) -> subprocess.CompletedProces
 
 def test_a_run_needs_nothing_but_the_wheel(unpacked: Path, tmp_path: Path) -> None:
     """Who installs it with pip has no checkout beside."""
-    done = run(unpacked, tmp_path, "-m", "pipeline", "collect", "--format", "text")
+    done = run(unpacked, tmp_path, "-m", "pipeline", "collect", "--config", "builtin")
 
-    assert done.stdout.count(" collected") == 28
-    assert done.stderr == ""
+    assert (done.stdout, done.stderr) == ("", "")
     assert (tmp_path / ".local/share/pipeline/pipeline.db").is_file()
 
 
@@ -64,7 +65,7 @@ def test_an_old_database_is_migrated_from_the_wheel(unpacked: Path, tmp_path: Pa
 
     revision, file = run(unpacked, tmp_path, "-c", code, f"sqlite:///{database}").stdout.split()
 
-    assert revision == "0002"
+    assert revision == NEWEST
     assert Path(file).is_relative_to(unpacked)
 
 

@@ -1,8 +1,10 @@
 """Tallies and losses as runs leave them, five minutes apart, with as little said as possible."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 
+from pipeline.audit.courses import Course, follow
+from pipeline.audit.observations import observe
 from pipeline.errors import ErrorName, Phase
 from pipeline.models import Loss, Tally
 from tests.store.makers import NOON, at
@@ -16,6 +18,7 @@ def make_tally(run: int = 0, source: str = "dice", **facts: object) -> Tally:
         "started_at": at(EVERY * run),
         "run_id": run,
         "source": source,
+        "is_sandbox": False,
         "min": 1,
         "max": 6,
         "collected": 1,
@@ -95,6 +98,11 @@ class History:
             else:
                 self.tallies.append(fail(run, source))
                 self.losses.append(make_loss(run, source, ErrorName(word)))
+
+
+def courses_of(tallies: Iterable[Tally], losses: Iterable[Loss] = ()) -> dict[str, Course]:
+    """Follow the sources through all of these."""
+    return follow(observe(tallies, losses))
 
 
 def after(run: float) -> datetime:

@@ -3,16 +3,17 @@
 import pytest
 
 from pipeline.audit.availability import ACCOUNTING_RULE, Availability, measure_availability
-from pipeline.audit.observations import observe
 from pipeline.models import Loss, Tally
-from tests.audit.histories import EVERY, History, after, make_loss, make_tally
+from tests.audit.histories import EVERY, History, after, courses_of, make_loss, make_tally
 
 RUN_US = EVERY * 60_000_000  # from one run to the next
 
 
 def measure(tallies: list[Tally], losses: list[Loss], *, runs: float) -> list[Availability]:
     """Measure a window from the first run on that is so many runs long."""
-    return measure_availability(observe(tallies, losses), since=after(1), until=after(1 + runs))
+    return measure_availability(
+        courses_of(tallies, losses), {}, since=after(1), until=after(1 + runs)
+    )
 
 
 def availability_of(words: str) -> Availability:
@@ -37,13 +38,13 @@ def test_a_refusal_by_policy_is_no_downtime(word: str) -> None:
     assert availability_of(f". {word} .").down_us == 0
 
 
-@pytest.mark.parametrize("word", ["http_5xx", "tls", "not_json", "connect_refused"])
+@pytest.mark.parametrize("word", ["http_5xx", "tls", "not_json", "connect_refused", "blocked"])
 def test_what_is_not_ours_is_downtime(word: str) -> None:
     """The upstream, the path and the contract alike: numbers there were none."""
     assert availability_of(f". {word} .").down_us == RUN_US
 
 
-@pytest.mark.parametrize("word", ["cancelled", "deadline", "unauthorized", "-"])
+@pytest.mark.parametrize("word", ["cancelled", "deadline", "unauthorized", "intercepted", "-"])
 def test_what_tells_nothing_lets_the_state_before_hold(word: str) -> None:
     """But not for longer than any state does."""
     found = availability_of(f". . {word} .")
@@ -94,17 +95,17 @@ def test_a_source_that_was_never_asked_has_no_figure() -> None:
 
 def test_without_runs_there_is_nothing_to_measure() -> None:
     """Also without a beginning of the window."""
-    assert measure_availability([], since=None, until=after(0)) == []
+    assert measure_availability({}, {}, since=None, until=after(0)) == []
 
 
 def test_without_a_beginning_the_window_begins_with_the_first_run() -> None:
     """Before that there was no source."""
     history = History(dice=". .")
-    observations = observe(history.tallies, history.losses)
+    courses = courses_of(history.tallies, history.losses)
 
-    [found] = measure_availability(observations, since=None, until=after(3))
+    [found] = measure_availability(courses, {"dice": True}, since=None, until=after(3))
 
-    assert found.unknown_us == 0
+    assert (found.is_sandbox, found.unknown_us) == (True, 0)
 
 
 def test_time_to_recovery() -> None:

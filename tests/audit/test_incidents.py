@@ -1,5 +1,6 @@
 """Incidents: where they begin, where they end, what they cost and whose they are."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 
@@ -7,15 +8,21 @@ import pytest
 
 from pipeline.audit.incidents import find_incidents, rate_incident
 from pipeline.audit.observations import observe
+from pipeline.audit.stretches import join
 from pipeline.errors import ErrorName, Whose
-from pipeline.models import Finding, FindingKind, Severity
+from pipeline.models import Finding, FindingKind, Loss, Severity, Tally
 from tests.audit.histories import History, after, fail, make_loss, make_tally
+
+
+def findings_of(tallies: Sequence[Tally], losses: Sequence[Loss]) -> list[Finding]:
+    """Find the incidents of what runs told."""
+    return [each.make_finding() for each in find_incidents(join(observe(tallies, losses)))]
 
 
 def incidents_of(**sources: str) -> list[Finding]:
     """Find the incidents of a history that is written in words."""
     history = History(**sources)
-    return list(find_incidents(observe(history.tallies, history.losses)))
+    return findings_of(history.tallies, history.losses)
 
 
 def test_failures_in_a_row_are_one_incident() -> None:
@@ -90,7 +97,7 @@ def test_runs_lost_to_others_in_between_are_not_passed_over() -> None:
 
     assert reasons[Whose.CONTRACT].startswith("2 runs lost 2 batches to schema")
     assert reasons[Whose.CONTRACT].endswith(
-        "; 1 run between them lost batches through others alone"
+        "; 1 run between them lost batches for other reasons only"
     )
     assert "between" not in reasons[Whose.OURS]
 
@@ -107,7 +114,7 @@ def test_some_batches_lost_are_an_incident_too() -> None:
     tallies = [make_tally(run, collected=2, failed=1, attempts=3) for run in (1, 2, 3)]
     losses = [make_loss(run) for run in (1, 2, 3)]
 
-    [found] = find_incidents(observe(tallies, losses))
+    [found] = findings_of(tallies, losses)
 
     assert (found.figures["runs"], found.figures["collected"]) == (3, 6)
     assert found.severity is Severity.WARNING
@@ -117,14 +124,14 @@ def test_a_retry_that_helped_is_no_incident() -> None:
     """Nothing was lost."""
     tallies = [make_tally(1, attempts=2, failed_attempts=1, retries=1, retries_helped=1)]
 
-    assert not list(find_incidents(observe(tallies, [make_loss(1, batches=0)])))
+    assert not findings_of(tallies, [make_loss(1, batches=0)])
 
 
 def test_a_batch_lost_without_asking_counts() -> None:
     """The breaker spares the upstream, and the batches are gone all the same."""
     tallies = [make_tally(1, collected=0, failed=1, attempts=0)]
 
-    [found] = find_incidents(observe(tallies, [make_loss(1, attempts=0)]))
+    [found] = findings_of(tallies, [make_loss(1, attempts=0)])
 
     assert (found.batches, found.attempts) == (1, ())
 
@@ -166,7 +173,7 @@ def test_together_is_what_begins_in_the_same_minute() -> None:
     ]
     good = [replace(make_tally(3, "coin"), started_at=after(1) + timedelta(seconds=30))]
 
-    [found] = find_incidents(observe([*tallies, *good], seconds))
+    [found] = findings_of([*tallies, *good], seconds)
 
     assert (found.sources, found.figures["is_our_side"]) == (("coin", "dice"), True)
     assert found.until == after(1) + timedelta(seconds=30)
@@ -231,7 +238,7 @@ def test_how_bad_an_incident_is(
     runs: int, collected: int, whose: Whose, is_over: bool, severity: Severity
 ) -> None:
     """The one rule, row by row."""
-    rated = rate_incident(runs=runs, collected=collected, whose=whose, is_over=is_over)
+    rated = rate_incident(runs, collected, whose, is_over=is_over)
 
     assert rated is severity
 

@@ -1,6 +1,6 @@
 """What it costs to ask politely, and what merging saves: ``python -m tests.benchmarks.asking``.
 
-The baseline of the first is the same run without gate and breaker. CPU time of this process is
+The baseline of the first is the same run without limiter and breaker. CPU time of this process is
 compared, and not the clock's: the sandbox that answers is another process on the same machine.
 """
 
@@ -14,9 +14,13 @@ from time import process_time
 
 import pytest
 
-from pipeline import collect as core
 from pipeline.pacing import Moment
-from pipeline.permission import Breaker, Gate
+from pipeline.run import collect as core
+from pipeline.run import limiters
+from pipeline.run.breaker import Breaker
+from pipeline.run.collected import Collected
+from pipeline.run.limiter import Limiter
+from pipeline.run.opening import open_for_runs
 from pipeline.settings import Settings, load_settings
 from tests.playing import Played, playing
 from tests.processes import homes
@@ -26,8 +30,8 @@ ROUNDS = 30
 LESSON = "'2..29'"
 
 
-class _OpenGate(Gate):
-    """Lets everybody pass and remembers nothing."""
+class _OpenLimiter(Limiter):
+    """Lets every request pass and remembers nothing."""
 
     @asynccontextmanager
     async def permission(self, bits: int, give_up_at: float) -> AsyncIterator[Moment | None]:
@@ -50,11 +54,12 @@ def _settings(folder: Path, url: str, batches: str, *, kind: str, merge: bool) -
     return load_settings(config, {"XDG_DATA_HOME": str(folder)})
 
 
-def _collect(settings: Settings, folder: Path) -> core.Collected:
-    return core.collect(settings, state_folder=folder, on_progress=lambda _: None)
+def _collect(settings: Settings, folder: Path) -> Collected:
+    with open_for_runs(settings.store, folder) as store:
+        return core.collect(core.Run(settings=settings, store=store, state_folder=folder))
 
 
-def _cpu_seconds(run: Callable[[], core.Collected]) -> float:
+def _cpu_seconds(run: Callable[[], Collected]) -> float:
     began = process_time()
     collected = run()
     assert collected.summary.collected == BATCHES
@@ -62,7 +67,7 @@ def _cpu_seconds(run: Callable[[], core.Collected]) -> float:
 
 
 def cost_of_asking(folder: Path, played: Played) -> float:
-    """Compare runs without rules to runs without a gate: the ratio of their median CPU times."""
+    """Compare runs without rules to runs without a limiter: the ratio of their median CPU times."""
     settings = _settings(
         folder,
         played.url("randomnumberapi"),
@@ -76,8 +81,8 @@ def cost_of_asking(folder: Path, played: Played) -> float:
 
     def bare() -> float:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(core, "Gate", _OpenGate)
-            patch.setattr(core, "Breaker", _NoBreaker)
+            patch.setattr(limiters, "Limiter", _OpenLimiter)
+            patch.setattr(limiters, "Breaker", _NoBreaker)
             return polite()
 
     polite()  # what is imported and cached only once is nobody's cost
@@ -101,7 +106,9 @@ def main() -> None:
         folder = at["home"].folder
         with playing(at["home"], "--no-rules") as played:
             ratio = cost_of_asking(folder, played)
-            say(f"{BATCHES} requests without rules cost {ratio:.3f} times those without a gate\n")
+            say(
+                f"{BATCHES} requests without rules cost {ratio:.3f} times those without a limiter\n"
+            )
             alone = requests_of_lesson(folder, played, merge=False)
             merged = requests_of_lesson(folder, played, merge=True)
         say(f"the lesson's 28 batches: {alone} requests one by one, {merged} merged\n")

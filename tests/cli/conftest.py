@@ -1,6 +1,7 @@
 """A user's home for commands that are called in this process."""
 
 import gc
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 from sqlmodel import Session
 from typer.testing import CliRunner, Result
 
-from pipeline.cli.app import make_app
+from pipeline.cli.commands import make_app
 from pipeline.store.db import open_store
 
 Invoke = Callable[..., Result]
@@ -26,12 +27,20 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def _configuration() -> dict[str, str]:
+    """Ask for the sandbox, unless a test has written its own configuration: here is no terminal."""
+    is_given = "PIPELINE_CONFIG" in os.environ or Path("config.toml").exists()
+    return {} if is_given else {"PIPELINE_CONFIG": "builtin"}
+
+
 @pytest.fixture
 def invoke(home: Path) -> Iterator[Invoke]:
     """Call a command by its arguments."""
     del home
     app, runner = make_app(), CliRunner()
-    yield lambda *arguments: runner.invoke(app, arguments, prog_name="pipeline")
+    yield lambda *arguments: runner.invoke(
+        app, arguments, prog_name="pipeline", env=_configuration()
+    )
     gc.unfreeze()  # a run hides what is imported from the garbage collector, here from all tests
 
 

@@ -32,6 +32,19 @@ def test_help_is_there_short_or_long(invoke: Invoke, command: tuple[str, ...]) -
     assert "..." not in long.output.split("Options:")[-1].replace("[OPTIONS] COMMAND [ARGS]...", "")
 
 
+@pytest.mark.parametrize("group", [(), ("audit",), ("db",), ("schedule",), ("sources",)])
+def test_lists_of_commands_cut_no_sentence(
+    invoke: Invoke, group: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even where a terminal has 80 columns."""
+    monkeypatch.setenv("COLUMNS", "80")
+
+    listed = invoke(*group, "-h").output.partition("Commands:")[2].splitlines()
+
+    assert len(listed) > 2
+    assert [line for line in listed if line.endswith("...")] == []
+
+
 @pytest.mark.parametrize("command", COMMANDS[1:], ids=" ".join)
 def test_help_begins_with_an_order(invoke: Invoke, command: tuple[str, ...]) -> None:
     """What the command does, as a verb, before anything else."""
@@ -74,8 +87,9 @@ def test_no_option_takes_a_secret(invoke: Invoke) -> None:
 def test_sigint_is_left_to_the_system_before_a_run() -> None:
     """Python's own handler would wait for SQLite's lock and end in a traceback."""
     probe = (
-        "import os, signal, pipeline.cli.app as app\n"
-        "app.make_app = lambda: lambda: os.kill(os.getpid(), signal.SIGINT)\n"
+        "import os, signal\n"
+        "from pipeline.cli import app, commands\n"
+        "commands.make_app = lambda: lambda: os.kill(os.getpid(), signal.SIGINT)\n"
         "app.main()"
     )
 
@@ -88,9 +102,10 @@ def test_sigint_is_left_to_the_system_before_a_run() -> None:
 def test_an_ignored_sigint_stays_ignored() -> None:
     """A script's background jobs are started that way, lest Ctrl-C hits them."""
     probe = (
-        "import os, signal, pipeline.cli.app as app\n"
+        "import os, signal\n"
+        "from pipeline.cli import app, commands\n"
         "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
-        "app.make_app = lambda: lambda: os.kill(os.getpid(), signal.SIGINT)\n"
+        "commands.make_app = lambda: lambda: os.kill(os.getpid(), signal.SIGINT)\n"
         "app.main()"
     )
 
@@ -103,9 +118,9 @@ def test_an_ignored_sigint_stays_ignored() -> None:
 def test_the_process_ends_with_what_was_raised(raised: str, code: int) -> None:
     """It leaves past Python's own way out, so the code has to be read here."""
     probe = (
-        "import pipeline.cli.app as app\n"
+        "from pipeline.cli import app, commands\n"
         f"def leave(): raise {raised}\n"
-        "app.make_app = lambda: leave\n"
+        "commands.make_app = lambda: leave\n"
         "app.main()"
     )
 

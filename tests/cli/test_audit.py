@@ -14,6 +14,7 @@ from pipeline.models import Evidence
 from pipeline.store.tables import CONTRACTS
 from pipeline.store.writes import finish_run, order_batches, save_results
 from tests.cli.conftest import Invoke
+from tests.processes import serving
 from tests.store.makers import (
     at,
     begin,
@@ -103,10 +104,11 @@ def test_an_outage_is_told_with_the_way_to_its_evidence(invoke: Invoke, session:
 
     lines = invoke("audit", *WINDOW).output.splitlines()
 
+    lost = "3 runs in a row lost 3 batches to http_5xx (the server failed)"
     assert lines[2:6] == [
         "Findings",
         "critical: incident, dice, since 2026-03-01 12:05:00Z, still going on",
-        "    3 runs in a row lost 3 batches to http_5xx (the server failed) (whose: upstream)",
+        f"    {lost} (responsible: upstream)",
         "    see: pipeline audit show 2 (the first), 4 (the last)",
     ]
 
@@ -134,6 +136,29 @@ def test_failures_are_listed_with_the_way_to_their_evidence(
         *("dice", "http_5xx", "check", "upstream", "3", "3"),
         *("2026-03-01", "12:05:00Z", "2026-03-01", "12:15:00Z", "4"),
     ]
+
+
+@pytest.mark.parametrize("question", [("audit",), ("report", "errors")])
+def test_a_batch_that_was_never_asked_for_is_explained(
+    invoke: Invoke, session: Session, question: tuple[str, ...]
+) -> None:
+    """A loss without an attempt is a riddle to whoever does not know the breaker."""
+    record_outage(session)
+    untold = invoke(*question, *WINDOW).output
+    run_id = begin(session, started_at=at(60))
+    order_batches(session, run_id=run_id, batches=[make_batch(0)])
+    save_results(
+        session, run_id=run_id, attempts=[], outcomes=[make_lost(make_batch(0))], keep_numbers=True
+    )
+    finish_run(session, run_id=run_id, ended_at=at(61), clock_us=1)
+    session.commit()
+
+    told = invoke(*question, *WINDOW).output
+
+    row = next(line for line in told.splitlines() if " not asked " in line)
+    assert row.split()[:7] == ["dice", "http_5xx", "not", "asked", "upstream", "0", "1"]
+    assert "Not asked: no request was made for these batches; the source was left alone" in told
+    assert "sked: no request" not in untold
 
 
 def test_what_a_retry_made_good_is_listed_and_no_finding(invoke: Invoke, session: Session) -> None:
@@ -165,7 +190,7 @@ def test_programs_get_the_records_whole(invoke: Invoke, session: Session) -> Non
             "reason": "3 runs in a row lost 3 batches to http_5xx (the server failed)",
             "whose": "upstream",
             "batches": 3,
-            "attempts": [2, 3, 4],
+            "attempt_ids": [2, 3, 4],
             "figures": {
                 "runs": 3,
                 "collected": 0,
@@ -181,11 +206,11 @@ def test_programs_get_the_records_whole(invoke: Invoke, session: Session) -> Non
             "error": "http_5xx",
             "phase": "check",
             "whose": "upstream",
-            "n": 3,
+            "attempts": 3,
             "batches": 3,
             "first_at": "2026-03-01T12:05:00.000000Z",
             "last_at": "2026-03-01T12:15:00.000000Z",
-            "last_attempt": 4,
+            "last_attempt_id": 4,
         }
     ]
 
@@ -193,7 +218,7 @@ def test_programs_get_the_records_whole(invoke: Invoke, session: Session) -> Non
 @pytest.mark.parametrize(
     ("shape", "begin_"),
     [
-        ("csv", "severity,kind,source,reason,since_utc"),
+        ("csv", "severity,kind,sources,reason,since"),
         ("markdown", "# Audit"),
         ("html", "<!doctype"),
     ],
@@ -243,16 +268,20 @@ def test_strict_is_for_cron(
 
 
 def test_a_bad_week_does_not_fill_the_screen(invoke: Invoke, session: Session) -> None:
-    """The worst come first; programs get all."""
+    """What goes on comes first, then the newest; programs get all.
+
+    The dice of these tests show sixes alone, which goes on and is a finding as well.
+    """
     for number in range(35):
         record_outage(session, runs=1, minute=10 * number)
     record_outage(session, runs=0, minute=350)
 
     lines = invoke("audit", *WINDOW).output.splitlines()
 
-    assert sum(line.startswith("info: incident") for line in lines) == 30
-    assert "and 5 more that are no worse; --format json gives all" in lines
-    assert len(json.loads(invoke("audit", *WINDOW, "-f", "json").stdout)["findings"]) == 35
+    assert sum(line.startswith("critical: repetition") for line in lines) == 1
+    assert sum(line.startswith("info: incident") for line in lines) == 29
+    assert "and 6 more, less urgent or older; --format json gives all" in lines
+    assert len(json.loads(invoke("audit", *WINDOW, "-f", "json").stdout)["findings"]) == 36
 
 
 def test_the_answer_keeps_to_its_schema(invoke: Invoke, session: Session) -> None:
@@ -292,7 +321,7 @@ def test_a_source_that_nobody_knows_is_a_wrong_command_line(
     result = invoke("audit", *WINDOW, "--source", "x' OR 1=1--")
 
     assert result.exit_code == ExitCode.USAGE
-    assert "there is none; known are anu_aqn, anu_legacy, dice, random_org" in result.stderr
+    assert "there is none; known are anu_aqn, anu_legacy, csrng, dice, " in result.stderr
     assert invoke("audit", *WINDOW, "--source", "dice").exit_code == ExitCode.OK
     quiet = invoke("audit", *WINDOW, "--source", "sandbox_anu")
     assert "sandbox_anu alone, 0 runs: nothing to complain about" in quiet.output
@@ -329,11 +358,11 @@ def test_the_evidence_is_shown_and_not_obeyed(invoke: Invoke, session: Session) 
     shown = invoke("audit", "show", "1").output
 
     assert "Attempt 1: run 1, fetch 0, try 1" in shown
-    assert "Failed in check: http_5xx (the server failed); whose: upstream" in shown
+    assert "Failed in check: http_5xx (the server failed); responsible: upstream" in shown
     assert "The upstream asked us to wait 30 s." in shown
     assert "\nStatus 503\nX-\\x1b[2J: a\\r\\nb\n" in shown
     assert (
-        f"\nBody: 5000 bytes, the first {len(HOSTILE)} kept.\n"
+        f"\nBody: 5000 bytes, the first {len(HOSTILE)} kept\n\n"
         "\\x1b]0;owned\\x07\n2026-01-01 ERROR forged\n[/x] \\u202e \\xff\n" in shown
     )
     assert all(line.isprintable() for line in shown.splitlines())
@@ -350,7 +379,7 @@ def test_the_evidence_as_json_is_ascii(invoke: Invoke, session: Session) -> None
     assert document["schema"] == "pipeline.attempt/1"
     assert (document["attempt"]["error"], document["attempt"]["dns_us"]) == ("http_5xx", 100)
     assert document["answer"]["body"].startswith("\x1b]0;owned")
-    assert document["batches"][0]["name"] == "w0"
+    assert document["batches"][0]["batch"] == "w0"
     assert len(document["batches"][0]["digest"]) == 64
 
 
@@ -360,7 +389,7 @@ def test_an_attempt_that_went_well_has_no_evidence(invoke: Invoke, session: Sess
 
     shown = invoke("audit", "show", "3").output
 
-    assert "Decided no batch: it was tried again." in shown
+    assert "Batches settled by this attempt: none, it was tried again\n" in shown
     assert "It went well, so no answer was kept." in shown
     assert "Failed" not in shown
 
@@ -416,3 +445,46 @@ def test_other_options_before_show_are_refused(invoke: Invoke, option: tuple[str
 
     assert result.exit_code == ExitCode.USAGE
     assert "only --config has a meaning" in result.stderr
+
+
+def test_an_order_that_the_rules_never_let_through_is_a_finding(invoke: Invoke, home: Path) -> None:
+    """Every run is fine, and some of its batches are always left; there is no schedule."""
+
+    def collect(rate: str) -> None:
+        # Far from the moments of both runs, a second and a bit apart: no request is cut off.
+        (home / "config.toml").write_text(
+            f"[collect]\ndeadline_seconds = 1.5\n[sources.dice]\nkind = 'randomnumberapi'\n"
+            f"min = 1\nmax = 6\nurl = '{upstream.url}'\nbatches = [1, 1, 1, 1, 1, 1]\n"
+            f"rate = '{rate}'\nmerge = false\n"
+        )
+        assert invoke("collect").exit_code == 0
+
+    why = "6 requests at 1 per 1 s take 5 s, the deadline is 1.5 s; set merge = true, order less"
+    with serving() as upstream:
+        for _ in range(2):
+            collect("1/s")
+        assert why in invoke("plan").stderr
+        found = invoke("audit", "--strict")
+        of_another = invoke("audit", "--source", "dice", "--format", "json")
+        collect("none")
+        mended = invoke("audit", "--strict")
+
+    assert found.exit_code == ExitCode.FINDINGS
+    assert "warning: impossible, dice, since" in found.stdout
+    assert why in found.stdout
+    (finding,) = json.loads(of_another.stdout)["findings"]
+    assert (finding["kind"], finding["whose"], finding["until"]) == ("impossible", "ours", None)
+    assert (mended.exit_code, "impossible" in mended.stdout) == (0, False)
+    _check_limits(invoke)
+
+
+def _check_limits(invoke: Invoke) -> None:
+    """Judge the first run by what was in force in it, though the file says something else now."""
+    limits = json.loads(invoke("report", "--run", "1", "--format", "json").stdout)["limits"]
+    assert limits["sources"]["dice"]["rate"] == "1/1s"
+    assert json.loads(invoke("audit", "show", "1", "--format", "json").stdout)["limits"] == limits
+    for command in (("report", "--run", "1"), ("audit", "show", "1")):
+        shown = invoke(*command).stdout
+        assert "Limits in force: deadline_seconds=1.5, retry_budget=100, max_bytes" in shown
+        assert "  dice: rate=1/1s, quotas=none, in_flight=4, merge=false, max_n" in shown
+    assert "rate=none" in invoke("report", "--run", "3").stdout

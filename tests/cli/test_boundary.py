@@ -9,7 +9,6 @@ import pytest
 import typer
 
 from pipeline.cli.boundary import ExitCode, complain, error_boundary, output_failed
-from pipeline.cli.render import OutputError
 from pipeline.errors import (
     ConfigError,
     LockHeld,
@@ -18,6 +17,7 @@ from pipeline.errors import (
     StoreError,
     UsageError,
 )
+from pipeline.rendering.output import OutputError
 
 SECRET = "canary-7f3a9c51"
 
@@ -85,12 +85,55 @@ def test_a_bug_tells_its_kind_and_place_but_not_its_text(
     assert said.count("\n") == 1
 
 
-def test_a_refusal_of_the_system_is_told_in_its_words(capsys: pytest.CaptureFixture[str]) -> None:
-    """Without "Too many open files" nobody would know what to do."""
-    assert code_of(OSError(errno.EMFILE, SECRET)) == ExitCode.BUG
+@pytest.mark.parametrize(
+    ("number", "code", "words"),
+    [
+        (errno.EIO, ExitCode.STORE_FAILED, "the system refused: Input/output error (OSError at"),
+        (errno.EACCES, ExitCode.STORE_FAILED, "refused: Permission denied (PermissionError at"),
+        (errno.ELOOP, ExitCode.STORE_FAILED, "refused: Too many levels of symbolic links (OSError"),
+        (errno.EBADF, ExitCode.BUG, "a bug of ours: OSError at"),
+    ],
+)
+def test_a_refusal_of_the_system_is_told_in_its_words(
+    capsys: pytest.CaptureFixture[str], number: int, code: ExitCode, words: str
+) -> None:
+    """It is no bug, and without the system's word nobody would know what to do."""
+    assert code_of(OSError(number, SECRET)) == code
 
     said = capsys.readouterr().err
-    assert "OSError (Too many open files) at" in said
+    assert words in said
+    assert SECRET not in said
+    assert said.count("\n") == 1
+
+
+def caused_by(cause: BaseException) -> Exception:
+    """Fail because of *cause*, as a library does that tells it in words of its own."""
+    error = ValueError(SECRET)
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OSError(errno.EMFILE, SECRET), "Too many open files; see `ulimit -n`"),
+        (OSError(errno.ENFILE, SECRET), "Too many open files in system; see `ulimit -n`"),
+        (OSError(errno.ENOMEM, SECRET), "there is no memory left"),
+        (MemoryError(), "there is no memory left"),
+        (ImportError("x.so: failed to map segment"), "there is no memory left"),
+        (RuntimeError("can't start new thread"), "no thread can be started; see `ulimit -u`"),
+        (caused_by(MemoryError()), "there is no memory left"),
+        (OutputError(OSError(errno.EMFILE, SECRET)), "Too many open files"),
+    ],
+)
+def test_what_the_machine_lacks_is_no_bug_of_ours(
+    capsys: pytest.CaptureFixture[str], error: Exception, words: str
+) -> None:
+    """Later there may be enough of it."""
+    assert code_of(error) == ExitCode.TRY_LATER
+
+    said = capsys.readouterr().err
+    assert said.startswith(f"pipeline: this machine has too little for it: {words}")
     assert SECRET not in said
 
 

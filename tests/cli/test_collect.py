@@ -8,17 +8,20 @@ from pathlib import Path
 import pytest
 
 from pipeline.cli.boundary import ExitCode
-from pipeline.cli.collect import _exit_code, _progress_bar, _verdict_line
-from pipeline.collect import Collected
 from pipeline.errors import ErrorName
-from pipeline.lock import turn
+from pipeline.lock import run_lock
 from pipeline.models import RunStatus, RunSummary
-from pipeline.recorder import Progress
+from pipeline.rendering.progress import progress
+from pipeline.run.collected import Collected
+from pipeline.store.db import Store
 from tests.cli.conftest import Invoke
-from tests.processes import check_invariants
+from tests.processes import check_invariants, serving
 from tests.store.makers import NOON
 
-DICE = "[sources.dice]\nkind = 'sandbox.randomnumberapi'\nbatches = [2, 3]\nretries = 0\n"
+DICE = (
+    "[sources.dice]\nkind = 'sandbox.randomnumberapi'\nbatches = [2, 3]\n"
+    "merge = false\nretries = 0\n"
+)
 
 
 def summary(status: RunStatus, collected: int = 0, deferred: int = 0) -> RunSummary:
@@ -31,6 +34,7 @@ def summary(status: RunStatus, collected: int = 0, deferred: int = 0) -> RunSumm
         version="1",
         config_digest="",
         config_path="",
+        is_sandbox=False,
         started_at=NOON,
         ended_at=NOON,
         status=status,
@@ -56,23 +60,26 @@ def summary(status: RunStatus, collected: int = 0, deferred: int = 0) -> RunSumm
 )
 def test_the_code_tells_how_the_run_ended(status: RunStatus, code: ExitCode) -> None:
     """A script must not have to read."""
-    assert _exit_code(Collected(summary=summary(status), stopped_by=None, losses=())) == code
+    assert Collected(summary=summary(status), stopped_by=None, losses=()).exit_status == code
 
 
 def test_a_bug_comes_before_everything_else() -> None:
     """Somebody has to hear of it, also if the rest was collected."""
-    losses = (("dice", ErrorName.INTERNAL, 1),)
+    ended = Collected(
+        summary=summary(RunStatus.PARTIAL, 9),
+        stopped_by=15,
+        losses=(("dice", ErrorName.INTERNAL, 1),),
+        has_bug=True,
+    )
 
-    ended = Collected(summary=summary(RunStatus.PARTIAL, 9), stopped_by=15, losses=losses)
-
-    assert _exit_code(ended) == ExitCode.BUG
+    assert ended.exit_status == ExitCode.BUG
 
 
 def test_a_stopped_run_leaves_as_the_shell_expects() -> None:
     """128 and the signal's number."""
     ended = Collected(summary=summary(RunStatus.INTERRUPTED), stopped_by=15, losses=())
 
-    assert _exit_code(ended) == 143
+    assert ended.exit_status == 143
 
 
 def test_the_verdict_accounts_for_every_batch() -> None:
@@ -80,7 +87,7 @@ def test_the_verdict_accounts_for_every_batch() -> None:
     losses = (("dice", ErrorName.RESET, 3), ("coin", ErrorName.DEADLINE, 1))
     ended = Collected(summary=summary(RunStatus.PARTIAL, 2, 2), stopped_by=None, losses=losses)
 
-    assert _verdict_line(ended) == (
+    assert ended.verdict == (
         "run 7 partial: 2 of 10 batches collected; 2 deferred; lost: 3 reset (dice),"
         " 1 deadline (coin), 2 never asked; see `pipeline report --run 7`"
     )
@@ -103,15 +110,18 @@ def test_json_is_the_whole_run(invoke: Invoke) -> None:
     """Documented names, all batches with their numbers, all attempts with their phases."""
     document = json.loads(invoke("collect", "--format", "json").stdout)
 
-    assert document.keys() == {"schema", "run", "pruned_at", "batches", "attempts", "tallies"}
+    assert document.keys() == {
+        *("schema", "run", "pruned_at", "limits"),
+        *("batches", "attempts", "tallies"),
+    }
     assert document["schema"] == "pipeline.run/1"
     assert (document["run"]["status"], document["run"]["numbers"]) == ("ok", 434)
     assert len(document["batches"]) == 28
     for batch in document["batches"]:
-        assert batch["sum"] == sum(batch["numbers"])
-        assert len(batch["numbers"]) == batch["n"]
-        assert all(batch["min"] <= number <= batch["max"] for number in batch["numbers"])
-    assert sum(attempt["number"] == 1 for attempt in document["attempts"]) == 9
+        assert batch["sum"] == sum(batch["values"])
+        assert len(batch["values"]) == batch["n"]
+        assert all(batch["min"] <= number <= batch["max"] for number in batch["values"])
+    assert sum(attempt["attempt_number"] == 1 for attempt in document["attempts"]) == 6
     for attempt in document["attempts"]:
         phases = [attempt[f"{phase}_us"] for phase in ("wait", "connect", "send", "first_byte")]
         assert None not in [phases[0], *phases[2:]]
@@ -175,7 +185,7 @@ def test_a_second_run_leaves_or_joins_as_it_is_told(
     (home / "config.toml").write_text(DICE)
     assert invoke("collect").exit_code == 0
 
-    with turn(turn_of(home, database)):
+    with run_lock(turn_of(home, database)):
         skipped = invoke("collect")
         joined = invoke("collect", "--overlap", "allow")
 
@@ -188,7 +198,32 @@ def test_a_second_run_leaves_or_joins_as_it_is_told(
     assert invoke("report", "--format", "json").stdout.count('"skipped"') == 1
 
 
-def test_without_an_enabled_source_there_is_nothing_to_do(invoke: Invoke, home: Path) -> None:
+def test_the_store_is_opened_once(
+    invoke: Invoke, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To claim, to run, to tell and to show: each opening costs a look at the whole schema."""
+    (home / "config.toml").write_text(
+        f"[sandbox]\nfaults = ['server_error']\n[schedule]\nevery = '1h'\n"
+        f"[notify]\non_failure = ['true']\nmetrics_file = 'pipeline.prom'\n{DICE}"
+    )
+    opened: list[Store] = []
+    close = Store.close
+
+    def counted(store: Store) -> None:
+        opened.append(store)
+        close(store)
+
+    monkeypatch.setattr(Store, "close", counted)
+
+    result = invoke("collect", "--slot", "always", "--format", "json")
+
+    assert result.exit_code == ExitCode.NOTHING_COLLECTED
+    assert len(opened) == 1
+
+
+def test_without_an_enabled_source_there_is_nothing_to_do(
+    invoke: Invoke, home: Path, database: Path
+) -> None:
     """And nobody is told that all is well."""
     (home / "config.toml").write_text(DICE + "enabled = false\n")
 
@@ -196,6 +231,7 @@ def test_without_an_enabled_source_there_is_nothing_to_do(invoke: Invoke, home: 
 
     assert result.exit_code == ExitCode.CONFIGURATION
     assert "no source is enabled" in result.stderr
+    assert not database.exists()
 
 
 @pytest.mark.parametrize(
@@ -221,7 +257,7 @@ def test_a_wrong_configuration_is_told_before_anything_is_done(
 
     assert (result.exit_code, result.stdout) == (ExitCode.CONFIGURATION, "")
     for line in result.stderr.splitlines():
-        assert line.startswith("pipeline: config.toml: ")
+        assert line.startswith(f"pipeline: {home}/config.toml (--config): ")
         assert line.isprintable()
     assert not (home / "data").exists()
 
@@ -231,14 +267,14 @@ def test_a_configuration_that_is_a_folder_is_told(invoke: Invoke, home: Path) ->
     result = invoke("collect", "--config", str(home))
 
     assert result.exit_code == ExitCode.CONFIGURATION
-    assert result.stderr == f"pipeline: {home}: cannot be read: Is a directory\n"
+    assert result.stderr == f"pipeline: {home} (--config): cannot be read: Is a directory\n"
 
 
 @pytest.mark.parametrize("is_shown", [True, False])
 def test_progress_is_for_terminals_only(capsys: pytest.CaptureFixture[str], is_shown: bool) -> None:
     """A log file full of bars helps nobody."""
-    with _progress_bar(is_shown=is_shown) as show:
-        show(Progress(ordered=2, collected=1))
+    with progress("collecting", is_shown=is_shown) as show:
+        show(1, 2)
 
     assert capsys.readouterr() == ("", "")
 
@@ -258,13 +294,13 @@ def look_at_stderr(monkeypatch: pytest.MonkeyPatch, term: str = "xterm") -> Stri
     return stderr
 
 
-def test_progress_counts_what_is_lost_as_done(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Or the bar would never come to its end."""
+def test_progress_says_how_many_are_done_and_what_was_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As long as it goes on; nothing of it stays."""
     terminal = look_at_stderr(monkeypatch)
 
-    with _progress_bar(is_shown=True) as show:
-        show(Progress(ordered=4, collected=1))
-        show(Progress(ordered=4, collected=1, lost=3))
+    with progress("collecting", counts=True) as show:
+        show(1, 4)
+        show(4, 4, "3 lost")
 
     assert "4/4" in terminal.getvalue()
     assert "3 lost" in terminal.getvalue()
@@ -275,7 +311,7 @@ def test_the_cursor_is_left_alone_until_a_run_has_begun(monkeypatch: pytest.Monk
     """Before that a signal kills at once, and nobody would bring the cursor back."""
     terminal = look_at_stderr(monkeypatch)
 
-    with _progress_bar(is_shown=True):
+    with progress("collecting"):
         pass
 
     assert terminal.getvalue() == ""
@@ -285,7 +321,49 @@ def test_a_dumb_terminal_gets_no_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     """It could not take it away again."""
     terminal = look_at_stderr(monkeypatch, "dumb")
 
-    with _progress_bar(is_shown=True) as show:
-        show(Progress(ordered=4, collected=1))
+    with progress("collecting") as show:
+        show(1, 4)
 
     assert terminal.getvalue() == ""
+
+
+REFUSAL = "HTTP/1.1 429 No\r\nContent-Length: 0\r\n{field}\r\n\r\n"
+
+
+def test_a_source_that_is_shut_for_years_is_told_at_each_run(home: Path, invoke: Invoke) -> None:
+    """Run after run is "ok, all deferred": somebody must hear of it, and how to end it."""
+    refusal = REFUSAL.format(field="Retry-After: Sun, 29 Nov 2099 23:00:00 UTC").encode()
+    with serving(refusal) as upstream:
+        source = f"kind = 'randomnumberapi'\nurl = '{upstream.url}'\nbatches = [2]\n"
+        (home / "config.toml").write_text(f"[sources.dice]\n{source}")
+        runs = [invoke("collect"), invoke("collect")]
+        asked = len(upstream.requests)
+    audited = invoke("audit", "--strict")
+    released = invoke("sources", "release", "dice")
+    after = invoke("audit", "--format", "json")
+
+    assert asked == 1
+    assert [run.exit_code for run in runs] == [4, 0]
+    for run in runs:
+        told = run.stderr.splitlines()[-1]
+        assert told.startswith("pipeline: dice: not to be asked before 2099-11-29 23:0")
+        assert told.endswith("; `pipeline sources release dice` lifts it")
+    assert audited.exit_code == 3
+    assert "warning: shut, dice, since" in audited.stdout
+    assert released.exit_code == 0
+    assert "shut" not in {finding["kind"] for finding in json.loads(after.stdout)["findings"]}
+
+
+def test_a_wall_is_not_a_wrong_key(home: Path, invoke: Invoke) -> None:
+    """The service was not to be had, and nobody here can do anything about it."""
+    wall = "HTTP/1.1 403 No\r\ncf-mitigated: challenge\r\nContent-Type: text/html\r\n"
+    with serving(f"{wall}Content-Length: 6\r\n\r\n<html>".encode()) as upstream:
+        source = f"kind = 'randomnumberapi'\nurl = '{upstream.url}'\nbatches = [2]\n"
+        (home / "config.toml").write_text(f"[sources.dice]\n{source}")
+        run = invoke("collect")
+    audited = json.loads(invoke("audit", "--format", "json").stdout)
+
+    assert "lost: 1 blocked (dice)" in run.stderr
+    (finding,) = audited["findings"]
+    assert finding["whose"] == "upstream"
+    assert audited["availability"][0]["outages"] == 1

@@ -13,7 +13,7 @@ from pipeline.cli.boundary import ExitCode
 from pipeline.errors import ErrorName, Phase
 from pipeline.models import Aspect, Attempt, Evidence, Outcome, Request, Verdict
 from pipeline.store.db import open_store
-from pipeline.store.pruning import prune
+from pipeline.store.integrity.pruning import prune
 from pipeline.store.writes import finish_run, order_batches, save_results
 from tests.cli.conftest import Invoke
 from tests.store.makers import (
@@ -138,7 +138,7 @@ def test_json_has_the_request_the_tries_and_the_contracts(invoke: Invoke, sessio
     assert first["request"]["method"] == "POST"
     assert first["request"]["headers"][2] == ["x-api-key", "${DICE_KEY}"]
     assert second["request"] is None
-    assert [each["id"] for each in second["tries"]] == [1, 2]
+    assert [each["attempt_id"] for each in second["attempts"]] == [1, 2]
     assert second["contracts"][0]["value"] == "data"
     assert "request" not in second["attempt"]
     assert first.keys() == second.keys()
@@ -272,8 +272,8 @@ def test_answers_that_cannot_be_judged_are_counted_by_reason(
 
     lines = invoke("audit", "replay", "--since", "2026-01-01").output.splitlines()
 
-    assert [line for line in lines if line.startswith("Not judged")] == [
-        "Not judged: 3 answers of dice: its source is not configured."
+    assert [line for line in lines if line.startswith("Not re-checked")] == [
+        "Not re-checked: 3 answers of dice: its source is not configured."
     ]
 
 
@@ -319,14 +319,14 @@ def test_replay_says_what_would_be_accepted_now(
             "answers": 1,
             "attempts": 1,
             "redacted": 0,
-            "newest_attempt": 1,
+            "last_attempt_id": 1,
             "detail": None,
         }
     ]
-    assert lines[2].split() == ["dice", "accepted", "now", "schema", "accepted", "1", "1", "1", "-"]
+    assert lines[2].split() == ["dice", "accepted_now", "schema", "accepted", "1", "1", "1", "-"]
     assert lines[-1] == (
-        "Judged again: 1 answer to 1 attempt:"
-        " 1 accepted now, 0 refused now, 0 other error, 0 no change."
+        "Re-checked 1 answer to 1 attempt:"
+        " 1 accepted now, 0 refused now, 0 failed differently, 0 unchanged."
     )
 
 
@@ -340,11 +340,11 @@ def test_replay_says_what_it_cannot_judge(invoke: Invoke, session: Session, conf
 
     lines = invoke("audit", "replay", "--since", "2026-01-01").output.splitlines()
 
-    assert lines[0].endswith(": 0 accepted now, 0 refused now, 0 other error, 1 no change.")
+    assert lines[0].endswith(": 0 accepted now, 0 refused now, 0 failed differently, 1 unchanged.")
     assert lines[1:] == [
-        "Not judged: 1 answer of dice: its body was not kept whole.",
-        "Not judged: 1 answer of gone: its source is not configured.",
-        "Something secret was taken out of 1 of them; that may be the change.",
+        "Not re-checked: 1 answer of dice: its body was not kept whole.",
+        "Not re-checked: 1 answer of gone: its source is not configured.",
+        "A secret was taken out of 1 of them; that may be the change.",
     ]
 
 

@@ -7,6 +7,7 @@ import signal
 import stat
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -14,11 +15,14 @@ import typer
 from pyarrow import parquet
 from sqlmodel import Session
 
-from pipeline.cli.export import export, file_name
+from pipeline.cli.export import export
 from pipeline.export.choices import Records
+from pipeline.export.files import file_name
+from pipeline.extras import how_to_install
 from pipeline.models import RunStatus
+from pipeline.store import extracts
 from pipeline.store.db import open_store
-from pipeline.store.pruning import prune
+from pipeline.store.integrity.pruning import prune
 from pipeline.store.writes import finish_run, order_batches, save_results
 from tests.cli.conftest import Invoke
 from tests.processes import Home, Options, homes, wait_for
@@ -70,10 +74,10 @@ class TestOneFile:
         assert result.exit_code == 0
         assert result.stderr == ""
         assert result.stdout_bytes == (
-            b"run_id,started_at,source,batch,position,value\r\n"
-            b"1,2026-03-01T12:00:00.000000Z,dice,w0,0,6\r\n"
-            b"1,2026-03-01T12:00:00.000000Z,dice,w0,1,6\r\n"
-            b"1,2026-03-01T12:00:00.000000Z,coin,w1,0,6\r\n"
+            b"run_id,started_at,source,batch,is_sandbox,min,max,position,value\r\n"
+            b"1,2026-03-01T12:00:00.000000Z,dice,w0,false,1,6,0,6\r\n"
+            b"1,2026-03-01T12:00:00.000000Z,dice,w0,false,1,6,1,6\r\n"
+            b"1,2026-03-01T12:00:00.000000Z,coin,w1,false,1,6,0,6\r\n"
         )
 
     @pytest.mark.parametrize(
@@ -96,7 +100,7 @@ class TestOneFile:
         """What is said outright counts."""
         invoke("export", "runs", "runs.txt", "--format", "jsonl")
 
-        assert json.loads((home / "runs.txt").read_text())["id"] == 1
+        assert json.loads((home / "runs.txt").read_text())["run_id"] == 1
 
     def test_a_file_is_private(self, invoke: Invoke, home: Path) -> None:
         """Who shares it may say so."""
@@ -141,7 +145,7 @@ class TestOneFile:
     @pytest.mark.parametrize(
         ("arguments", "complaint"),
         [
-            (["numbers", "a.xlsx"], "a.xlsx: give --format csv, jsonl or parquet"),
+            (["numbers", "a.xlsx"], "a.xlsx: give --format csv, jsonl, parquet or bytes"),
             (["numbers", "-f", "parquet"], "Parquet does not go to stdout; name a file"),
             (["numbers", "--each-source"], "--each-source: name the folder to write to"),
             (
@@ -195,7 +199,7 @@ class TestOneFile:
 
         assert result.exit_code == 2
         assert result.stderr == (
-            "pipeline: Parquet needs pyarrow: pip install 'pipeline[parquet]'\n"
+            f"pipeline: Parquet and Arrow need pyarrow: {how_to_install('pyarrow')}\n"
         )
         assert listing(home) == ["data"]
 
@@ -436,16 +440,49 @@ def test_a_full_disk_behind_stdout_is_told(
 
 
 @pytest.mark.usefixtures("one_run")
-def test_a_terminal_shows_how_far_it_is(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_terminal_shows_how_far_it_is(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     """A person who waits wants to see that it goes on; in the end nothing of it stays."""
-    del home
-    monkeypatch.setattr("pipeline.cli.export.PROGRESS_SECONDS", 0.0)
+    record_run(session, [make_batch()], started_at=at(1))
+    session.commit()
+    monkeypatch.setattr(extracts, "RUNS_PER_PAGE", 1)
+    monkeypatch.setenv("TERM", "xterm")
     leader, follower = pty.openpty()
 
     with os.fdopen(follower, "w") as terminal, monkeypatch.context() as patched:
         patched.setattr(sys, "stderr", terminal)
-        export(Records.NUMBERS, Path("a.csv"))
-        shown = os.read(leader, 1000)
+        export(Records.RUNS, Path("a.csv"))
+        shown = b""
+        os.set_blocking(leader, False)
+        with suppress(BlockingIOError):
+            while True:
+                shown += os.read(leader, 1000)
 
     os.close(leader)
-    assert shown == b"\r3 rows\r      \r"
+    _, bar, then = shown.rpartition(b"exporting")
+    assert bar
+    assert b"\x1b[2K" in then  # the line is wiped
+
+
+def test_what_a_large_export_takes_is_not_its_size(home: Path, database: Path) -> None:
+    """Years of numbers must fit into a small machine (U15)."""
+    wanted = [make_batch(number, n=50) for number in range(1000)]
+
+    def memory_of_export(runs: int) -> tuple[int, int]:
+        url = f"sqlite:///{database}"
+        with open_store(url, busy_seconds=1, for_writing=True) as store:
+            for _ in range(runs):
+                with store.write() as session:
+                    record_run(session, wanted)
+        target = home / f"{runs}.csv"
+        command = [sys.executable, "-m", "pipeline", "export", "numbers", str(target)]
+        plain = {key: value for key, value in os.environ.items() if not key.startswith("COVERAGE_")}
+        child = os.posix_spawn(sys.executable, command, plain)
+        _, status, usage = os.wait4(child, 0)
+        assert status == 0
+        return usage.ru_maxrss * 1024, target.stat().st_size
+
+    few, small = memory_of_export(1)
+    many, large = memory_of_export(14)
+
+    assert large - small > 20_000_000
+    assert many - few < (large - small) / 4

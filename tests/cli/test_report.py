@@ -2,18 +2,19 @@
 
 import csv
 import json
-import os
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from sqlmodel import Session
 
 from pipeline.cli.boundary import ExitCode
-from pipeline.cli.report.run import MOST_LINES, total_line
 from pipeline.errors import ErrorName
-from pipeline.lock import host_identity
+from pipeline.lock import host_identity, presence, presence_at
 from pipeline.models import Outcome, RunStatus, Verdict
+from pipeline.report.run import MOST_LINES, total_line
+from pipeline.store import heartbeats
 from pipeline.store.writes import finish_run, order_batches, save_results, start_run
 from tests.cli.conftest import Invoke
 from tests.cli.test_collect import summary
@@ -102,6 +103,28 @@ def test_the_history_can_be_narrowed(
     assert runs_of(invoke("report", *arguments).output) == runs
 
 
+@pytest.mark.parametrize(
+    ("shape", "of_run", "of_source"),
+    [
+        ("text", "ok      yes", "dice (sandbox)"),
+        ("csv", ",ok,true,", "dice,true,"),
+        ("markdown", "| ok | yes |", "dice (sandbox)"),
+        ("html", ">yes<", "dice (sandbox)"),
+        ("json", '"is_sandbox": true', '"is_sandbox": true'),
+    ],
+)
+def test_a_run_of_the_sandbox_is_called_so(
+    invoke: Invoke, session: Session, shape: str, of_run: str, of_source: str
+) -> None:
+    """In every list and every shape: 434 numbers that nobody made look like any others."""
+    record_run(session, [replace(make_batch(0), is_sandbox=True)], attempts=[make_attempt(0)])
+    session.commit()
+
+    assert of_run in invoke("report", "runs", "-f", shape).stdout
+    for arguments in (("batches",), ("--run", "1"), ("numbers", "--since", "2026-01-01")):
+        assert of_source in invoke("report", *arguments, "-f", shape).stdout
+
+
 def test_the_history_as_json_has_what_the_table_has_not(invoke: Invoke, session: Session) -> None:
     """For programs: every fact that the store has of a run."""
     record_two(session)
@@ -109,7 +132,7 @@ def test_the_history_as_json_has_what_the_table_has_not(invoke: Invoke, session:
     document = json.loads(invoke("report", "-f", "json").stdout)
 
     assert document["schema"] == "pipeline.runs/1"
-    assert [run["id"] for run in document["runs"]] == [2, 1]
+    assert [run["run_id"] for run in document["runs"]] == [2, 1]
     assert document["runs"][1]["started_at"] == "2026-03-01T12:00:00.000000Z"
     assert document["runs"][1]["config_path"] == "/etc/pipeline.toml"
 
@@ -123,7 +146,7 @@ def test_one_run_is_shown_batch_by_batch_and_phase_by_phase(
     first, _, *lines = invoke("report", "--run", "1").output.splitlines()
 
     assert first.startswith("Run 1, 2026-03-01 12:00:00Z to ")
-    assert lines[0].split() == ["worker", "source", "n", "sum", "time", "tries", "outcome"]
+    assert lines[0].split() == ["batch", "source", "n", "sum", "took", "attempts", "verdict"]
     assert lines[2].split() == ["w0", "dice", "3", "18", "2.04", "ms", "1", "collected"]
     assert lines[4].split()[:4] == ["mean", "per", "attempt", "wait"]
     assert lines[6].split() == [
@@ -143,9 +166,9 @@ def test_one_run_as_json_can_be_narrowed_to_a_source(invoke: Invoke, session: Se
     whole = json.loads(invoke("report", "--run", "last", "-f", "json").stdout)
     none = json.loads(invoke("report", "--run", "last", "-f", "json", "-s", "dice").stdout)
 
-    assert [batch["numbers"] for batch in whole["batches"]] == [[6, 6, 6]]
+    assert [batch["values"] for batch in whole["batches"]] == [[6, 6, 6]]
     assert [attempt["source"] for attempt in whole["attempts"]] == ["coin"]
-    assert (none["run"]["id"], none["batches"], none["attempts"]) == (2, [], [])
+    assert (none["run"]["run_id"], none["batches"], none["attempts"]) == (2, [], [])
 
 
 @pytest.mark.parametrize("wanted", ["7", "nonsense", "99999999999999999999999"])
@@ -233,7 +256,7 @@ def test_a_long_run_that_lost_nothing_needs_no_table(invoke: Invoke, session: Se
     record_run(session, batches, attempts=[make_attempt(number) for number in range(201)])
     session.commit()
 
-    assert "outcome" not in invoke("report", "--run", "last").output
+    assert "verdict" not in invoke("report", "--run", "last").output
 
 
 def test_a_skipped_run_says_why_there_is_nothing() -> None:
@@ -284,7 +307,7 @@ def test_what_was_lost_is_one_column_and_two_in_a_sheet(invoke: Invoke, session:
 
 
 def _record_running(session: Session, pid: int) -> None:
-    """Record a run of this machine that goes on."""
+    """Record a run of this machine that goes on, and gives signs of life."""
     run_id = start_run(
         session,
         uid="c0ffee",
@@ -296,6 +319,7 @@ def _record_running(session: Session, pid: int) -> None:
         started_at=NOON,
     )
     order_batches(session, run_id=run_id, batches=[make_batch(0)])
+    heartbeats.begin(session, run_id=run_id, until=NOON)
     session.commit()
 
 
@@ -308,24 +332,31 @@ def test_a_run_whose_process_is_gone_is_not_going_on(invoke: Invoke, session: Se
 
     assert shown.rstrip().endswith("Its process is gone; the next run will mark it interrupted.")
     assert "interrupted?" in invoke("report").output
+    assert ", interrupted?, " in invoke("status").output
     assert "interrupted?" not in invoke("report", "-f", "csv").output
     assert "Its process is gone" in invoke("report", "errors", "--run", "1").output
     assert (told["run"]["status"], told["run"]["is_alive"]) == ("running", False)
 
 
-def test_a_run_that_goes_on_is_alive(invoke: Invoke, session: Session) -> None:
+def test_a_run_that_goes_on_is_alive(invoke: Invoke, session: Session, database: Path) -> None:
     """So nobody starts another one for nothing."""
-    _record_running(session, pid=os.getpid())
+    with presence(presence_at(database), if_alone=lambda: None):
+        _record_running(session, pid=2**22 + 1)  # that of another container means nothing here
 
-    assert json.loads(invoke("report", "-f", "json").stdout)["runs"][0]["is_alive"] is True
-    assert "not ended so far." in invoke("report", "--run", "1").output
+        told = json.loads(invoke("report", "-f", "json").stdout)
+        shown = invoke("report", "--run", "1").output
+
+    assert told["runs"][0]["is_alive"] is True
+    assert "not ended so far." in shown
 
 
-def test_a_process_of_somebody_else_is_alive(invoke: Invoke, session: Session) -> None:
-    """We may not signal it, but it is there: the first one of the machine."""
+def test_the_first_process_of_a_container_is_not_the_one_that_died(
+    invoke: Invoke, session: Session
+) -> None:
+    """There is a process 1 in each of them."""
     _record_running(session, pid=1)
 
-    assert json.loads(invoke("report", "-f", "json").stdout)["runs"][0]["is_alive"] is True
+    assert json.loads(invoke("report", "-f", "json").stdout)["runs"][0]["is_alive"] is False
 
 
 def test_what_failed_together_is_one_line(invoke: Invoke, session: Session) -> None:
@@ -350,8 +381,8 @@ def test_what_failed_together_is_one_line(invoke: Invoke, session: Session) -> N
     listed = [line for line in shown if line and re.match(r"w\d", line[0])]
     assert [line[0] for line in listed] == ["w0..w2", "w3", "w4"]
     assert listed[0][2] == "9"
-    assert [row["worker"] for row in sheet] == ["w0", "w1", "w2", "w3", "w4"]
-    assert [sheet[0][key] for key in ("verdict", "error", "detail", "attempt")] == [
+    assert [row["batch"] for row in sheet] == ["w0", "w1", "w2", "w3", "w4"]
+    assert [sheet[0][key] for key in ("verdict", "error", "detail", "attempt_id")] == [
         *("failed", "http_5xx", "503 Service Unavailable", "1")
     ]
 
@@ -374,3 +405,20 @@ def test_a_killed_run_has_no_duration(invoke: Invoke, session: Session) -> None:
         "Run 1 interrupted: 0 of 1 batches, 1 cancelled, 0 numbers in 0 requests. Its end was not"
         " seen, so nobody knows how long it took."
     )
+
+
+@pytest.mark.parametrize("name", ["x' OR 1=1--", "%", "d_ce", "dice'; DROP TABLE runs; --", "*"])
+@pytest.mark.parametrize(
+    "command", ["report", "report timings", "report errors", "audit", "export numbers"]
+)
+def test_the_name_of_a_source_is_a_name_and_nothing_else(
+    invoke: Invoke, session: Session, command: str, name: str
+) -> None:
+    """Neither SQL nor a pattern: it finds nothing that is not called so (U09)."""
+    record_two(session)
+
+    found = invoke(*command.split(), "--source", name)
+
+    assert found.exit_code == ExitCode.USAGE
+    known = invoke(*command.split(), "--source", "dice")
+    assert known.exit_code == ExitCode.OK, known.stderr

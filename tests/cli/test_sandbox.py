@@ -18,10 +18,10 @@ from typer.testing import CliRunner
 
 from pipeline.cli.sandbox import sandbox
 from pipeline.sandbox.faults import FAULTS
-from pipeline.sandbox.registry import KINDS
+from pipeline.sandbox.imitations import KINDS
 
 COMMAND = "import typer; from pipeline.cli.sandbox import sandbox; typer.run(sandbox)"
-PATIENCE_SECONDS = 10
+PATIENCE_SECONDS = 60
 
 app = typer.Typer()
 app.command()(sandbox)

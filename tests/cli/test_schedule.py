@@ -15,11 +15,11 @@ from time import sleep
 
 import pytest
 
-from pipeline.cli.schedule import local_zone
-from pipeline.lock import lock_path, turn
+from pipeline.lock import lock_path, run_lock
+from pipeline.schedule.install import local_zone
 from tests.cli.conftest import Invoke
 from tests.processes import ROOT, Home, check_invariants, homes, serving, wait_for
-from tests.scheduling import COIN, DICE
+from tests.schedule.scheduling import COIN, DICE
 
 QUOTA = (
     "[sources.dice]\nkind = 'randomnumberapi'\nurl = 'http://127.0.0.1:1'\nbatches = [2]\n"
@@ -86,7 +86,7 @@ def test_outside_of_the_schedule_every_start_is_a_run(
     ("schedule", "options", "complaint"),
     [
         ("", "--slot=always", (78, "there is no schedule; give cron or every in a [schedule]")),
-        ("every = '1h'", "--slot=always -s dice", (2, "leave --source out")),
+        ("every = '1h'", "--slot=always -s dice", (2, "leave out --source")),
         ("every = '1h'", "--slot=often", (2, "often")),
     ],
 )
@@ -190,7 +190,7 @@ def test_without_a_schedule_there_is_nothing_to_show(
 
 
 def test_the_crontab_line_of_this_machine(home: Path, invoke: Invoke) -> None:
-    """Nothing in it is relative."""
+    """Nothing in it is relative, and what the shell says of folders is in it."""
     key = "api_key_env = 'ANU_KEY'\nkind = 'anu_aqn'\nurl = 'http://127.0.0.1:1'\nbatches = [2]\n"
     configure(home, "every = '8h'\ntimezone = 'UTC'", f"[sources.aqn]\n{key}")
 
@@ -198,7 +198,11 @@ def test_the_crontab_line_of_this_machine(home: Path, invoke: Invoke) -> None:
 
     assert lines[0] == "# cron does not know ANU_KEY: set it above, or use api_key_file"
     program = Path(sys.executable).with_name("pipeline")
-    assert lines[2] == f"0 */8 * * * {program} collect --config {home}/config.toml --slot always"
+    folders = f"XDG_DATA_HOME={home}/data XDG_STATE_HOME={home}/state"
+    assert lines[2] == (
+        f"0 */8 * * * /usr/bin/env {folders} {program} collect --config {home}/config.toml"
+        " --slot always"
+    )
     assert program.exists()
 
 
@@ -207,6 +211,7 @@ def test_the_crontab_line_of_this_machine(home: Path, invoke: Invoke) -> None:
     [
         ("default", [], ["pipeline.service", "pipeline.timer"]),
         ("lab", ["--service"], ["pipeline-lab.service"]),
+        ("default", ["--worker"], ["pipeline-worker.service"]),
     ],
 )
 def test_unit_files_are_printed_or_written(
@@ -235,13 +240,18 @@ def test_a_service_says_which_keys_it_needs(
     """The keys themselves are in no file of ours, nor is the address that is pinged."""
     monkeypatch.setenv("ANU_KEY", "secret-canary")
     monkeypatch.setenv("PING", "https://127.0.0.1/secret-canary")
+    monkeypatch.setenv("PIPELINE_SANDBOX_RULES", "true")
     key = "api_key_env = 'ANU_KEY'\nkind = 'anu_aqn'\nurl = 'http://127.0.0.1:1'\nbatches = [2]\n"
     ping = "[notify]\nping_url_env = 'PING'\n"
     configure(home, "every = '8h'", f"{ping}[sources.aqn]\n{key}")
 
     shown = invoke("schedule", "systemd")
 
+    cron = invoke("schedule", "cron")
+
     assert "the service needs ANU_KEY, PING: add" in shown.stderr
+    for each in (shown, cron):
+        assert "PIPELINE_SANDBOX_RULES won over the file here, but will not there" in each.stderr
     assert "secret-canary" not in shown.output
 
 
@@ -293,9 +303,9 @@ def test_a_real_crontab_line_in_the_environment_of_cron(user: Home) -> None:
     ]
 
     assert [(each.returncode, each.stdout, each.stderr) for each in done] == [(0, b"", b"")] * 2
-    database = user.folder / ".local/share/pipeline/pipeline.db"
-    assert slots(database) == [("default", "late", 1)]
-    check_invariants(database)
+    assert slots(user.database) == [("default", "late", 1)]
+    assert not (user.folder / ".local").exists()
+    check_invariants(user.database)
 
 
 def test_a_kill_between_claiming_and_running_is_accounted_for(user: Home) -> None:
@@ -306,7 +316,7 @@ def test_a_kill_between_claiming_and_running_is_accounted_for(user: Home) -> Non
     user.database.parent.mkdir(parents=True)
     path = lock_path(f"sqlite:///{user.database}", f"turn-{key}", state_folder=user.folder)
 
-    with turn(path):
+    with run_lock(path):
         claimed = user.start("collect", "--slot", "always", "--overlap", "wait")
         wait_for(lambda: user.database.exists() and bool(_slots_if_any(user.database)))
         open_slots = slots(user.database)

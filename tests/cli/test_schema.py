@@ -14,6 +14,7 @@ import pipeline
 from pipeline.cli.boundary import ExitCode
 from pipeline.cli.schema import names, read_schema
 from tests.cli.conftest import Invoke
+from tests.schemas import make_schema
 
 SOURCE_TREE = Path(pipeline.__file__).parent
 NAMED = re.compile(r"\bpipeline\.[a-z_]+/[0-9]+")
@@ -61,18 +62,26 @@ COMMANDS = {
     "report errors": "errors",
     "report errors --run 1": "errors",
     "report numbers": "numbers",
+    "report health": "health",
     "report sources": "source_totals",
     "report sources --run 1": "source_totals",
     "report slots": "slots",
+    "report workers": "workers",
     "audit": "audit",
     "audit --since 2026-01-01": "audit",
     "audit show 1": "attempt",
     "audit show 2": "attempt",
     "audit show 3": "attempt",
     "audit replay": "replay",
+    "status": "status",
+    "doctor": "doctor",
+    "simulate --retries 5": "simulation",
+    "simulate --merge": "simulation",
+    "top": "top",
     "audit verify": "verify",
     "db stats": "stats",
     "db stats --exact": "stats",
+    "sources check dice": "run",
 }
 
 
@@ -120,6 +129,14 @@ def test_every_schema_that_is_named_is_published() -> None:
     }
 
     assert named == set(names())
+
+
+@pytest.mark.parametrize("name", names())
+def test_a_schema_follows_from_what_makes_the_answer(name: str) -> None:
+    """A field that is added, or another type: `make schemas` writes it down."""
+    short = name.removeprefix("pipeline.").removesuffix("/1")
+
+    assert read_schema(name) == make_schema(short)
 
 
 def objects_of(schema: object) -> Iterator[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """Which rows an export has, and that no history is too long for it."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
@@ -26,6 +27,7 @@ from tests.store.makers import (
     make_collected,
     make_failed_attempt,
     make_lost,
+    make_signed,
     record_run,
 )
 
@@ -106,11 +108,35 @@ def test_numbers_are_a_row_each(store: Store) -> None:
             "started_at": NOON,
             "source": "dice",
             "batch": "w3",
+            "is_sandbox": False,
+            "min": 1,
+            "max": 6,
             "position": position,
             "value": 6,
         }
         for position in (0, 1)
     ]
+
+
+@pytest.mark.parametrize("what", Records)
+def test_the_sandbox_is_told_from_an_upstream(store: Store, what: Records) -> None:
+    """Numbers that a sandbox made must not pass for real ones in anybody's hands."""
+    batches = [replace(make_batch(0), is_sandbox=True), make_batch(1, "coin")]
+    with store.write() as session:
+        record_run(
+            session, batches, attempts=[make_signed(0), replace(make_signed(1), source="coin")]
+        )
+        record_run(session, [make_batch(0)], attempts=[make_signed(0)])
+
+    rows = export(store, what)
+
+    is_sandbox = {(row["run_id"], row.get("source")): row["is_sandbox"] for row in rows}
+    expected = (
+        {(1, None): True, (2, None): False}
+        if what is Records.RUNS
+        else {(1, "dice"): True, (1, "coin"): False, (2, "dice"): False}
+    )
+    assert is_sandbox == expected
 
 
 def test_batches_say_what_became_of_them(store: Store) -> None:
@@ -122,7 +148,7 @@ def test_batches_say_what_became_of_them(store: Store) -> None:
 
     assert list(collected) == list(columns_of(Records.BATCHES))
     assert (collected["batch"], collected["verdict"], collected["sum"]) == ("w0", "collected", 18)
-    assert len(collected["digest"]) == 32
+    assert len(collected["digest"]) == 64
     assert (lost["batch"], lost["verdict"], lost["error"]) == ("w1", "failed", "http_5xx")
     assert lost["sum"] is lost["digest"] is None
 
@@ -134,7 +160,7 @@ def test_attempts_come_fetch_by_fetch(store: Store) -> None:
 
     rows = export(store, Records.ATTEMPTS)
 
-    assert [(row["fetch"], row["number"]) for row in rows] == [(0, 1), (1, 1), (1, 2)]
+    assert [(row["fetch"], row["attempt_number"]) for row in rows] == [(0, 1), (1, 1), (1, 2)]
     assert column(rows, "error") == [None, "http_5xx", "http_5xx"]
     assert column(rows, "body_us") == [20, None, None]
     assert column(rows, "is_reused") == [True, False, False]
@@ -147,7 +173,7 @@ def test_runs_have_their_totals(store: Store) -> None:
 
     [row] = export(store, Records.RUNS)
 
-    assert (row["id"], row["status"], row["started_at"]) == (run_id, "partial", NOON)
+    assert (row["run_id"], row["status"], row["started_at"]) == (run_id, "partial", NOON)
     assert (row["ordered"], row["collected"], row["failed"], row["numbers"]) == (2, 1, 1, 3)
 
 
@@ -161,13 +187,13 @@ def test_an_empty_store_has_no_rows(store: Store, what: Records) -> None:
 def test_a_run_that_goes_on_is_left_out(store: Store, what: Records) -> None:
     """What is known of it is not final; it is counted, so that somebody can say so."""
     with store.write() as session:
-        ended = record_run(session, [make_batch()], attempts=[make_attempt()])
+        ended = record_run(session, [make_batch()], attempts=[make_signed()])
         running = begin(session)
         order_batches(session, run_id=running, batches=[make_batch()])
         save_results(
             session,
             run_id=running,
-            attempts=[make_attempt()],
+            attempts=[make_signed()],
             outcomes=[make_collected(make_batch())],
             keep_numbers=True,
         )
@@ -177,7 +203,7 @@ def test_a_run_that_goes_on_is_left_out(store: Store, what: Records) -> None:
     rows = export(store, what)
 
     assert selection.running == {running}
-    assert {row.get("run_id", row.get("id")) for row in rows} == {ended}
+    assert set(column(rows, "run_id")) == {ended}
 
 
 def test_a_run_that_ends_meanwhile_is_left_out_of_all_files(store: Store) -> None:
@@ -251,10 +277,10 @@ def test_pages_add_up_to_the_whole(
     with store.write() as session:
         for _ in range(5):
             batches = [make_batch(number, n=2) for number in range(5)]
-            record_run(session, batches, attempts=map(make_attempt, range(5)))
+            record_run(session, batches, attempts=map(make_signed, range(5)))
     whole = export(store, what)
-    monkeypatch.setattr(extracts, "RUNS_AT_ONCE", 2)
-    monkeypatch.setattr(extracts, "ROWS_AT_ONCE", 3)
+    monkeypatch.setattr(extracts, "RUNS_PER_PAGE", 2)
+    monkeypatch.setattr(extracts, "ROWS_PER_PAGE", 3)
     account = Account()
 
     pages = list(export_pages(store, what, account))
@@ -270,7 +296,7 @@ def test_a_page_of_large_batches_has_few_of_them(
     """A thousand batches may hold a billion numbers."""
     with store.write() as session:
         record_run(session, [make_batch(number, n=10) for number in range(5)])
-    monkeypatch.setattr(extracts, "NUMBERS_AT_ONCE", 20)
+    monkeypatch.setattr(extracts, "NUMBERS_PER_PAGE", 20)
 
     assert [len(page) for page in export_pages(store, Records.NUMBERS)] == [20, 20, 10]
 
@@ -281,7 +307,7 @@ def test_a_writer_need_not_wait_between_two_pages(
     """The pages go to a disk or a pipe that may be slow, and a run wants to write meanwhile."""
     with store.write() as session:
         record_run(session, [make_batch(number) for number in range(4)])
-    monkeypatch.setattr(extracts, "ROWS_AT_ONCE", 2)
+    monkeypatch.setattr(extracts, "ROWS_PER_PAGE", 2)
 
     for _ in export_pages(store, Records.NUMBERS):
         with store.write() as session:  # fails after 0.1 s if a reader is in the way

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from pipeline.errors import ErrorName, Phase
-from pipeline.models import RunStatus, RunSummary
-from pipeline.notify.metrics import SUCCESS, render_metrics, write_metrics
+from pipeline.models import RunStatus, RunSummary, Tally
+from pipeline.notify.metrics import SOURCE_SUCCESS, SUCCESS, render_metrics, write_metrics
 from tests.notify.runs import make_loss, make_run, make_tally
 from tests.store.makers import NOON
 
@@ -40,10 +40,14 @@ def value(samples: SAMPLES, name: str, labels: Mapping[str, str] | None = None) 
     return samples.get((f"pipeline_{name}", frozenset((labels or {}).items())))
 
 
-def tell(path: Path, run: RunSummary, exit_status: int = 0) -> SAMPLES:
+def tell(path: Path, run: RunSummary, exit_status: int = 0, *tallies: Tally) -> SAMPLES:
     """Write the file, and read it."""
     complaint = write_metrics(
-        path, run=run, exit_status=exit_status, tallies=[make_tally()], losses=[make_loss()]
+        path,
+        run=run,
+        exit_status=exit_status,
+        tallies=tallies or [make_tally()],
+        losses=[make_loss()],
     )
     assert complaint is None
     return parse(path.read_text())
@@ -88,6 +92,43 @@ def test_the_last_success_moves_on_success_only(tmp_path: Path) -> None:
     assert succeeded == [None, ENDED, ENDED, NOON.timestamp() + 3600]
 
 
+def test_each_source_has_its_last_success(tmp_path: Path) -> None:
+    """One that is dead for good says nothing of the others, and 0 until it lived."""
+    path = tmp_path / "a.prom"
+    partial = make_run(RunStatus.PARTIAL)
+    later = replace(partial, ended_at=NOON.replace(hour=13))
+    coin = replace(make_tally("coin"), failed=0)
+    dead = replace(make_tally("dead"), collected=0, failed=4)
+    put_off = replace(make_tally("coin"), collected=0, failed=0, deferred=4)
+
+    runs = [
+        tell(path, partial, 3, coin, dead, make_tally()),
+        tell(path, later, 3, put_off, dead, replace(make_tally(), failed=0)),
+        tell(path, later, 3, dead),
+    ]
+
+    moments = [
+        [value(samples, SOURCE_SUCCESS[9:], {"source": name}) for name in ("coin", "dead", "dice")]
+        for samples in runs
+    ]
+    assert moments == [
+        [ENDED, 0, 0],
+        [ENDED, 0, NOON.timestamp() + 3600],
+        [None, 0, None],
+    ]
+    assert value(runs[-1], SUCCESS[9:]) is None
+
+
+def test_each_error_of_a_source_has_its_sample_before_it_happens() -> None:
+    """An alert on its rise would miss the first one otherwise."""
+    samples = parse(render_metrics(make_run(), 0, [make_tally()], [], {}))
+
+    for figure in ("failed_attempts", "lost_batches"):
+        for error in ErrorName:
+            labels = {"source": "dice", "error": error.value}
+            assert value(samples, f"last_run_{figure}", labels) == 0
+
+
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe", f"{SUCCESS} x".encode(), b"\n" * 9])
 def test_a_file_that_says_something_else_is_replaced(tmp_path: Path, content: bytes) -> None:
     """Whoever wrote it."""
@@ -112,7 +153,7 @@ def test_errors_are_added_up_over_the_phases() -> None:
         make_loss(error=ErrorName.RESET, phase=Phase.FIRST_BYTE),
     ]
 
-    samples = parse(render_metrics(make_run(), 0, [make_tally()], losses, None))
+    samples = parse(render_metrics(make_run(), 0, [make_tally()], losses, {}))
 
     labels = {"source": "dice", "error": "reset"}
     assert value(samples, "last_run_failed_attempts", labels) == 4
@@ -121,18 +162,29 @@ def test_errors_are_added_up_over_the_phases() -> None:
 @given(st.text(st.characters(codec="utf-8"), min_size=1))
 def test_any_name_of_a_source_parses(source: str) -> None:
     """The configuration allows harmless ones only, but the database may hold any."""
-    text = render_metrics(make_run(), 0, [make_tally(source)], [make_loss(source)], 1.5)
+    text = render_metrics(make_run(), 0, [make_tally(source)], [make_loss(source)], {})
 
     samples = parse(text)
 
     assert value(samples, "last_run_numbers", {"source": source}) == 9
 
 
+@pytest.mark.parametrize("source", ["dice", 'a"b', "a\\n", "a\nb", "a\\", "é"])
+def test_any_name_of_a_source_is_found_again(tmp_path: Path, source: str) -> None:
+    """However it must be spelled in the file."""
+    path = tmp_path / "a.prom"
+    tell(path, make_run(), 0, replace(make_tally(source), failed=0))
+
+    samples = tell(path, make_run(), 3, make_tally(source))
+
+    assert value(samples, SOURCE_SUCCESS[9:], {"source": source}) == ENDED
+
+
 def test_a_run_whose_end_was_not_seen_has_no_duration() -> None:
     """Nobody knows; 0 would be a lie."""
     run = replace(make_run(RunStatus.INTERRUPTED), clock_us=None, ended_at=None)
 
-    samples = parse(render_metrics(run, 1, [], [], None))
+    samples = parse(render_metrics(run, 1, [], [], {}))
 
     assert value(samples, "last_run_duration_seconds") is None
     assert value(samples, "last_run_timestamp_seconds") is None

@@ -13,9 +13,10 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
+from pipeline.extras import how_to_install
 from pipeline.models import Attempt, Request, RunStatus
 from pipeline.notify import spans
-from pipeline.notify.traces import MISSING, send_traces
+from pipeline.notify.traces import PACKAGES, send_traces
 from tests.notify.listening import listening
 from tests.notify.runs import UID, make_run
 from tests.processes import ROOT
@@ -269,19 +270,22 @@ def test_a_collector_that_hangs_costs_the_time_it_is_given(
 
 
 def test_without_the_extra_it_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And it names the extra."""
+    """And it names the packages."""
     monkeypatch.delitem(sys.modules, "pipeline.notify.spans")
     monkeypatch.delattr("pipeline.notify.spans")
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
 
-    assert send_traces(make_run(), []) == MISSING
+    assert send_traces(make_run(), []) == (
+        f"traces need OpenTelemetry: {how_to_install(*PACKAGES)}"
+    )
 
 
 def test_nothing_heavy_is_imported_before_it_is_wanted() -> None:
-    """Most runs tell nobody, and none should start later for it."""
+    """Most runs tell nobody, and none should start later for it. All need httpx2 anyway."""
     code = (
         "import sys, pipeline.notify.traces, pipeline.notify.ping, pipeline.notify.metrics;"
-        "print([m for m in ('opentelemetry', 'httpx2', 'sqlmodel') if m in sys.modules])"
+        "heavy = ('opentelemetry', 'sqlmodel', 'pipeline.extras', 'pipeline.audit.audit');"
+        "print([m for m in heavy if m in sys.modules])"
     )
 
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "[]\n"

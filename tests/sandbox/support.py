@@ -13,7 +13,7 @@ from pipeline.sandbox.server import HOST, Sandbox
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 POLITE = {"user-agent": "pipeline/0.1 (owner@example.org)"}
-PATIENCE_SECONDS = 5
+PATIENCE_SECONDS = 30
 
 
 def make_request(

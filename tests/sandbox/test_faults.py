@@ -11,9 +11,10 @@ import pytest
 from anyio import BrokenResourceError, move_on_after
 
 from pipeline.errors import ConfigError
-from pipeline.sandbox.faults import BOMB_BYTES, FAULTS, NESTING, parse_fault
+from pipeline.sandbox.bodies import BOMB_BYTES
+from pipeline.sandbox.faults import FAULTS, NESTING, parse_fault
+from pipeline.sandbox.imitations import KINDS
 from pipeline.sandbox.options import SandboxOptions
-from pipeline.sandbox.registry import KINDS
 from pipeline.sandbox.scripts import HUGE_HEADER_BYTES, MANY_HEADERS
 from pipeline.sandbox.server import Sandbox, serving
 from tests.sandbox.support import (
@@ -384,6 +385,31 @@ async def test_stale_numbers_come_again_in_a_new_answer(sandbox: Sandbox) -> Non
     assert _data(other) != _data(fresh)
 
 
+async def test_a_stuck_upstream_serves_one_number_for_ever(sandbox: Sandbox) -> None:
+    """In each answer the same, of each range its own."""
+    first, again = [_data(await _answer(sandbox, "stuck")) for _ in range(2)]
+    other = await _answer(sandbox, "stuck", path="anu_legacy/API/jsonI.php?length=16&type=uint16")
+
+    assert first == again == first[:1] * 3
+    assert len(set(_data(other))) == 1
+
+
+async def test_a_biased_upstream_has_a_favourite(sandbox: Sandbox) -> None:
+    """Among a thousand bytes some four are usual of each."""
+    path = "anu_legacy/API/jsonI.php?length=1024&type=uint8"
+    numbers = _data(await _answer(sandbox, "biased=.5", path=path))
+
+    assert 400 < max(numbers.count(number) for number in set(numbers)) < 650
+    assert len(set(numbers)) > 100
+
+
+async def test_what_has_no_numbers_cannot_be_stuck(sandbox: Sandbox) -> None:
+    """A refusal stays one."""
+    seen = await _answer(sandbox, "stuck", path="anu_legacy/API/jsonI.php?length=0")
+
+    assert seen == await _answer(sandbox, path="anu_legacy/API/jsonI.php?length=0")
+
+
 async def test_a_refusal_is_never_stale(sandbox: Sandbox) -> None:
     """There are no numbers in it."""
     seen = await _answer(sandbox, "stale", path="anu_legacy/API/jsonI.php?length=0")
@@ -542,3 +568,12 @@ def test_every_default_is_a_value_that_the_fault_takes() -> None:
     """A fault switched on by its bare name must work."""
     for name in FAULTS:
         assert parse_fault(name).fault is FAULTS[name]
+
+
+async def test_what_is_left_is_told_in_body_and_header(sandbox: Sandbox) -> None:
+    """One API counts down in a field, another in a header; then both refuse."""
+    seen = [await _answer(sandbox, "ratelimit_fields=2") for _ in range(3)]
+
+    assert [each.status for each in seen] == [200, 200, 429]
+    assert [each.headers["x-ratelimit-remaining"] for each in seen] == ["1", "0", "0"]
+    assert [json.loads(each.body)["QUOTA"] for each in seen] == [1, 0, 0]

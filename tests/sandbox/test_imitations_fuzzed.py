@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.sandbox.exchange import Call
+from pipeline.sandbox.imitations import KINDS
 from pipeline.sandbox.options import RandomNumberApiMode, SandboxOptions
-from pipeline.sandbox.registry import KINDS
 from pipeline.sandbox.server import HOST, Sandbox
 from tests.sandbox.support import POLITE
 
@@ -35,13 +35,40 @@ CALLS = st.fixed_dictionaries(
     }
 ).map(lambda call: json.dumps(call).encode())
 WORDS = st.sampled_from(
-    ["num", "min", "max", "col", "base", "format", "rnd", "length", "type", "size", "count"]
+    [
+        "n",
+        "string_length",
+        "num",
+        "min",
+        "max",
+        "col",
+        "base",
+        "format",
+        "rnd",
+        "length",
+        "type",
+        "size",
+        "count",
+    ]
 )
 VALUES = st.sampled_from(["1", "-1", "9" * 18, "10", "plain", "new", "uint8", "hex16"]) | st.text()
 QUERIES = st.lists(st.tuples(WORDS, VALUES), max_size=8).map(
     lambda pairs: "&".join(f"{name}={value}" for name, value in pairs)
 )
-PATHS = st.sampled_from(["/", "/API/jsonI.php", "/integers/", "/quota/", "/api/v1.0/random"])
+PATHS = st.sampled_from(
+    [
+        "/",
+        "/API/jsonI.php",
+        "/integers/",
+        "/quota/",
+        "/api/v1.0/random",
+        "/qrng_api/qrng",
+        "/api/get_string_get",
+        "/csrng/csrng.php",
+        "/api/random/ints",
+        "/qt/qrng/ints",
+    ]
+)
 
 
 def _answer(path: str, body: bytes = b"") -> int:
@@ -66,6 +93,7 @@ def _answer(path: str, body: bytes = b"") -> int:
 def test_every_call_has_an_answer(body: bytes) -> None:
     """JSON-RPC's parameters may be of any type."""
     assert _answer("/random_org_jsonrpc/json-rpc/4/invoke", body) < 500
+    assert _answer("/outshift/api/v1/random_numbers", body) < 500
 
 
 @given(kind=st.sampled_from(list(KINDS)), path=PATHS, query=QUERIES)

@@ -10,6 +10,7 @@ import pytest
 from pipeline.sandbox.exchange import Response
 from pipeline.sandbox.options import SandboxOptions
 from pipeline.sandbox.random_org_jsonrpc import PATH, STOPPED_KEY, RandomOrgJsonRpc
+from pipeline.sandbox.rsa import CERTIFICATE
 from tests.sandbox.support import NOON, make_request
 
 KEY = "00000000-0000-4000-8000-000000000000"
@@ -267,3 +268,23 @@ def test_a_refusal_on_demand_echoes_the_id(body: bytes, call_id: int | None) -> 
     answer = json.loads(_upstream().refuse(request).body)
 
     assert (answer["error"]["code"], answer["id"]) == (402, call_id)
+
+
+def test_what_was_signed_is_given_again_free_of_charge() -> None:
+    """To the key that it was signed for, by its number."""
+    upstream = _upstream()
+    signed = json.loads(_send(upstream, _call("generateSignedIntegers", userData="1/0")).body)
+
+    again = json.loads(_send(upstream, _call("getResult", serialNumber=1)).body)
+
+    for each in ("random", "signature", "bitsLeft", "requestsLeft"):
+        assert again["result"][each] == signed["result"][each]
+    assert again["result"]["bitsUsed"] == 0
+    other = f"{KEY[:-1]}1"
+    assert _error(upstream, _call("getResult", serialNumber=1, apiKey=other))["code"] == 303
+    assert _error(upstream, _call("getResult", serialNumber=2))["code"] == 303
+
+
+def test_the_certificate_of_its_key_is_served() -> None:
+    """For whoever pins it."""
+    assert _upstream().answer(make_request("/server.crt")).body == CERTIFICATE.encode()

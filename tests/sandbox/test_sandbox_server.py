@@ -7,14 +7,14 @@ from datetime import UTC, datetime
 
 import anyio
 import pytest
-from anyio import BrokenResourceError, create_task_group, fail_after, sleep
+from anyio import BrokenResourceError, create_task_group, current_time, fail_after, sleep
 
 from pipeline.errors import ConfigError
 from pipeline.sandbox import connection, journal, server
 from pipeline.sandbox.exchange import MEMORY, remember
+from pipeline.sandbox.imitations import KINDS
 from pipeline.sandbox.journal import Entry
 from pipeline.sandbox.options import SandboxOptions
-from pipeline.sandbox.registry import KINDS
 from pipeline.sandbox.server import HOST, Clock, Sandbox, serve, serving
 from pipeline.sandbox.wire import Wire
 from tests.sandbox.support import Seen, connect, cut, fetch, read_all, read_one, write_request
@@ -84,11 +84,12 @@ async def test_head_gets_no_body(sandbox: Sandbox) -> None:
 
 async def test_latency_holds_every_answer_back() -> None:
     """A demo of concurrency needs upstreams that take their time."""
-    async with serving(SandboxOptions(latency_seconds=0.02)) as sandbox:
-        with pytest.raises(TimeoutError), fail_after(0.01):
-            await fetch(sandbox, RANDOM_ORG)
+    async with serving(SandboxOptions(latency_seconds=0.05)) as sandbox:
+        began = current_time()
 
         assert (await _get(sandbox, RANDOM_ORG)).status == 200
+
+    assert current_time() - began >= 0.05
 
 
 async def test_urls_lead_to_the_upstreams(sandbox: Sandbox) -> None:
@@ -201,7 +202,7 @@ async def test_who_serves_can_watch_each_request() -> None:
     async with serving(on_request=note) as sandbox, await connect(sandbox) as stream:
         await stream.send(write_request(f"/~stall{ANU}"))
 
-        with fail_after(1):
+        with fail_after(60):
             await asked.wait()
 
 

@@ -1,7 +1,6 @@
 """Tests for pipeline/sources/answers.py."""
 
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
@@ -19,7 +18,6 @@ from pipeline.sources.answers import (
     read_json,
     read_json_or_status,
     retry_after,
-    retry_after_seconds,
 )
 from tests.sources.samples import FEW_EXAMPLES, answer_of
 
@@ -65,13 +63,19 @@ def test_success_passes(status: int) -> None:
         (403, ErrorName.UNAUTHORIZED, False),
         (404, ErrorName.HTTP_4XX, False),
         (408, ErrorName.HTTP_4XX, True),
+        (407, ErrorName.INTERCEPTED, False),
         (410, ErrorName.HTTP_4XX, False),
+        (421, ErrorName.INTERCEPTED, True),
         (425, ErrorName.HTTP_4XX, True),
         (429, ErrorName.RATE_LIMITED, True),
+        (451, ErrorName.BLOCKED, False),
         (500, ErrorName.HTTP_5XX, True),
         (502, ErrorName.HTTP_5XX, True),
         (503, ErrorName.HTTP_5XX, True),
         (504, ErrorName.HTTP_5XX, True),
+        (511, ErrorName.INTERCEPTED, False),
+        (520, ErrorName.HTTP_5XX, True),
+        (530, ErrorName.HTTP_5XX, True),
         (600, ErrorName.PROTOCOL, True),
         (999, ErrorName.PROTOCOL, True),
         (0, ErrorName.PROTOCOL, True),
@@ -98,91 +102,6 @@ def test_the_reason_given_by_the_upstream_replaces_ours() -> None:
         check_status(answer_of(b"", status=400), says=quote("count is too large"))
 
 
-@pytest.fixture(params=["UTC", "Asia/Kolkata", "America/New_York"])
-def zone(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Run the test in another time zone."""
-    with monkeypatch.context() as patch:
-        patch.setenv("TZ", request.param)
-        time.tzset()
-        yield request.param
-    time.tzset()
-
-
-@pytest.mark.parametrize(
-    "value",
-    [
-        "Sun, 22 Nov 2026 08:00:30 GMT",
-        "Sunday, 22-Nov-26 08:00:30 GMT",
-        "Sun Nov 22 08:00:30 2026",
-    ],
-)
-@pytest.mark.usefixtures("zone")
-def test_all_three_http_dates_are_utc(value: str) -> None:
-    """RFC 9110 allows three forms and one zone, whatever TZ says."""
-    assert retry_after_seconds(value, NOW) == 30.0
-
-
-@pytest.mark.parametrize(
-    ("value", "seconds"),
-    [
-        ("0", 0.0),
-        ("007", 7.0),
-        (" 120\t", 120.0),
-        ("99999999999", 99999999999.0),
-        ("9" * 300, float("9" * 300)),
-        ("Sun, 22 Nov 2026 07:00:00 GMT", 0.0),
-        ("Sun Dec  6 08:00:00 2026", 14 * 86_400.0),
-        ("Sun, 22 Nov 2026 08:00:60 GMT", 60.0),
-        ("Wednesday, 22-Nov-76 08:00:00 GMT", 18263 * 86_400.0),
-        ("Tuesday, 22-Nov-77 08:00:00 GMT", 0.0),
-    ],
-)
-def test_a_wait_is_read_as_it_was_sent(value: str, seconds: float) -> None:
-    """A past date is no wait; a long one is kept, and a two-digit year is within 50 years."""
-    assert retry_after_seconds(value, NOW) == seconds
-
-
-@pytest.mark.parametrize(
-    "value",
-    [
-        *(None, "", " ", "-1", "+1", "1.5", "1e3", "\u00b2", "\u0663\u0660", "9" * 5000, "5, 10"),
-        *("soon", "0x10", "1_0", "30\r\n", "\x00", "Sun", "Sun, 22 Nov 2026"),
-        "Sun, 22 Nov 99999 08:00:00 GMT",
-        "Sun, 31 Feb 2027 08:00:00 GMT",
-        "Sun, 22 Foo 2026 08:00:00 GMT",
-        "Sun, 22 Nov 2026 24:00:00 GMT",
-        "Sun, 22 Nov 2026 08:00:61 GMT",
-        "Sun, 22 Nov 2026 08:00:00 CET",
-        "Sun, 22 Nov 2026 08:00:00 +0100",
-        "Fri, 31 Dec 9999 23:59:60 GMT",
-        "Sun, 00 Nov 2026 08:00:00 GMT",
-        "Sat, 22 Nov 0000 08:00:00 GMT",
-        "Sun, \u0662\u0662 Nov 2026 08:00:00 GMT",
-    ],
-)
-def test_an_absurd_wait_is_none(value: str | None) -> None:
-    """Our own backoff is better than a guess, and much better than a traceback."""
-    assert retry_after_seconds(value, NOW) is None
-
-
-@given(st.text(max_size=40))
-def test_no_wait_raises_or_is_negative(value: str) -> None:
-    """The header is the upstream's to write."""
-    seconds = retry_after_seconds(value, NOW)
-
-    assert seconds is None or seconds >= 0
-
-
-@given(st.datetimes(datetime(1970, 1, 1), datetime(9999, 12, 31)))  # noqa: DTZ001 - made aware below
-def test_any_date_that_was_formatted_is_read(moment: datetime) -> None:
-    """The standard library's formatter is a second opinion on the grammar."""
-    later = moment.replace(microsecond=0, tzinfo=UTC)
-
-    seconds = retry_after_seconds(format_datetime(later, usegmt=True), NOW)
-
-    assert seconds == max(0.0, (later - NOW).total_seconds())
-
-
 def test_a_date_counts_from_the_answers_own_clock() -> None:
     """So a wrong clock here, or a replay next year, changes nothing."""
     headers = (
@@ -204,11 +123,11 @@ def test_without_its_own_clock_ours_counts() -> None:
     assert 290 < seconds <= 300
 
 
-def test_two_waits_are_none() -> None:
-    """They arrive joined by a comma; picking one would be a guess."""
+def test_of_two_waits_the_longer_counts() -> None:
+    """Which was meant is not known; the longer undercuts neither."""
     headers = (("Retry-After", "5"), ("Retry-After", "10"))
 
-    assert retry_after(answer_of(b"", headers=headers)) is None
+    assert retry_after(answer_of(b"", headers=headers)) == 10.0
 
 
 @pytest.mark.parametrize(
@@ -263,6 +182,23 @@ _NOT_JSON = [
 def test_what_is_not_strict_json_is_not_json(body: bytes) -> None:
     """Each of these is accepted by some parser, or makes one raise what nobody expects."""
     assert _json_error(body).error is ErrorName.NOT_JSON
+
+
+@pytest.mark.parametrize(
+    ("codec", "name"),
+    [
+        ("utf-8-sig", "UTF-8"),
+        *((f"utf-16-{order}", "UTF-16") for order in ("le", "be")),
+        *((f"utf-32-{order}", "UTF-32") for order in ("le", "be")),
+    ],
+)
+def test_a_byte_order_mark_is_named(codec: str, name: str) -> None:
+    """It cannot be seen, and "Expecting value" before what looks like good JSON misleads."""
+    body = ("" if codec == "utf-8-sig" else "\ufeff") + "[1, 2]"
+
+    assert _json_error(body.encode(codec)).detail == (
+        f"a byte order mark (BOM) of {name} stands before the JSON"
+    )
 
 
 @pytest.mark.parametrize(
@@ -381,12 +317,12 @@ def test_a_text_integer_too_long_for_python_is_out_of_range() -> None:
 @pytest.mark.parametrize("unit", ["1", "1\t", "1\n", "1\n\n", "-", "-1\t", "1\r"])
 def test_hopeless_text_is_turned_down_in_one_pass(unit: str) -> None:
     """A pattern that backtracks would hold up every other source for minutes."""
-    began = time.perf_counter()
+    began = time.process_time()
 
     with pytest.raises(SourceError):
         read_integers(unit * (1_000_000 // len(unit)) + "x")
 
-    assert time.perf_counter() - began < 2
+    assert time.process_time() - began < 4
 
 
 @given(st.text(max_size=300))
@@ -406,6 +342,16 @@ def test_no_part_of_a_secret_is_quoted() -> None:
 
     assert "secre" in quote(text)
     assert "se" not in quote(text, secret="secret-key")
+
+
+def test_no_part_of_a_secret_is_quoted_in_another_spelling() -> None:
+    """Where the text is cut, and where it is shown as Python would write it."""
+    secret = r"canary\key/0001"
+    spelled = secret.replace("/", "%2F")
+
+    assert "canary" not in quote("x" * 70 + spelled, secret=secret)
+    assert "canary" not in quote(spelled * 4000, secret=secret)
+    assert quote(f"key {spelled} is unknown", secret=secret) == "'key [REDACTED] is unknown'"
 
 
 def test_what_is_no_text_is_named_by_its_type() -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pipeline.sources.anu_aqn import AnuAqn
 from pipeline.sources.anu_legacy import AnuLegacy
 from pipeline.sources.base import Answer, Hint, Source
-from pipeline.sources.hints import hint_of_renewal, longest_hint, read_headers
+from pipeline.sources.hints import hint_of_renewal, longest_hint, pause_of_our_own, read_headers
 from pipeline.sources.random_org import RandomOrg
 from pipeline.sources.random_org_jsonrpc import RandomOrgJsonrpc
 from pipeline.sources.randomnumberapi import RandomNumberApi
@@ -99,7 +99,7 @@ def test_retry_after_is_read_whatever_the_status(status: int) -> None:
 
 @pytest.mark.parametrize(
     ("value", "seconds", "shown"),
-    [("1234567", 1_234_567, "1234567"), ("9" * 300, 1e300, "1e+300")],
+    [("1234567", 1_234_567, "1234567"), ("999999999", 999_999_999, "999999999")],
 )
 def test_a_long_wait_is_not_clipped(value: str, seconds: float, shown: str) -> None:
     """What is too long, the caller decides; the reason stays one short line all the same."""
@@ -109,7 +109,7 @@ def test_a_long_wait_is_not_clipped(value: str, seconds: float, shown: str) -> N
 
 
 @pytest.mark.parametrize(
-    "value", ["", "-1", "1.5", "²", "٣٠", "9" * 5000, "5, 10", "31 Feb", "soon", "0"]
+    "value", ["", "-1", "²", "٣٠", "9" * 5000, "31 Feb", "soon", "0", "1000000000"]
 )
 def test_an_absurd_retry_after_is_ignored(value: str) -> None:
     """Our own backoff is better than a guess."""
@@ -171,7 +171,9 @@ def test_a_senseless_clock_is_not_asked(date: str) -> None:
         ('"default"; r=0;  t=8', 8),
         ('"k";pk=:cHNzdA==:;r=0;t=9;acme-x="y;t=1";acme-y=1.5;acme-z;q=?0', 9),
         ('"twice";r=5;r=0;t=4', 4),
+        ('"default";r=0.0;t=1.5', 2),
         ("limit=100, remaining=0, reset=5", 5),
+        ("remaining=0, reset=5.5", 6),
         ("reset=5 ,remaining=0", 5),
     ],
 )
@@ -196,7 +198,6 @@ def test_the_reason_names_the_field() -> None:
         '"default";r=0;t',
         '"default";r=0;t=0',
         '"default";r=-1;t=30',
-        '"default";r=0.0;t=30',
         '"default";r="0";t=30',
         '"default";r=0;t=-30',
         '"default";r=0;t=1234567890123456',
@@ -242,7 +243,11 @@ def test_the_policy_tells_the_window_where_the_limit_does_not() -> None:
         ("30", 30),
         ("999999999", 999_999_999),
         (str(int(NOW.timestamp()) + 30), 30),
-        (str(int(NOW.timestamp()) * 1000 + 1500), 1.5),
+        (str(int(NOW.timestamp()) * 1000 + 1500), 2),
+        ("1.2", 2),
+        ("1m30s", 90),
+        ("30, 60", 60),
+        ("2026-11-22T08:00:30Z", 30),
     ],
 )
 def test_the_older_fields_send_delays_and_times(prefix: str, reset: str, seconds: float) -> None:
@@ -271,15 +276,12 @@ def test_a_unix_time_counts_from_the_answers_own_clock() -> None:
     [
         ("1", "30"),
         ("-1", "30"),
-        ("0.0", "30"),
         ("none", "30"),
         ("", "30"),
         ("0", ""),
         ("0", "-30"),
         ("0", "1e3"),
         ("0", "٣٠"),
-        ("0", "2026-11-22T08:00:30Z"),
-        ("0", "9" * 16),
         ("0", "9" * 5000),
         ("0", "1000000000"),
     ],
@@ -289,11 +291,108 @@ def test_older_fields_that_make_no_sense_are_ignored(remaining: str, reset: str)
     assert _wait(("X-RateLimit-Remaining", remaining), ("X-RateLimit-Reset", reset)) is None
 
 
-def test_a_field_that_was_sent_twice_is_ignored() -> None:
-    """The older fields are no lists."""
+def test_of_a_field_that_was_sent_twice_the_longest_wait_counts() -> None:
+    """Two gateways, each with its limit."""
     spent = ("X-RateLimit-Remaining", "0")
+    resets = (("X-RateLimit-Reset", "30"), ("X-RateLimit-Reset", "60"))
 
-    assert _wait(spent, spent, ("X-RateLimit-Reset", "30")) is None
+    assert _wait(spent, spent, *resets) == 60
+    assert _wait(spent, ("X-RateLimit-Remaining", "3"), *resets) == 60
+
+
+@pytest.mark.parametrize(
+    ("remaining", "reset", "value", "seconds"),
+    [
+        ("X-Rate-Limit-Remaining", "X-Rate-Limit-Reset", "30", 30),
+        ("Rate-Limit-Remaining", "Rate-Limit-Reset", "30", 30),
+        ("X-RateLimit-Remaining", "X-RateLimit-Reset-After", "1.25", 2),
+        ("X-RateLimit-Remaining", "X-RateLimit-Reset-Ms", "1250", 2),
+        ("X-RateLimit-Remaining", "X-RateLimit-Reset-Ms", f"{int(NOW.timestamp()) + 30}000", 30),
+        ("X-RateLimit-Remaining", "X-RateLimit-Reset-At", "2026-11-22T08:00:30Z", 30),
+        ("x-ratelimit-remaining-requests", "x-ratelimit-reset-requests", "1m30s", 90),
+        ("x-ratelimit-requests-remaining", "x-ratelimit-requests-reset", "30", 30),
+        ("acme-ratelimit-tokens-remaining", "acme-ratelimit-tokens-reset", "30", 30),
+        ("x-ms-ratelimit-remaining-calls", "x-ms-ratelimit-reset-calls", "30", 30),
+    ],
+)
+def test_a_limit_is_known_however_it_is_spelled(
+    remaining: str, reset: str, value: str, seconds: float
+) -> None:
+    """Nobody specified these names, and each service has its own."""
+    assert _wait((remaining, "0"), (reset, value)) == seconds
+    assert _wait((remaining, "1"), (reset, value)) is None
+
+
+def test_of_several_limits_only_the_spent_one_counts() -> None:
+    """Requests are left, tokens are not."""
+    headers = (
+        ("x-ratelimit-remaining-requests", "99"),
+        ("x-ratelimit-reset-requests", "8h"),
+        ("x-ratelimit-remaining-tokens", "0"),
+        ("x-ratelimit-reset-tokens", "6s"),
+    )
+
+    assert _wait(*headers) == 6
+
+
+@pytest.mark.parametrize("name", ["Retry-After", "X-Retry-After", "x-ratelimit-retry-after"])
+def test_retry_after_has_siblings(name: str) -> None:
+    """They mean what it means."""
+    assert _wait((name, "64.57")) == 65
+    assert _wait((f"{name}-Ms", "1500")) == 2
+
+
+def test_a_refusal_needs_no_remainder() -> None:
+    """The status has said that a limit is spent; one that says it is not, is another one."""
+    reset = ("X-RateLimit-Reset", "30")
+
+    for remaining in ((), (("X-RateLimit-Remaining", "none"),)):
+        hint = read_headers(_bare_answer(reset, *remaining, status=429), NOW)
+        assert hint is not None
+        assert hint.wait_seconds == 30
+    left = ("X-RateLimit-Remaining", "9")
+    assert read_headers(_bare_answer(reset, left, status=429), NOW) is None
+    assert read_headers(_bare_answer(reset, status=503), NOW) is None
+
+
+@pytest.mark.parametrize(("status", "seconds"), [(200, 1), (429, 2), (503, 2)])
+def test_who_refuses_is_never_asked_again_within_two_seconds(status: int, seconds: float) -> None:
+    """`Retry-After: 0.1` is a server that rounds badly, not one that wants ten a second."""
+    hint = read_headers(_bare_answer(("Retry-After", "0.1"), status=status), NOW)
+
+    assert hint is not None
+    assert hint.wait_seconds == seconds
+
+
+@pytest.mark.parametrize(
+    ("status", "value", "seconds"),
+    [
+        (429, None, 60),
+        (429, "0", 60),
+        (429, "soon", 60),
+        (429, "-1", 60),
+        (429, "Sun, 06 Nov 1994 08:49:37 GMT", 60),
+        (503, None, 2),
+        (503, "soon", 60),
+        (403, "soon", 60),
+        (500, "Sun, 22 Nov 2026 08:00:00 CET", 60),
+        (500, None, None),
+        (500, "0", None),
+        (403, None, None),
+        (200, "soon", None),
+        (200, None, None),
+    ],
+)
+def test_who_does_not_say_until_when_is_given_a_pause(
+    status: int, value: str | None, seconds: float | None
+) -> None:
+    """A refusal is a reason to wait, and so is a field that nobody can read."""
+    headers = () if value is None else (("Retry-After", value),)
+
+    hint = pause_of_our_own(_bare_answer(*headers, status=status), NOW)
+
+    assert (hint and hint.wait_seconds) == seconds
+    assert hint is None or hint.is_ours
 
 
 def test_halves_of_two_families_make_no_whole() -> None:
@@ -319,12 +418,12 @@ def test_of_mixed_families_each_speaks_for_itself() -> None:
 
 def test_a_huge_field_is_read_in_one_pass() -> None:
     """An upstream must not be able to keep us busy with a header."""
-    began = time.perf_counter()
+    began = time.process_time()
 
     for field in ('"' + "a" * 100_000, "a;" * 50_000, "a=1, " * 20_000, "a" + " " * 100_000 + "b"):
         assert _wait_of_limit(field, field) is None
 
-    assert time.perf_counter() - began < 1.0
+    assert time.process_time() - began < 2
 
 
 @pytest.mark.parametrize(
@@ -372,15 +471,14 @@ def test_aqn_is_left_alone_until_its_allowance_returns() -> None:
     assert hint == Hint(wait_seconds=UNTIL_DECEMBER, why="ANU AQN: monthly allowance used up")
 
 
-def test_a_burst_at_aqn_costs_a_minute_unless_the_gateway_knows_better() -> None:
+def test_of_a_burst_at_aqn_only_the_gateway_knows_the_end() -> None:
     """No Retry-After is documented; where one comes, it is the gateway's own word."""
     body = {"message": "Too Many Requests"}
+    silent = answer_of(body, status=429)
 
-    assert _hint(ANU_AQN, body, status=429) == Hint(
-        wait_seconds=60, why="ANU AQN: too many requests"
-    )
     assert _hint(ANU_AQN, body, status=429, headers=(("Retry-After", "5"),)).wait_seconds == 5
-    assert _hint(ANU_AQN, body, status=429, headers=(("Retry-After", "0"),)).wait_seconds == 60
+    assert ANU_AQN.find_hint(silent, NOW) is None
+    assert pause_of_our_own(silent, NOW) is not None
 
 
 @pytest.mark.parametrize("status", [200, 503])

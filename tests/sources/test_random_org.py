@@ -136,7 +136,7 @@ def test_a_wait_is_passed_on() -> None:
     [
         (_plain("", 503), ErrorName.HTTP_5XX),
         (_plain("421\n77\n938\n", 500), ErrorName.HTTP_5XX),
-        (_plain("", 403), ErrorName.UNAUTHORIZED),
+        (_plain("", 403), ErrorName.BLOCKED),
         (_plain("", 404), ErrorName.HTTP_4XX),
         (_plain("", 301), ErrorName.REDIRECT_REFUSED),
         (_plain("", 204), ErrorName.SCHEMA),
@@ -217,12 +217,12 @@ def test_a_page_without_whole_data_is_turned_down(page: str, error: ErrorName) -
 def test_a_hopeless_page_is_turned_down_in_one_pass(unit: str) -> None:
     """The standard library's parser needs the square of the length for some of these."""
     answer = _page(unit * (1_000_000 // len(unit)))
-    began = time.perf_counter()
+    began = time.process_time()
 
     with pytest.raises(SourceError):
         HTML_SOURCE.parse_answer(FETCH, answer)
 
-    assert time.perf_counter() - began < 2
+    assert time.process_time() - began < 4
 
 
 @given(

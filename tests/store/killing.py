@@ -16,13 +16,12 @@ from time import sleep
 from typing import NoReturn
 
 from pipeline.store.db import open_store
-from pipeline.store.numbers import is_intact
 from pipeline.store.queries import batches_of_run, recent_runs
 from pipeline.store.writes import interrupt_dead_runs, order_batches, save_results
 from tests.store.makers import (
-    HOST,
     NOON,
     begin,
+    is_intact,
     make_attempt,
     make_batch,
     make_collected,
@@ -79,7 +78,7 @@ def check(url: str, path: Path, commits: int) -> None:
         assert raw.execute("PRAGMA foreign_key_check").fetchall() == []
     with open_store(url, busy_seconds=1, for_writing=True) as store:
         with store.write() as session:
-            interrupt_dead_runs(session, host=HOST, ended_at=NOON)
+            interrupt_dead_runs(session, ended_at=NOON)
         with store.read() as session:
             for run in recent_runs(session, limit=1):
                 batches = list(batches_of_run(session, run_id=run.id, with_numbers=True))

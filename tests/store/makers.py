@@ -1,17 +1,42 @@
 """Values as the rest of the program hands them to the store, with as little said as possible."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 from sqlmodel import Session
 
 from pipeline.errors import ErrorName, Phase
-from pipeline.models import Attempt, Batch, Evidence, Outcome, RunStatus, Timings, Verdict
+from pipeline.models import (
+    Attempt,
+    Batch,
+    BatchRecord,
+    Evidence,
+    Outcome,
+    Proof,
+    ProofWord,
+    RunStatus,
+    Timings,
+    Verdict,
+)
+from pipeline.store.numbers import CHECK_BYTES, collected, is_sound
 from pipeline.store.writes import finish_run, order_batches, save_results, start_run
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 HOST = "machine-1"
+
+
+PROOF = Proof(
+    scheme="s",
+    key_id="k",
+    serial=2**62,
+    made_at=NOON,
+    message=b"\x00\xff",
+    signature=b"\xff\x00",
+    word=ProofWord.VERIFIED,
+    is_expanded=True,
+)
 
 
 def at(minutes: int) -> datetime:
@@ -24,15 +49,21 @@ def make_batch(number: int = 0, source: str = "dice", n: int = 3) -> Batch:
     return Batch(number=number, source=source, n=n, min=1, max=6)
 
 
-def make_collected(batch: Batch, *, fetch: int | None = None, attempt: int = 1) -> Outcome:
-    """Collect as many sixes as *batch* wants, each batch with a fetch of its own."""
-    return Outcome(
-        batch=batch,
-        verdict=Verdict.COLLECTED,
+def make_collected(
+    batch: Batch,
+    numbers: Sequence[int] = (),
+    *,
+    fetch: int | None = None,
+    attempt: int = 1,
+    offset: int = 0,
+) -> Outcome:
+    """Collect *numbers* or as many sixes as *batch* wants, each batch with a fetch of its own."""
+    return collected(
+        batch,
+        numbers or (6,) * batch.n,
         fetch=batch.number if fetch is None else fetch,
         attempt=attempt,
-        offset=0,
-        numbers=(6,) * batch.n,
+        offset=offset,
     )
 
 
@@ -63,6 +94,11 @@ def make_attempt(
         status=200,
         body_bytes=40,
     )
+
+
+def make_signed(fetch: int = 0) -> Attempt:
+    """Ask once, and get an answer with a proof."""
+    return replace(make_attempt(fetch), proof=replace(PROOF, serial=fetch + 1))
 
 
 def make_failed_attempt(
@@ -97,16 +133,24 @@ def make_evidence(body: bytes = b"Service Unavailable", date: str = "today") -> 
     return Evidence(status=503, headers=headers, body=body, body_bytes=len(body))
 
 
-def begin(session: Session, *, host: str = HOST, started_at: datetime = NOON) -> int:
+def begin(
+    session: Session,
+    *,
+    host: str = HOST,
+    started_at: datetime = NOON,
+    uid: str | None = None,
+    is_sandbox: bool = False,
+) -> int:
     """Start a run."""
     return start_run(
         session,
-        uid=uuid4().hex,
+        uid=uid or uuid4().hex,
         host=host,
         pid=4711,
         version="1.0",
         config_digest="c0ffee",
         config_path="/etc/pipeline.toml",
+        is_sandbox=is_sandbox,
         started_at=started_at,
     )
 
@@ -120,8 +164,9 @@ def record_run(
     status: RunStatus = RunStatus.OK,
 ) -> int:
     """Record a whole run that collects all *batches*."""
-    run_id = begin(session, started_at=started_at)
     wanted = list(batches)
+    is_sandbox = any(batch.is_sandbox for batch in wanted)
+    run_id = begin(session, started_at=started_at, is_sandbox=is_sandbox)
     order_batches(session, run_id=run_id, batches=wanted)
     save_results(
         session,
@@ -132,3 +177,19 @@ def record_run(
     )
     finish_run(session, run_id=run_id, status=status, ended_at=started_at, clock_us=1_000_000)
     return run_id
+
+
+def is_intact(batch: BatchRecord) -> bool:
+    """Tell whether a batch read back says what was collected, as far as its numbers were kept."""
+    if batch.packed is None:
+        return True
+    assert batch.sum is not None
+    assert batch.digest is not None
+    return is_sound(
+        batch.packed,
+        batch.n,
+        batch.min,
+        batch.max,
+        total=batch.sum,
+        digest=batch.digest[:CHECK_BYTES],
+    )

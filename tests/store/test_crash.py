@@ -1,13 +1,13 @@
 """What is left when the process is killed, or a bit rots."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 from pipeline.store.db import Store, open_store
-from pipeline.store.numbers import is_intact
 from pipeline.store.queries import batches_of_run
-from tests.store.makers import make_batch, record_run
+from tests.store.makers import is_intact, make_batch, record_run
 
 KILLS = 15
 
@@ -28,11 +28,13 @@ def test_a_bit_that_flips_on_the_disk_is_found(store: Store, url: str, path: Pat
     store.close()
     content = path.read_bytes()
     blob = bytes([5]) * 40  # forty sixes, each as its distance from 1
-    at = content.index(blob)
-    path.write_bytes(content[:at] + b"\x04" + content[at + 1 :])
+    found: list[int] = []
+    # The state of the health tests holds the newest numbers, too: not every place is a batch's.
+    for place in re.finditer(re.escape(blob), content):
+        at = place.start()
+        path.write_bytes(content[:at] + b"\x04" + content[at + 1 :])
+        with open_store(url, busy_seconds=1, for_writing=False) as reader, reader.read() as session:
+            batches = batches_of_run(session, run_id=run_id, with_numbers=True)
+            found.append(sum(not is_intact(batch) for batch in batches))
 
-    with open_store(url, busy_seconds=1, for_writing=False) as reader, reader.read() as session:
-        batches = batches_of_run(session, run_id=run_id, with_numbers=True)
-        found = [batch.name for batch in batches if not is_intact(batch)]
-
-    assert len(found) == 1
+    assert found.count(1) == 2

@@ -1,14 +1,16 @@
-"""The digests of what came before: the newest, of one source, without a walk over history."""
+"""How what came before ended: the newest, of one source, without a walk over history."""
 
+from itertools import accumulate
 from typing import Any
 
+import pytest
 from sqlalchemy import event
 from sqlmodel import Session
 
 from pipeline.models import Verdict
+from pipeline.store import freshness
 from pipeline.store.db import Store
-from pipeline.store.freshness import recent_digests
-from pipeline.store.queries import batches_of_run
+from pipeline.store.numbers import CHECK_BYTES
 from pipeline.store.writes import order_batches, save_results
 from tests.store.makers import (
     at,
@@ -21,24 +23,75 @@ from tests.store.makers import (
 )
 
 ALL = 1_000
+TELLING = 25  # dice: 64.6 bits
+SIX = b"\5"  # as it is packed
+
+
+def find_earlier(
+    session: Session, *, source: str = "dice", limit: int = ALL, high: int = 6
+) -> freshness.Earlier:
+    """Look for dice."""
+    return freshness.find_earlier(session, source=source, low=1, high=high, limit=limit)
 
 
 def test_the_newest_come_last_and_no_more_than_asked(store: Store) -> None:
     """When the memory is full, the first in it are forgotten."""
     with store.write() as session:
         runs = [
-            record_run(session, [make_batch(0), make_batch(1)], started_at=at(minutes))
+            record_run(session, [make_batch(0, n=30), make_batch(1, n=30)], started_at=at(minutes))
             for minutes in (0, 5)
         ]
-        digests = recent_digests(session, source="dice", limit=3)
-        (kept,) = {batch.digest for batch in batches_of_run(session, run_id=runs[0])}
 
-    assert digests == [(kept, runs[0], 1), (kept, runs[1], 0), (kept, runs[1], 1)]
+        endings = find_earlier(session, limit=3).endings
+
+    ending = SIX * TELLING
+    assert endings == [(ending, runs[0], 1), (ending, runs[1], 0), (ending, runs[1], 1)]
 
 
-def test_other_sources_and_lost_batches_are_left_out(store: Store) -> None:
+def test_small_batches_are_joined_to_those_before_them(store: Store) -> None:
+    """Also over the end of a run; what has not come so far is told as far as it came."""
+    sizes = (10, 10, 4, 3, 20)
+    with store.write() as session:
+        for number, n in enumerate(sizes):
+            record_run(session, [make_batch(number, n=n)], started_at=at(number))
+        found = find_earlier(session)
+        begun = find_earlier(session, limit=1)
+
+    assert [number for _, _, number in found.endings] == [
+        number for number, total in enumerate(accumulate(sizes)) if total >= TELLING
+    ]
+    assert {ending for ending, _, _ in found.endings} == {found.tail} == {SIX * TELLING}
+    assert begun == freshness.Earlier(endings=[], tail=SIX * 20)
+
+
+@pytest.mark.parametrize("n", [TELLING - 1, TELLING, freshness.MOST_BYTES, 513])
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_of_what_cannot_be_read_cheaply_the_digest_is_told(
+    store: Store, n: int, *, is_kept: bool
+) -> None:
+    """Numbers need not be kept; and a start must not read through a thousand pages of them."""
+    batch = make_batch(n=n)
+    with store.write() as session:
+        run_id = begin(session)
+        order_batches(session, run_id=run_id, batches=[batch])
+        save_results(
+            session,
+            run_id=run_id,
+            attempts=[make_attempt()],
+            outcomes=[make_collected(batch)],
+            keep_numbers=is_kept,
+        )
+        found = find_earlier(session)
+
+    is_read = is_kept and n <= freshness.MOST_BYTES
+    ending = SIX * TELLING if is_read else (make_collected(batch).digest or b"")[:CHECK_BYTES]
+    assert found.endings == ([(ending, run_id, 0)] if n >= TELLING else [])
+    assert found.tail == (SIX * min(n, TELLING) if is_read else b"")
+
+
+def test_other_sources_other_ranges_and_lost_batches_are_left_out(store: Store) -> None:
     """What was not collected cannot be served again; what is another's may be equal."""
-    coin, dice, lost = make_batch(0, source="coin"), make_batch(1), make_batch(2)
+    coin, dice, lost = (make_batch(0, "coin", 30), make_batch(1, n=30), make_batch(2, n=30))
     with store.write() as session:
         run_id = record_run(session, [coin, dice])
         other = begin(session)
@@ -51,10 +104,29 @@ def test_other_sources_and_lost_batches_are_left_out(store: Store) -> None:
             keep_numbers=True,
         )
 
-        assert [row[1:] for row in recent_digests(session, source="dice", limit=ALL)] == [
-            (run_id, 1)
-        ]
-        assert recent_digests(session, source="nobody", limit=ALL) == []
+        assert [row[1:] for row in find_earlier(session).endings] == [(run_id, 1)]
+        assert find_earlier(session, source="nobody") == freshness.Earlier(endings=[])
+        assert find_earlier(session, high=8) == freshness.Earlier(endings=[])
+
+
+def test_where_there_is_one_number_only_nothing_is_old(store: Store) -> None:
+    """It says nothing, however often it comes."""
+    with store.write() as session:
+        record_run(session, [make_batch(n=30)])
+
+        assert find_earlier(session, high=1) == freshness.Earlier()
+
+
+def test_failures_count_as_well(store: Store) -> None:
+    """A source that has failed for a year must not cost a walk over all of it."""
+    with store.write() as session:
+        record_run(session, [make_batch(0, n=30)])
+        run_id = begin(session)
+        lost = [make_batch(number) for number in range(2)]
+        order_batches(session, run_id=run_id, batches=lost)
+
+        assert len(find_earlier(session, limit=3).endings) == 1
+        assert find_earlier(session, limit=2).endings == []
 
 
 def _plan(session: Session) -> list[str]:
@@ -66,45 +138,18 @@ def _plan(session: Session) -> list[str]:
         "before_cursor_execute",
         lambda _connection, _cursor, statement, values, *_: asked.append((statement, values)),
     )
-    recent_digests(session, source="dice", limit=ALL)
+    find_earlier(session)
     ((statement, values),) = asked
     rows = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values)
     return [row.detail for row in rows]
 
 
-def test_failures_count_as_well(store: Store) -> None:
-    """A source that has failed for a year must not cost a walk over all of it."""
-    with store.write() as session:
-        record_run(session, [make_batch(0)])
-        run_id = begin(session)
-        lost = [make_batch(number) for number in range(2)]
-        order_batches(session, run_id=run_id, batches=lost)
-
-        assert len(recent_digests(session, source="dice", limit=3)) == 1
-        assert recent_digests(session, source="dice", limit=2) == []
-
-
+@pytest.mark.sqlite
 def test_nothing_is_scanned(store: Store) -> None:
     """A run must start as quickly after ten years as on the first day."""
     with store.read() as session:
         plan = _plan(session)
 
     assert [step for step in plan if "batches" in step] == [
-        "SEARCH batches USING INDEX ix_batches_source_run_id (source=?)"
+        "SEARCH batches USING PRIMARY KEY (run_id=?)"
     ]
-
-
-def test_neither_must_numbers_be_kept_nor_their_run_have_ended(store: Store) -> None:
-    """The digest is all it takes; of two runs at once the later one knows the other's batches."""
-    with store.write() as session:
-        run_id = begin(session)
-        order_batches(session, run_id=run_id, batches=[make_batch()])
-        save_results(
-            session,
-            run_id=run_id,
-            attempts=[make_attempt()],
-            outcomes=[make_collected(make_batch())],
-            keep_numbers=False,
-        )
-
-        assert len(recent_digests(session, source="dice", limit=ALL)) == 1

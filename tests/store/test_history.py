@@ -9,12 +9,13 @@ from sqlmodel import Session
 
 from pipeline.errors import ErrorName, Phase
 from pipeline.models import Batch, RunStatus, Step, Timings, Verdict
-from pipeline.store import history
+from pipeline.store import durations, history
 from pipeline.store.db import Store
-from pipeline.store.history import FEW_ATTEMPTS, Window
-from pipeline.store.pruning import prune
+from pipeline.store.durations import FEW_ATTEMPTS
+from pipeline.store.integrity.pruning import prune
 from pipeline.store.summaries import EXCHANGE
-from pipeline.store.tables import RUNS
+from pipeline.store.tables import TALLIES
+from pipeline.store.window import Window
 from pipeline.store.writes import finish_run, order_batches, save_results
 from tests.store.makers import (
     NOON,
@@ -261,7 +262,7 @@ def test_sums_of_years_are_exact(store: Store) -> None:
                 session,
                 run_id=run_id,
                 attempts=[make_attempt(0)],
-                outcomes=[replace(make_collected(batch), numbers=(2**63 - 1,))],
+                outcomes=[make_collected(batch, (2**63 - 1,))],
                 keep_numbers=True,
             )
             finish_run(session, run_id=run_id, ended_at=NOON, clock_us=1)
@@ -296,7 +297,7 @@ def test_few_attempts_are_looked_at_one_by_one(session: Session) -> None:
     """Exact, and within the very window that was asked for."""
     window = Window(since=at(59), until=at(61))
 
-    found = history.percentiles(session, window)
+    found = durations.percentiles(session, window)
 
     assert (found.is_exact, found.window) == (True, window)
     assert found.of["dice"][EXCHANGE].percentiles(0.5, 1) == [100, 2037]
@@ -306,9 +307,9 @@ def test_few_attempts_are_looked_at_one_by_one(session: Session) -> None:
 
 def test_percentiles_can_be_of_one_source_one_run_and_some_phases(session: Session) -> None:
     """What is not shown is not counted."""
-    assert set(history.percentiles(session, ALL, source="coin").of) == {"coin"}
-    assert history.percentiles(session, run_id=3).of["dice"][EXCHANGE].n == 1
-    assert set(history.percentiles(session, run_id=1, phases={"send"}).of["dice"]) == {"send"}
+    assert set(durations.percentiles(session, ALL, source="coin").of) == {"coin"}
+    assert durations.percentiles(session, run_id=3).of["dice"][EXCHANGE].n == 1
+    assert set(durations.percentiles(session, run_id=1, phases={"send"}).of["dice"]) == {"send"}
 
 
 def test_many_attempts_are_read_from_the_summaries(store: Store) -> None:
@@ -317,11 +318,11 @@ def test_many_attempts_are_read_from_the_summaries(store: Store) -> None:
     record(store, 59)
     record(store, 120)
     with store.write() as session:  # as if the runs had been large
-        session.connection().execute(RUNS.update().values(attempts=FEW_ATTEMPTS + 1))
+        session.connection().execute(TALLIES.update().values(attempts=FEW_ATTEMPTS + 1))
 
     with store.read() as session:
-        found = history.percentiles(session, Window(since=at(10), until=at(61)))
-        only = history.percentiles(session, Window(since=at(10)), phases={EXCHANGE})
+        found = durations.percentiles(session, Window(since=at(10), until=at(61)))
+        only = durations.percentiles(session, Window(since=at(10)), phases={EXCHANGE})
 
     assert (found.is_exact, found.window) == (False, Window(since=at(0), until=at(120)))
     assert found.of["dice"][EXCHANGE].n == 2
@@ -334,11 +335,11 @@ def test_whole_hours_are_not_widened(store: Store) -> None:
     record(store, 0)
     record(store, 60)
     with store.write() as session:
-        session.connection().execute(RUNS.update().values(attempts=FEW_ATTEMPTS + 1))
+        session.connection().execute(TALLIES.update().values(attempts=FEW_ATTEMPTS + 1))
     window = Window(since=at(0), until=at(60))
 
     with store.read() as session:
-        found = history.percentiles(session, window)
+        found = durations.percentiles(session, window)
 
     assert found.window == window
     assert found.of["dice"][EXCHANGE].n == 1
@@ -348,11 +349,11 @@ def test_a_long_window_is_widened_to_whole_days(store: Store) -> None:
     """Its first day is not lost, though the window begins in the middle of it."""
     record(store, 0)
     with store.write() as session:
-        session.connection().execute(RUNS.update().values(attempts=FEW_ATTEMPTS + 1))
+        session.connection().execute(TALLIES.update().values(attempts=FEW_ATTEMPTS + 1))
     window = Window(since=NOON - timedelta(hours=6), until=NOON + timedelta(days=15))
 
     with store.read() as session:
-        found = history.percentiles(session, window)
+        found = durations.percentiles(session, window)
 
     assert found.of["dice"][EXCHANGE].n == 1
     assert found.window.since == NOON - timedelta(hours=12)
@@ -365,8 +366,8 @@ def test_pruned_attempts_are_read_from_the_summaries(store: Store) -> None:
     prune(store, before=at(60), now=at(24 * 60))
 
     with store.read() as session:
-        found = history.percentiles(session, ALL)
-        of_newest = history.percentiles(session, run_id=newest)
+        found = durations.percentiles(session, ALL)
+        of_newest = durations.percentiles(session, run_id=newest)
 
     assert not found.is_exact
     assert found.of["dice"][EXCHANGE].n == 2
@@ -377,7 +378,7 @@ def test_timings_come_by_the_steps_of_the_window(session: Session) -> None:
     """Hours for a short one, days for a long one."""
 
     def listed(window: Window, **chosen: str) -> list[tuple[datetime, str, int]]:
-        steps = history.timings_by_step(session, window, source=chosen.get("source"))
+        steps = durations.timings_by_step(session, window, source=chosen.get("source"))
         return [(began_at, name, phases[EXCHANGE].n) for began_at, name, phases in steps]
 
     short = Window(since=at(1), until=at(100))
@@ -419,7 +420,7 @@ def test_a_run_that_goes_on_has_timings_and_no_tally(store: Store) -> None:
 
     with store.read() as session:
         assert history.tallies_of_run(session, run_id=run_id) == []
-        found = history.percentiles(session, run_id=run_id)
+        found = durations.percentiles(session, run_id=run_id)
 
     assert found.of["dice"][EXCHANGE].max_us == 5
 

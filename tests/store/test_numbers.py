@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.models import BatchRecord, Verdict
-from pipeline.store.numbers import digest_of, is_intact, pack, unpack
+from pipeline.store.numbers import count_telling, digest_of, pack, unpack, width_of
+from tests.store.makers import is_intact
 
 BOUND = 2**53 - 1
 
@@ -28,6 +29,7 @@ def record_of(low: int, high: int, numbers: tuple[int, ...]) -> BatchRecord:
         run_id=1,
         number=0,
         source="dice",
+        is_sandbox=False,
         n=len(numbers),
         min=low,
         max=high,
@@ -121,3 +123,21 @@ def test_a_cut_blob_is_found() -> None:
 def test_without_numbers_nothing_contradicts() -> None:
     """``keep_numbers = false`` must not make every batch look damaged."""
     assert is_intact(replace(record_of(1, 6, (1, 2, 3)), packed=None))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "n", "width"),
+    [
+        (0, 1, 64, 1),
+        (1, 6, 25, 1),
+        (0, 255, 8, 1),
+        (1, 256, 8, 1),
+        (0, 256, 8, 2),
+        (-(2**53), 2**53, 2, 8),
+        (0, 2**64 - 1, 1, 8),
+        (5, 5, None, 1),
+    ],
+)
+def test_only_what_cannot_come_twice_tells(low: int, high: int, n: int | None, width: int) -> None:
+    """Three dice come again every few hundred times, and nobody is to blame."""
+    assert (count_telling(low, high), width_of(low, high)) == (n, width)

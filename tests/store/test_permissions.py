@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import chain, pairwise
 
 import pytest
@@ -17,7 +18,7 @@ from pipeline.store.permissions import (
     put_off,
     release,
     save_failures,
-    take_permission,
+    take_moments,
 )
 from tests.store.makers import NOON
 
@@ -40,9 +41,10 @@ def permit(
 ) -> Moment:
     """Take one permission at noon, in a transaction of its own."""
     with store.write() as session:
-        return take_permission(
+        [moment] = take_moments(
             session, upstream=DICE, rules=rules, clock=still(), latest=latest, bits=bits
         )
+    return moment
 
 
 def pace_of(store: Store, upstream: str = DICE) -> Pace:
@@ -80,7 +82,7 @@ def test_many_connections_at_once_never_share_a_moment(store: Store, url: str) -
             taken = []
             for _ in range(10):
                 with mine.write() as session:
-                    moment = take_permission(
+                    [moment] = take_moments(
                         session, upstream=DICE, rules=rules, clock=clock, latest=FOR_EVER, bits=0
                     )
                 taken.append(moment.at)
@@ -106,14 +108,32 @@ def test_a_moment_that_is_too_late_is_told_and_not_taken(store: Store) -> None:
 
 def test_the_next_moment_can_be_put_off(store: Store) -> None:
     """By as much as a request went late; for who has no moment there is none to move."""
+    half, late = INTERVAL / 2, partial(put_off, upstream=DICE, interval=INTERVAL)
     with store.write() as session:
-        put_off(session, upstream=DICE, by=INTERVAL)
+        late(session, late=half, sent_at=NOON + half)
         assert find_pace(session, upstream=DICE) == Pace()
     permit(store)
     with store.write() as session:
-        put_off(session, upstream=DICE, by=INTERVAL)
+        late(session, late=half, sent_at=NOON + half)
 
-    assert pace_of(store).next_at == NOON + 2 * INTERVAL
+    assert pace_of(store).next_at == NOON + INTERVAL + half
+
+
+def test_a_long_pause_puts_off_as_if_it_had_been_counted_then(store: Store) -> None:
+    """Eight that it held up take eight moments after it, and not the pause eight times."""
+    permit(store)
+    woken_at = NOON + 100 * INTERVAL
+    with store.write() as session:
+        for _ in range(8):
+            put_off(
+                session,
+                upstream=DICE,
+                late=100 * INTERVAL,
+                sent_at=woken_at,
+                interval=INTERVAL,
+            )
+
+    assert pace_of(store).next_at == woken_at + 8 * INTERVAL
 
 
 def test_the_clock_is_read_when_it_is_our_turn(store: Store, url: str) -> None:
@@ -134,7 +154,7 @@ def test_the_clock_is_read_when_it_is_our_turn(store: Store, url: str) -> None:
 
 def _take_now(url: str) -> Moment:
     with open_store(url, busy_seconds=9, for_writing=True) as mine, mine.write() as session:
-        return take_permission(
+        [moment] = take_moments(
             session,
             upstream=DICE,
             rules=PER_SECOND,
@@ -142,6 +162,7 @@ def _take_now(url: str) -> Moment:
             latest=FOR_EVER,
             bits=0,
         )
+    return moment
 
 
 def test_quotas_are_counted_by_unit_and_renewed(store: Store) -> None:

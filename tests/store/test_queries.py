@@ -241,6 +241,7 @@ def test_sums_that_exceed_the_integers_of_sqlite_do_not_fail(store: Store) -> No
     assert waited.total_us == 2**63
 
 
+@pytest.mark.sqlite
 def test_failures_are_counted_from_their_index_alone(store: Store) -> None:
     """A million failed attempts are answered in a fraction of a second only this way."""
     with store.read() as session:

@@ -155,14 +155,37 @@ def test_the_slots_of_the_dead_are_interrupted(store: Store) -> None:
     with store.write() as session:
         take(session, slot(0), slot(5), slot(10))
         take(session, slot(15), host="elsewhere")
+        take(session, slot(20))
         end_run(session, slot(0))
-        begin(session, slots=[slot(5)], run=get_run(session, run_id=begin_run(session)))
+        dead, alive = (get_run(session, run_id=begin_run(session)) for _ in range(2))
+        begin(session, slots=[slot(5)], run=dead)
+        begin(session, slots=[slot(20)], run=alive)
+        finish_run(
+            session, run_id=dead.id, status=RunStatus.INTERRUPTED, ended_at=at(9), clock_us=None
+        )
 
-        interrupt_dead(session, host=HOST)
+        interrupt_dead(session)
 
         fates = [record.fate for record in slot_lines(session)]
 
-    assert fates == [None, Fate.INTERRUPTED, Fate.INTERRUPTED, Fate.RAN]
+    assert fates == [None, *[Fate.INTERRUPTED] * 3, Fate.RAN]
+
+
+def test_on_a_server_a_slot_may_wait_for_its_run(store: Store) -> None:
+    """Its process may wait for its turn, which nobody can see; and late is not too late."""
+    with store.write() as session:
+        take(session, slot(0))
+        interrupt_dead(session, claimed_before=NOON)
+
+        assert only(session).fate is None
+
+        interrupt_dead(session, claimed_before=at(120))
+
+        assert only(session).fate is Fate.INTERRUPTED
+
+        begin(session, slots=[slot(0)], run=get_run(session, run_id=begin_run(session)))
+
+        assert only(session).fate is None
 
 
 def test_the_newest_slot_before_a_moment(store: Store) -> None:
@@ -201,7 +224,10 @@ def test_slots_are_listed_newest_first_within_their_time(store: Store) -> None:
 
         within = [(line.due_at, line.schedule) for line in slot_lines(session, at(5), at(10))]
         few = [line.due_at for line in slot_lines(session, limit=1)]
-        recent = [line.due_at for line in recent_slots(session, schedule="default", limit=2)]
+        recent = [
+            line.due_at
+            for line in recent_slots(session, schedule="default", limit=2, until=at(1_000))
+        ]
 
     assert within == [(at(5), "default"), (at(5), "other")]
     assert few == [at(10)]

@@ -35,16 +35,16 @@ def ask(path: Path, query: str) -> list[str]:
     return ran.stdout.splitlines()
 
 
-def test_a_run_reads_in_seconds(history: Path) -> None:
-    """Microseconds are for programs."""
-    query = "SELECT id, status, seconds, ordered, collected, numbers FROM run_list ORDER BY id"
+def test_a_run_is_one_row(history: Path) -> None:
+    """Under the names that reports and exports have."""
+    query = "SELECT run_id, status, clock_us, ordered, collected, numbers FROM run_list"
 
-    assert ask(history, query)[0] == "1|partial|1.0|5|2|6"
+    assert ask(history, f"{query} ORDER BY run_id")[0] == "1|partial|1000000|5|2|6"
 
 
-def test_a_batch_has_its_name_and_outcome(history: Path) -> None:
+def test_a_batch_has_its_name_and_verdict(history: Path) -> None:
     """``w0`` is what the logs say."""
-    query = "SELECT name, source, outcome, sum, error FROM batch_list WHERE run_id = 1"
+    query = "SELECT batch, source, verdict, sum, error FROM batch_list WHERE run_id = 1"
 
     assert ask(history, query) == [
         "w0|dice|collected|18|",
@@ -57,7 +57,8 @@ def test_a_batch_has_its_name_and_outcome(history: Path) -> None:
 
 def test_a_failed_attempt_says_whose_fault_it_is(history: Path) -> None:
     """And those that went well are not there."""
-    query = "SELECT id, fetch, try, error, whose, status FROM failed_attempts WHERE run_id = 1"
+    names = "attempt_id, fetch, attempt_number, error, whose, http_status"
+    query = f"SELECT {names} FROM failed_attempts WHERE run_id = 1"
 
     assert ask(history, query) == ["2|1|1|http_5xx|upstream|503", "4|2|1|http_5xx|upstream|503"]
 
@@ -68,7 +69,7 @@ def test_the_view_knows_the_vocabulary(history: Path, error: ErrorName) -> None:
     tamper(history, f"UPDATE attempts SET error = '{error}' WHERE id = 2")
 
     with closing(sqlite3.connect(history)) as raw:
-        (whose,) = raw.execute("SELECT whose FROM failed_attempts WHERE id = 2").fetchone()
+        (whose,) = raw.execute("SELECT whose FROM failed_attempts WHERE attempt_id = 2").fetchone()
 
     assert whose == ERRORS[error].whose
 
@@ -77,7 +78,7 @@ def test_a_day_of_a_source_is_one_row(history: Path) -> None:
     """The first thing anybody wants to see drawn."""
     query = "SELECT * FROM source_days WHERE source = 'dice' ORDER BY day LIMIT 1"
 
-    assert ask(history, query) == ["2026-03-01|dice|1|3|2|66.7|6|4|2"]
+    assert ask(history, query) == ["2026-03-01|dice|0|1|3|2|0.6667|6|4|2"]
 
 
 def test_a_view_does_not_make_a_database_another(url: str, history: Path) -> None:

@@ -1,12 +1,13 @@
 """Each change to the store, and what it leaves behind."""
 
-import json
 import tracemalloc
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import event, func, select
+from sqlalchemy.engine.interfaces import CacheStats
 
 from pipeline.errors import ErrorName, Phase, StoreError
 from pipeline.models import (
@@ -20,6 +21,7 @@ from pipeline.models import (
     Verdict,
 )
 from pipeline.store.db import Store
+from pipeline.store.integrity.verify import verify
 from pipeline.store.numbers import unpack
 from pipeline.store.queries import attempts_of_run, batches_of_run, find_attempt, find_run, get_run
 from pipeline.store.tables import ATTEMPTS, BATCHES, EVIDENCE, REQUESTS
@@ -27,6 +29,7 @@ from pipeline.store.writes import (
     finish_run,
     interrupt_dead_runs,
     order_batches,
+    prepare_to_finish,
     save_results,
     start_run,
 )
@@ -99,10 +102,10 @@ def test_two_runs_cannot_share_a_uid(store: Store) -> None:
     run = {"uid": "0" * 32, "host": HOST, "version": "1", "config_digest": "", "config_path": ""}
 
     with store.write() as session:
-        start_run(session, **run, pid=1, started_at=NOON)
+        start_run(session, **run, pid=1, started_at=NOON, is_sandbox=False)
 
-    with pytest.raises(StoreError, match=r"UNIQUE.*runs\.uid"), store.write() as session:
-        start_run(session, **run, pid=2, started_at=NOON)
+    with pytest.raises(StoreError, match=r"(?i)unique.*runs[._]uid"), store.write() as session:
+        start_run(session, **run, pid=2, started_at=NOON, is_sandbox=False)
 
 
 def test_an_ordered_batch_waits_for_its_outcome(store: Store) -> None:
@@ -138,9 +141,7 @@ def test_a_collected_batch_keeps_its_sum_and_numbers(store: Store) -> None:
     batch = Batch(number=0, source="big", n=3, min=-(2**53) + 1, max=2**53 - 1)
     numbers = (-(2**53) + 1, 9_007_199_254_740_991, 7)
     run_id = start_with(store, batch)
-    outcome = Outcome(
-        batch=batch, verdict=Verdict.COLLECTED, fetch=4, attempt=2, offset=1, numbers=numbers
-    )
+    outcome = make_collected(batch, numbers, fetch=4, attempt=2, offset=1)
 
     save(store, run_id, outcomes=[outcome])
 
@@ -258,7 +259,7 @@ def test_each_different_request_is_kept_once(store: Store) -> None:
     assert [(row.method, row.url, row.body) for row in kept] == [
         ("GET", "https://h.example/?n=5", body) for body in (b"", b"{}")
     ]
-    assert json.loads(kept[0].headers) == [["Host", "h.example"], ["X-Api-Key", "${KEY}"]]
+    assert kept[0].headers == (("Host", "h.example"), ("X-Api-Key", "${KEY}"))
     first, other = (row.id for row in kept)
     assert [row.request for row in referred] == [first, first, other, None] * 2
 
@@ -476,7 +477,7 @@ def test_dead_runs_are_ended_without_touching_what_they_collected(store: Store) 
     save(store, run_id, attempts=[make_attempt()], outcomes=[make_collected(make_batch(0))])
 
     with store.write() as session:
-        count = interrupt_dead_runs(session, host=HOST, ended_at=at(5))
+        count = interrupt_dead_runs(session, ended_at=at(5))
 
     with store.read() as session:
         run = find_run(session, run_id=run_id)
@@ -488,16 +489,41 @@ def test_dead_runs_are_ended_without_touching_what_they_collected(store: Store) 
     assert verdicts == [Verdict.COLLECTED, Verdict.CANCELLED]
 
 
-def test_runs_of_other_machines_and_runs_that_ended_are_left_alone(store: Store) -> None:
-    """Nobody here can know whether a process on another machine lives."""
+def test_runs_that_ended_are_left_alone_and_the_host_is_no_matter(store: Store) -> None:
+    """A container has another host name each time; and none but its own kernel sees its lock."""
     with store.write() as session:
         ended = record_run(session, [make_batch()])
         elsewhere = begin(session, host="machine-2")
 
     with store.write() as session:
-        count = interrupt_dead_runs(session, host=HOST, ended_at=at(5))
+        count = interrupt_dead_runs(session, ended_at=at(5))
 
     with store.read() as session:
         runs = [find_run(session, run_id=run_id) for run_id in (ended, elsewhere)]
-    assert count == 0
-    assert [run and run.status for run in runs] == [RunStatus.OK, RunStatus.RUNNING]
+    assert count == 1
+    assert [run and run.status for run in runs] == [RunStatus.OK, RunStatus.INTERRUPTED]
+
+
+def test_what_was_prepared_is_not_compiled_again(store: Store) -> None:
+    """While answers are awaited there is time for it; behind the last one somebody waits."""
+    with store.write() as session:
+        run_id = begin(session)
+    compiled: list[str] = []
+
+    def listen(*args: Any) -> None:  # noqa: ANN401 - an event of SQLAlchemy's
+        statement, context = args[2], args[4]
+        if context.compiled is not None and context.cache_hit is not CacheStats.CACHE_HIT:
+            compiled.append(statement)
+
+    with store.read() as session:
+        prepare_to_finish(session)
+        engine = session.get_bind()
+        event.listen(engine, "before_cursor_execute", listen)
+
+        prepare_to_finish(session)
+        event.remove(engine, "before_cursor_execute", listen)
+
+        assert compiled == []
+    with store.write() as session:
+        finish_run(session, run_id=run_id, ended_at=NOON, clock_us=1)
+    assert verify(store).problems == ()
