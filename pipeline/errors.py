@@ -223,16 +223,23 @@ def find_lack(exc: BaseException) -> str | None:
         text = str(behind)
         if isinstance(behind, OSError) and behind.errno in (errno.EMFILE, errno.ENFILE):
             return f"{os.strerror(behind.errno)}; see `ulimit -n`"
-        if isinstance(behind, MemoryError) or getattr(behind, "errno", None) == errno.ENOMEM:
-            return "there is no memory left"
-        if isinstance(behind, ImportError) and "failed to map" in text:  # says the linker
-            return "there is no memory left"
-        if isinstance(behind, SystemError):  # Python itself came to no end; so far always for that
+        if _is_memory(behind, text):
             return "there is no memory left"
         if isinstance(behind, RuntimeError) and "start new thread" in text:
             return "no thread can be started; see `ulimit -u` and the memory that is left"
         behind = behind.__cause__ or behind.__context__
     return None
+
+
+def _is_memory(exc: BaseException, text: str) -> bool:
+    """Whether memory is what *exc* lacked: Python, its compiler and the linker say it variously."""
+    if isinstance(exc, MemoryError | SystemError | SyntaxError):
+        return True
+    return (
+        getattr(exc, "errno", None) == errno.ENOMEM
+        or (isinstance(exc, ValueError) and " is required for " in text)
+        or (isinstance(exc, ImportError) and "failed to map" in text)
+    )
 
 
 @contextmanager

@@ -225,7 +225,7 @@ def test_too_little_of_anything_is_no_bug(home: Home, limit: str) -> None:
 
     ended = home.run("collect", "-c", config, before=f"ulimit {limit}")
 
-    if ended.code:
+    if ended.code and "memory allocation of" not in ended.err:  # which ends what is written in Rust
         assert_told(ended, 74, 75)
         assert "check the permissions" not in ended.err
 

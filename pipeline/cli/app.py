@@ -59,7 +59,7 @@ def main() -> NoReturn:
         if stream is not None:
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr] # a TextIOWrapper unless replaced by a test
 
-    from pipeline.cli.boundary import exit_code_after
+    from pipeline.cli.boundary import last_exit_code
     from pipeline.cli.commands import make_app
     from pipeline.rendering.output import OutputError
 
@@ -69,9 +69,9 @@ def main() -> NoReturn:
     except SystemExit as leaving:
         code = leaving.code
     except OSError as exc:  # help and usage are written outside of the commands
-        code = exit_code_after(OutputError(exc))
+        code = last_exit_code(OutputError(exc))
     except Exception as exc:  # noqa: BLE001 - a machine that has too little memory for a command
-        code = exit_code_after(exc)
+        code = last_exit_code(exc)
     _leave(code)
 
 

@@ -22,7 +22,14 @@ from pipeline.rendering.output import OutputError, flush
 from pipeline.rendering.words import iso_time
 from pipeline.sanitize import one_line, printable
 
-__all__ = ["ExitCode", "complain", "error_boundary", "exit_code_after", "output_failed"]
+__all__ = [
+    "ExitCode",
+    "complain",
+    "error_boundary",
+    "exit_code_after",
+    "last_exit_code",
+    "output_failed",
+]
 
 # What the system answers to a program that is wrong; all else is about the machine.
 _MISUSE = (errno.EBADF, errno.EFAULT, errno.EINVAL, errno.ENOTSOCK, errno.ENOTTY)
@@ -68,6 +75,7 @@ class LogFormat(StrEnum):
 
 
 _log = {"format": LogFormat.TEXT}  # of this process
+_ended: list[int] = []  # the code that this process has given its reason for
 
 
 def log_as(shape: LogFormat) -> None:
@@ -116,6 +124,14 @@ def output_failed(reason: OSError) -> ExitCode:
     return ExitCode.STORE_FAILED
 
 
+def last_exit_code(exc: Exception) -> int:
+    """Give the code to leave the process with when *exc* has passed every boundary.
+
+    Where memory is short, even leaving with a code fails: its reason has then been said already.
+    """
+    return _ended[-1] if _ended else exit_code_after(exc)
+
+
 def exit_code_after(exc: Exception) -> int:
     """Say on stderr what *exc* means, and give the code to leave with."""
     if isinstance(exc, PipelineError):
@@ -149,4 +165,5 @@ def error_boundary() -> Iterator[None]:
     except typer.Exit:
         raise
     except Exception as exc:  # noqa: BLE001 - this is the one place where everything ends
-        raise typer.Exit(exit_code_after(exc)) from None
+        _ended.append(exit_code_after(exc))
+        raise typer.Exit(_ended[-1]) from None

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from pipeline.cli.boundary import ExitCode, complain, error_boundary, output_failed
+from pipeline.cli.boundary import ExitCode, complain, error_boundary, last_exit_code, output_failed
 from pipeline.errors import (
     ConfigError,
     LockHeld,
@@ -121,6 +121,8 @@ def caused_by(cause: BaseException) -> Exception:
         (OSError(errno.ENOMEM, SECRET), "there is no memory left"),
         (MemoryError(), "there is no memory left"),
         (ImportError("x.so: failed to map segment"), "there is no memory left"),
+        (ValueError("field 'target' is required for AnnAssign"), "there is no memory left"),
+        (SyntaxError("invalid syntax"), "there is no memory left"),
         (RuntimeError("can't start new thread"), "no thread can be started; see `ulimit -u`"),
         (caused_by(MemoryError()), "there is no memory left"),
         (OutputError(OSError(errno.EMFILE, SECRET)), "Too many open files"),
@@ -135,6 +137,16 @@ def test_what_the_machine_lacks_is_no_bug_of_ours(
     said = capsys.readouterr().err
     assert said.startswith(f"pipeline: this machine has too little for it: {words}")
     assert SECRET not in said
+
+
+def test_what_was_said_is_not_said_again_when_even_leaving_fails(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Where memory is short, to raise the exit may take more of it than there is."""
+    assert code_of(MemoryError()) == ExitCode.TRY_LATER
+
+    assert last_exit_code(MemoryError()) == ExitCode.TRY_LATER
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_a_keyboard_interrupt_is_130_and_silent(capsys: pytest.CaptureFixture[str]) -> None:
