@@ -15,16 +15,8 @@ from pipeline.rendering.words import count_of
 from pipeline.scope import A_WEEK, check_source, make_window, reading, show_window, window_json
 from pipeline.settings import Settings
 from pipeline.simulate.cases import Case, Cases
-from pipeline.simulate.changes import (
-    CHANGES,
-    LONGER,
-    MEASURES,
-    RETRY,
-    SECOND,
-    Effect,
-    as_it_was,
-    was_cut,
-)
+from pipeline.simulate.changes import CHANGES, LONGER, RETRY, was_cut
+from pipeline.simulate.effects import MEASURES, SECOND, Effect, as_it_was
 
 FEWEST = 30  # attempts that an estimate is made from
 FIGURE = "source is_sandbox measure now certain at_best at_worst estimate n method"
