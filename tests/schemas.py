@@ -54,7 +54,7 @@ from pipeline.rendering.vocabulary import (
     VOCABULARY,
 )
 from pipeline.report import errors, health, numbers, slots, sources, timings, workers
-from pipeline.report.batches import BatchLine
+from pipeline.report.batches import PUBLISHED, BatchLine
 from pipeline.report.errors import SourceLoss
 from pipeline.report.runs import RunLine
 from pipeline.report.sources import SourceLine
@@ -171,9 +171,7 @@ def all_of(kind: type) -> tuple[type, str]:
 
 RUN_LINE = record("run", (RunSummary, RUN), (RunLine, "retries is_alive"))
 BARE_BATCH = (BatchRecord, BATCH)
-BATCH_LINE = record(
-    "batch", BARE_BATCH, (BatchLine, "took_us attempts attempt_id values"), about="and its fetch"
-)
+BATCH_LINE = record("batch", BARE_BATCH, (BatchLine, PUBLISHED), about="and its fetch")
 ATTEMPT_RECORD = record("attempt", (AttemptRecord, ATTEMPT), about="null: not reached, or unknown")
 SLOT = record("slot", all_of(SlotRecord), about="without a fate its run goes on")
 WINDOW = record("window", (Window, "since until"), about="null: without end")

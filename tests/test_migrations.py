@@ -59,8 +59,9 @@ def schema_of(path: Path) -> dict[str, list[str]]:
     """Read what the database says of itself, whatever the order of constraints and the quotes."""
     with closing(sqlite3.connect(path)) as raw:
         rows = raw.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
+    lines = re.compile(r"\n|, (?=\w+ INTEGER)")  # SQLite adds a column to the line of the last one
     return {
-        name: sorted(re.sub(r"[\s\"]+", " ", line).strip(" ,") for line in sql.splitlines())
+        name: sorted(re.sub(r"[\s\"]+", " ", line).strip(" ,") for line in lines.split(sql))
         for name, sql in rows
     }
 

@@ -113,7 +113,8 @@ def _facts(case: AttemptCase) -> Iterator[str]:
     record, attempt = case.record, case.record.attempt
     settled = ", ".join(batch.name for batch in case.batches)
     yield f"Attempt {record.id}: run {record.run_id}, fetch {attempt.fetch}, try {attempt.number}"
-    yield f"Source {attempt.source}, started {show_time(attempt.began_at)}"
+    asked_by = "" if record.host is None else f", asked by {record.host} pid {record.pid}"
+    yield f"Source {attempt.source}, started {show_time(attempt.began_at)}{asked_by}"
     yield f"Batches settled by this attempt: {settled or 'none, it was tried again'}"
     if attempt.error is not None:
         fact = ERRORS[attempt.error]

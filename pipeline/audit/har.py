@@ -66,7 +66,8 @@ def har_entry(record: AttemptRecord) -> Json:
         "cache": {},
         "timings": timings,
         "comment": f"{attempt.source}: attempt {record.id}, run {record.run_id},"
-        f" fetch {attempt.fetch}, try {attempt.number}",
+        f" fetch {attempt.fetch}, try {attempt.number}"
+        + ("" if record.host is None else f", asked by {record.host} pid {record.pid}"),
         "_microseconds": asdict(attempt.timings),
     }
     if attempt.error is not None:

@@ -85,18 +85,18 @@ class Worker:
         )
         asyncio.get_running_loop().set_exception_handler(_tell_what_is_ours)
         engine = Engine(self.settings.store.url, hands.carry_out, self.say)
-        await anyio.to_thread.run_sync(engine.create_schema)
-        member = await store.commit(
-            portions.join,
-            host=host_identity(),
-            pid=os.getpid(),
-            version=pipeline.__version__,
-            lanes=self.lanes,
-        )
         stopping = asyncio.Event()
         with ungrouped():
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._obey, stopping)
+                await anyio.to_thread.run_sync(engine.create_schema)
+                hands.member = member = await store.commit(
+                    portions.join,
+                    host=host_identity(),
+                    pid=os.getpid(),
+                    version=pipeline.__version__,
+                    lanes=self.lanes,
+                )
                 tasks.start_soon(self._give_signs, store, member)
                 runs = Runs(self.command, self.say)
                 tasks.start_soon(self._keep_schedule, runs)

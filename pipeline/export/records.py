@@ -46,12 +46,12 @@ FIELDS = {
     Records.NUMBERS: parse_fields(f"{_BATCH} is_sandbox min max"),
     Records.BATCHES: parse_fields(
         f"{_BATCH} batch_number=number is_sandbox n min max verdict sum digest error detail"
-        " not_before fetch attempt_id=id attempt_number=attempt offset"
+        " not_before fetch attempt_id=id attempt_number=attempt offset host pid"
     ),
     Records.ATTEMPTS: parse_fields(
         "run_id fetch attempt_number=number attempt_id=id source is_sandbox began_at"
         f" {' '.join(PHASE_COLUMNS.values())} is_reused http_status=status body_bytes error phase"
-        " detail retry_after_us evidence"
+        " detail retry_after_us evidence host pid"
     ),
     Records.RUNS: parse_fields(RUN),
     # A row for each batch, with all that it takes to make its numbers again.

@@ -195,6 +195,7 @@ class Attempt:
         evidence: the answer, if it failed or is the first of its kind in this run.
         measures: what it says of its numbers beside them.
         proof: what its source signed, if it signs.
+        member: the worker that asked, of those that share a run; None: the run itself.
     """
 
     fetch: int
@@ -214,6 +215,7 @@ class Attempt:
     evidence: Evidence | None = None
     measures: tuple[Measure, ...] = ()
     proof: Proof | None = None
+    member: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -163,12 +163,16 @@ class AttemptRecord:
         id: unique in the store, over all runs.
         evidence: digest (hex) of the answer that was kept, None if none was; the answer itself
             is in ``attempt.evidence`` only where one attempt was asked for.
+        host: the machine of the worker that asked; None: the run itself asked, on its own.
+        pid: the worker's process there.
     """
 
     id: int
     run_id: int
     attempt: Attempt
     evidence: str | None
+    host: str | None = None
+    pid: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

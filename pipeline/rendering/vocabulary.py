@@ -73,12 +73,16 @@ VOCABULARY: Mapping[str, Mapping[str, str]] = {
         "offset": "where its numbers begin in the answer to its fetch",
         "digest": "SHA-256 over n, min, max and the numbers, in hex",
         "took_us": "all attempts of its fetch, added up",
+        "host": "the machine of the worker whose attempt decided it; null: the run asked by itself",
+        "pid": "the worker's process there",
         "values": "the numbers themselves",
         "value": "one of its numbers",
         "position": "where the number stands in the batch, from 0",
     },
     "attempt": {
         "is_reused": "whether an open connection carried it",
+        "host": "the machine of the worker that asked; null: the run asked by itself",
+        "pid": "the worker's process there",
         "http_status": "of the answer",
         "body_bytes": "how many bytes of the body were read",
         "retry_after_us": "how long the upstream asked us to wait",
@@ -103,7 +107,10 @@ VOCABULARY: Mapping[str, Mapping[str, str]] = {
         "violating_attempt_id": "the first attempt that broke a rule",
         "wait_us": "waits for permission, added up",
     },
-    "error": {"share": "of all attempts at the source"},
+    "error": {
+        "share": "of all attempts at the source",
+        "hosts": "of one run: the machines of the workers whose attempts failed so",
+    },
     "range of numbers": {
         "mean": "of the numbers",
         "expected_mean": "of a fair source, whose numbers are equally likely",
@@ -363,7 +370,7 @@ ATTEMPT = (
     " dns_us=attempt.timings.dns_us connect_us=attempt.timings.connect_us"
     " tls_us=attempt.timings.tls_us send_us=attempt.timings.send_us"
     " first_byte_us=attempt.timings.first_byte_us body_us=attempt.timings.body_us"
-    " check_us=attempt.timings.check_us evidence"
+    " check_us=attempt.timings.check_us evidence host pid"
 )
 TALLY = (
     "started_at run_id source is_sandbox min max collected failed deferred cancelled numbers sum"

@@ -1,7 +1,7 @@
 """The report of batches: the last ones, or those of one run."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, islice
 from operator import attrgetter
@@ -26,13 +26,15 @@ LISTED = (
     "run_id=first.batch.run_id batch source=first.batch.source is_sandbox=first.batch.is_sandbox"
     f" n {RANGE} sum=first.batch.sum took_us=first.took_us attempts=first.attempts verdict"
 )
+WORKER = " host=first.host pid=first.pid"  # in a table, if workers shared a run
 OF_ONE_RUN = LISTED.removeprefix("run_id=first.batch.run_id ").replace(f" {RANGE}", "")
 SHEET = (
     inside("batch", "run_id batch=name source is_sandbox n min max sum")
     + " took_us attempts "
     + inside("batch", "verdict error detail not_before")
-    + " attempt_id"
+    + " attempt_id host pid"
 )
+PUBLISHED = "took_us attempts attempt_id host pid values"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +45,8 @@ class BatchLine:
         took_us: all attempts of its fetch, with the waits between them; None if none was made.
         attempts: how many attempts of its fetch were made.
         attempt_id: the attempt that decided it, as ``audit show`` takes it.
+        host: the machine of the worker that made this attempt, ``pid`` its process there; None:
+            the run asked by itself.
         values: the numbers collected; None if none were, or not kept, or not asked for.
     """
 
@@ -51,6 +55,8 @@ class BatchLine:
     attempts: int
     attempt_id: int | None
     values: tuple[int, ...] | None
+    host: str | None = None
+    pid: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,19 +142,22 @@ def _join(batches: Iterable[BatchRecord], made: Iterable[AttemptRecord]) -> Iter
     """Put batches and attempts of one run together."""
     took: defaultdict[int | None, int] = defaultdict(int)
     attempts: Counter[int | None] = Counter()
-    ids: dict[tuple[int | None, int | None], int] = {}
+    deciding: dict[tuple[int | None, int | None], tuple[int, str | None, int | None]] = {}
     for record in made:
         attempt = record.attempt
         took[attempt.fetch] += attempt.timings.total_us
         attempts[attempt.fetch] += 1
-        ids[attempt.fetch, attempt.number] = record.id
+        deciding[attempt.fetch, attempt.number] = (record.id, record.host, record.pid)
     for batch in batches:
+        attempt_id, host, pid = deciding.get((batch.fetch, batch.attempt), (None, None, None))
         yield BatchLine(
             batch=batch,
             took_us=took.get(batch.fetch),
             attempts=attempts[batch.fetch],
-            attempt_id=ids.get((batch.fetch, batch.attempt)),
+            attempt_id=attempt_id,
             values=_unpack(batch),
+            host=host,
+            pid=pid,
         )
 
 
@@ -164,12 +173,12 @@ def _unpack(batch: BatchRecord) -> tuple[int, ...] | None:
 
 def line_json(line: BatchLine) -> dict[str, object]:
     """Make of a batch what is published of it, its numbers included."""
-    return pick(line.batch, BATCH) | pick(line, "took_us attempts attempt_id values")
+    return pick(line.batch, BATCH) | pick(line, PUBLISHED)
 
 
 def table_of_batches(listed: Iterable[BatchLine]) -> Table:
     """Make a row of each batch for people, with its run."""
-    return tabulate(_Row, (_Row(first=line, last=line, n=line.batch.n) for line in listed), LISTED)
+    return _tabulate([_Row(first=line, last=line, n=line.batch.n) for line in listed], LISTED)
 
 
 def table_of_run(listed: Iterable[BatchLine], *, is_folded: bool) -> Table:
@@ -178,11 +187,19 @@ def table_of_run(listed: Iterable[BatchLine], *, is_folded: bool) -> Table:
     *is_folded*: neighbours with the same fate, lost with one fetch, share a row.
     """
     groups = _folded(listed) if is_folded else ([line] for line in listed)
-    rows = (
+    rows = [
         _Row(first=group[0], last=group[-1], n=sum(line.batch.n for line in group))
         for group in groups
-    )
-    return tabulate(_Row, rows, OF_ONE_RUN)
+    ]
+    return _tabulate(rows, OF_ONE_RUN)
+
+
+def _tabulate(rows: Sequence[_Row], fields: str) -> Table:
+    """Make a table that names the workers, if there were any; its last column is text."""
+    if any(row.first.host for row in rows):
+        *others, last = fields.split()
+        fields = f"{' '.join(others)}{WORKER} {last}"
+    return tabulate(_Row, rows, fields)
 
 
 def _folded(listed: Iterable[BatchLine]) -> Iterator[list[BatchLine]]:

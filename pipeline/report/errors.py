@@ -1,7 +1,7 @@
 """The report of errors: what was lost to which error, how often, whose fault."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from sqlmodel import Session
@@ -14,13 +14,13 @@ from pipeline.rendering.records import pick
 from pipeline.report import numbers
 from pipeline.report.question import Question, facts, head, write_document
 from pipeline.report.trends import Buckets, trend
-from pipeline.store import history
+from pipeline.store import history, queries
 from pipeline.store.totals import LossTotals
 
 ERRORS = (
     "source=loss.source is_sandbox error=loss.error phase=loss.phase whose=loss.whose"
     " attempts=loss.attempts batches=loss.batches share first_at=loss.first_at"
-    " last_at=loss.last_at last_attempt_id=loss.last_attempt"
+    " last_at=loss.last_at last_attempt_id=loss.last_attempt hosts"
 )
 MOST_NAMED = 4  # errors in a chart; the others are one colour
 OTHERS = "others"
@@ -34,11 +34,13 @@ class SourceLoss:
     Attributes:
         is_sandbox: whether the sandbox played the source; None: in some of the runs.
         attempts: all that were made at the source.
+        hosts: the machines of the workers whose attempts failed so; only of one run.
     """
 
     loss: LossTotals
     is_sandbox: bool | None
     attempts: int
+    hosts: tuple[str, ...] = ()
 
     @property
     def share(self) -> float | None:
@@ -59,7 +61,7 @@ def lines(session: Session, question: Question) -> Iterator[str]:
     buckets = numbers.buckets_of(numbers.find_points(session, question), question.window)
     parts: list[Part] = [*chart_of_failures(points, buckets)]
     if found or question.shape is Shape.CSV:
-        parts.insert(0, table_of_errors(found))
+        parts.insert(0, table_of_errors(found, has_hosts=question.shape is Shape.CSV))
         parts.append(explain_failures(each.loss.phase for each in found))
     said = facts(session, question) + ([] if found else ["No error is on record."])
     document = Document(title="Errors", facts=said, parts=parts)
@@ -72,9 +74,13 @@ def find_errors(session: Session, question: Question) -> list[SourceLoss]:
     totals = history.source_totals(session, question.window, source=of, run_id=run_id)
     attempts = {total.source: total.attempts for total in totals}
     sandbox = history.played_by_sandbox(session, question.window, source=of, run_id=run_id)
+    hosts = {} if run_id is None else queries.hosts_of_failures(session, run_id=run_id)
     return [
         SourceLoss(
-            loss=loss, is_sandbox=sandbox[loss.source], attempts=attempts.get(loss.source, 0)
+            loss=loss,
+            is_sandbox=sandbox[loss.source],
+            attempts=attempts.get(loss.source, 0),
+            hosts=tuple(hosts.get((loss.source, loss.error, loss.phase), ())),
         )
         for loss in history.loss_totals(session, question.window, source=of, run_id=run_id)
     ]
@@ -88,9 +94,13 @@ def find_points(session: Session, question: Question) -> list[LossTotals]:
     return history.loss_totals(session, window, source=question.source, step=window.step)
 
 
-def table_of_errors(found: Iterable[SourceLoss], *, title: str = "") -> Table:
-    """Make a row of each source, error and phase."""
-    return tabulate_failures(SourceLoss, found, ERRORS, title=title)
+def table_of_errors(
+    found: Sequence[SourceLoss], *, title: str = "", has_hosts: bool = False
+) -> Table:
+    """Make a row of each source, error and phase; with machines if there are any."""
+    has_hosts |= any(each.hosts for each in found)
+    fields = ERRORS if has_hosts else ERRORS.removesuffix(" hosts")
+    return tabulate_failures(SourceLoss, found, fields, title=title)
 
 
 def chart_of_failures(losses: Sequence[LossTotals], buckets: Buckets | None) -> list[Chart]:

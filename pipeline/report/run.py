@@ -30,8 +30,7 @@ from pipeline.scope import find_run
 from pipeline.store import queries
 from pipeline.store.db import Store
 from pipeline.store.history import find_pruning, tallies_of_run
-from pipeline.store.portions import machines_of
-from pipeline.store.queries import find_limits
+from pipeline.store.queries import find_limits, workers_of_run
 
 MOST_SOURCES = 20  # whose limits are told to people
 MOST_LINES = 200  # batches in a table for people; sheets and programs get all
@@ -59,18 +58,19 @@ def lines(session: Session, question: Question) -> Iterator[str]:
         facts=[
             _headline(question.run),
             *_clock_fact(question.run),
-            *_machines_fact(session, question.run),
+            *_workers_fact(session, question.run),
         ],
         parts=list(_parts(session, question.run, question.shape, question.source)),
     )
     return write_document(document, question)
 
 
-def _machines_fact(session: Session, run: RunSummary) -> Iterator[str]:
-    """Tell which machines asked, if several shared the run."""
-    if found := machines_of(session, run_id=run.id):
-        each = ", ".join(f"{host} ({count_of(n, 'portion')})" for host, n in found.items())
-        yield f"Carried out by {each}."
+def _workers_fact(session: Session, run: RunSummary) -> Iterator[str]:
+    """Tell which workers asked, if machines shared the run."""
+    found = workers_of_run(session, run_id=run.id)
+    if found:
+        each = (f"{host} pid {pid} ({count_of(n, 'request')})" for (host, pid), n in found.items())
+        yield f"Carried out by {', '.join(each)}."
 
 
 def show_run(store: Store, wanted: str, shape: Format) -> None:

@@ -226,6 +226,7 @@ class Fetcher:
             request=exchange.request,
             contract=self._observer.contract(exchange, failure.error if failure else None),
             measures=() if failure else self._observer.measures(exchange),
+            member=self._observer.member,
         )
         if failure is not None:
             return self._with_failure(attempt, exchange, failure)

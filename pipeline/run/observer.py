@@ -40,6 +40,7 @@ class ExchangeObserver:
 
     Attributes:
         run_id: the run.
+        member: the worker that asks, if several share the run.
     """
 
     def __init__(
@@ -50,8 +51,10 @@ class ExchangeObserver:
         variable: str,
         earlier: Earlier = Earlier(),  # noqa: B008 - it is frozen
         measured: Sequence[MeasureRule] = (),
+        member: int | None = None,
     ) -> None:
         self.run_id = run_id
+        self.member = member
         self._secrets = secrets
         self._stand_in = b"${%b}" % variable.encode()
         # The origin in one integer: a tuple would take a third more memory.

@@ -111,12 +111,14 @@ class Hands:
 
     Attributes:
         is_to_go: whether it is to leave what it has not begun to others.
+        member: the worker, once it has joined.
     """
 
     settings: Settings
     store: Store
     state_folder: Path
     is_to_go: Callable[[], bool]
+    member: int | None = None
     _limits: dict[int, dict[str, Any]] = field(default_factory=dict, init=False)
     _mine: set[tuple[int, int]] = field(default_factory=set, init=False)
     _looked_at: float = field(default=float("-inf"), init=False)
@@ -272,6 +274,7 @@ class Hands:
                 run_id=portion.run_id,
                 secrets=upstream.policy.secrets,
                 variable=upstream.policy.variable,
+                member=self.member,
                 earlier=find_earlier(
                     session,
                     source=portion.source,

@@ -25,7 +25,7 @@ from sqlmodel import Session
 
 from pipeline.models import RunStatus
 from pipeline.store.columns import UtcTime
-from pipeline.store.tables import ATTEMPTS, BATCHES, PROOFS, RUNS, SEALS, TALLIES
+from pipeline.store.tables import ATTEMPTS, BATCHES, MEMBERS, PROOFS, RUNS, SEALS, TALLIES
 from pipeline.store.window import within
 
 RUNS_PER_PAGE = 100
@@ -129,18 +129,18 @@ def read_runs(session: Session, selection: Selection, *, after: int) -> Sequence
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Extract:
-    """Rows of a table in the order of their key, with what another table says of each.
+    """Rows of a table in the order of their key, with what others say of each.
 
     Attributes:
         key: its columns; the first of them is the run.
-        tables: that table, and the other one if there is one, found *on* a condition.
-        is_inner: only rows of which the other table says something.
+        tables: that table, and the others, each found *on* a condition.
+        is_inner: only rows of which the others say something.
         is_of_numbers: only batches whose numbers were kept.
     """
 
     key: Sequence[SqlColumn[Any]]
     tables: Sequence[Table]
-    on: ColumnElement[bool] | None = None
+    on: Sequence[ColumnElement[bool]] = ()
     is_inner: bool = False
     is_of_numbers: bool = False
 
@@ -167,8 +167,8 @@ class Extract:
         The rows have the columns of the key and then those of these *names*.
         """
         query = select(*self.key, *map(self.column, names)).select_from(self.tables[0])
-        if self.on is not None:
-            query = query.join(self.tables[1], self.on, isouter=not self.is_inner)
+        for table, on in zip(self.tables[1:], self.on, strict=True):
+            query = query.join(table, on, isouter=not self.is_inner)
         query = query.where(tuple_(*self.key) > after, self.key[0] <= last_run)
         if self.is_of_numbers:
             query = query.where(BATCHES.c.numbers.is_not(None))
@@ -197,11 +197,12 @@ _PROVING = (
 )
 _FIRST_OF_FETCH = (BATCHES.c.run_id == ATTEMPTS.c.run_id) & (BATCHES.c.number == ATTEMPTS.c.fetch)
 RUN_ROWS = Extract(key=[RUNS.c.id], tables=[RUNS])
-BATCH_ROWS = Extract(key=_BATCH_KEY, tables=[BATCHES, ATTEMPTS], on=_DECIDING)
+_ASKING = MEMBERS.c.id == ATTEMPTS.c.member
+BATCH_ROWS = Extract(key=_BATCH_KEY, tables=[BATCHES, ATTEMPTS, MEMBERS], on=[_DECIDING, _ASKING])
 NUMBER_ROWS = Extract(key=_BATCH_KEY, tables=[BATCHES], is_of_numbers=True)
-PROOF_ROWS = Extract(key=_BATCH_KEY, tables=[BATCHES, PROOFS], on=_PROVING, is_inner=True)
+PROOF_ROWS = Extract(key=_BATCH_KEY, tables=[BATCHES, PROOFS], on=[_PROVING], is_inner=True)
 ATTEMPT_ROWS = Extract(
     key=[ATTEMPTS.c.run_id, ATTEMPTS.c.fetch, ATTEMPTS.c.number],
-    tables=[ATTEMPTS, BATCHES],
-    on=_FIRST_OF_FETCH,
+    tables=[ATTEMPTS, BATCHES, MEMBERS],
+    on=[_FIRST_OF_FETCH, _ASKING],
 )

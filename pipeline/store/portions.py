@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, delete, exists, func, insert, select, update
+from sqlalchemy import ColumnElement, exists, func, insert, select, update
 from sqlmodel import Session
 
 from pipeline.models import (
@@ -27,6 +27,8 @@ from pipeline.store.heartbeats import SILENCE
 from pipeline.store.rows import AnyRow, execute_many, record
 from pipeline.store.shared_clock import read_clock
 from pipeline.store.tables import BATCHES, HEARTBEATS, MEMBERS, PORTIONS, RUNS
+
+FORGOTTEN = timedelta(hours=1)  # so long a worker that fell silent is listed
 
 _ADD = insert(PORTIONS)
 _UNDECIDED = BATCHES.c.verdict.is_(None)
@@ -242,7 +244,7 @@ def join(session: Session, *, host: str, pid: int, version: str, lanes: int) -> 
 
 
 def stay(session: Session, *, member: int) -> None:
-    """Say that a worker is here, and the shared runs go on; forget who was silent for an hour."""
+    """Say that a worker is here, and the shared runs go on."""
     connection = session.connection()
     now = func.clock_timestamp()
     connection.execute(update(MEMBERS).where(MEMBERS.c.id == member).values(seen_at=now))
@@ -252,16 +254,16 @@ def stay(session: Session, *, member: int) -> None:
         .where(HEARTBEATS.c.run_id.in_(going_on))
         .values(seen_at=now, suspected_at=None)
     )
-    connection.execute(delete(MEMBERS).where(MEMBERS.c.seen_at < now - timedelta(hours=1)))
 
 
 def leave(session: Session, *, member: int) -> None:
     """Say that a worker goes."""
-    session.connection().execute(delete(MEMBERS).where(MEMBERS.c.id == member))
+    leaving = update(MEMBERS).where(MEMBERS.c.id == member)
+    session.connection().execute(leaving.values(left_at=func.clock_timestamp()))
 
 
 def find_members(session: Session) -> list[Member]:
-    """List the workers that are here, or were a while ago, the oldest first."""
+    """List the workers that are here, or fell silent within the last hour, the oldest first."""
     connection = session.connection()
     now = read_clock(connection)
     at_it = (
@@ -270,7 +272,11 @@ def find_members(session: Session) -> list[Member]:
         .where(PORTIONS.c.ended_at.is_(None), _goes_on())
         .scalar_subquery()
     )
-    query = select(MEMBERS, at_it.label("portions")).order_by(MEMBERS.c.since, MEMBERS.c.id)
+    query = (
+        select(MEMBERS, at_it.label("portions"))
+        .where(MEMBERS.c.left_at.is_(None), MEMBERS.c.seen_at >= now - FORGOTTEN)
+        .order_by(MEMBERS.c.since, MEMBERS.c.id)
+    )
     return [
         record(Member, row, member_id=row.id, is_alive=now - row.seen_at <= SILENCE)
         for row in connection.execute(query)
@@ -305,17 +311,6 @@ def _why(row: AnyRow, taken: set[str | None]) -> str:
     if row.lock is not None and row.lock in taken:
         return "another portion of the same upstream"
     return "a worker with a free lane"
-
-
-def machines_of(session: Session, *, run_id: int) -> dict[str, int]:
-    """Count the portions of a run by the machine that had them last; none if it was not shared."""
-    query = (
-        select(PORTIONS.c.host, func.count())
-        .where(PORTIONS.c.run_id == run_id, PORTIONS.c.host.is_not(None))
-        .group_by(PORTIONS.c.host)
-        .order_by(PORTIONS.c.host)
-    )
-    return dict(session.connection().execute(query).all())
 
 
 def _goes_on() -> ColumnElement[bool]:

@@ -30,6 +30,7 @@ from sqlalchemy import (
 from sqlmodel import Session
 
 from pipeline.clock import MADE_AT, TOLERANCE, Stamp
+from pipeline.errors import ErrorName, Phase
 from pipeline.models import (
     Attempt,
     AttemptCase,
@@ -58,6 +59,7 @@ from pipeline.store.tables import (
     CONFIGURATIONS,
     CONTRACTS,
     EVIDENCE,
+    MEMBERS,
     REQUESTS,
     RUNS,
     TALLIES,
@@ -66,6 +68,11 @@ from pipeline.store.window import Window, within
 
 _RUNS = select(RUNS).order_by(RUNS.c.id.desc())
 _BATCHES = select(BATCHES).order_by(BATCHES.c.run_id, BATCHES.c.number)
+_ATTEMPTS = (
+    select(ATTEMPTS, MEMBERS.c.host, MEMBERS.c.pid)
+    .select_from(ATTEMPTS)
+    .outerjoin(MEMBERS, MEMBERS.c.id == ATTEMPTS.c.member)
+)
 _OF_NUMBERS = ("numbers", "digest")
 _BATCHES_BARE = _BATCHES.with_only_columns(
     *(column for column in BATCHES.c if column.name not in _OF_NUMBERS),
@@ -361,21 +368,48 @@ def attempts_of_run(
 
     *fetches* are the first and the last that are wanted.
     """
-    query = (
-        select(ATTEMPTS)
-        .where(ATTEMPTS.c.run_id == run_id)
-        .order_by(ATTEMPTS.c.fetch, ATTEMPTS.c.number)
+    query = _ATTEMPTS.where(ATTEMPTS.c.run_id == run_id).order_by(
+        ATTEMPTS.c.fetch, ATTEMPTS.c.number
     )
     if fetches is not None:
         query = query.where(ATTEMPTS.c.fetch.between(*fetches))
     return map(_attempt_record, stream(session, query))
 
 
+def workers_of_run(session: Session, *, run_id: int) -> dict[tuple[str, int], int]:
+    """Count the attempts of a run by the workers that made them, by host and pid."""
+    query = (
+        select(MEMBERS.c.host, MEMBERS.c.pid, func.count())
+        .join(ATTEMPTS, ATTEMPTS.c.member == MEMBERS.c.id)
+        .where(ATTEMPTS.c.run_id == run_id)
+        .group_by(MEMBERS.c.host, MEMBERS.c.pid)
+        .order_by(MEMBERS.c.host, MEMBERS.c.pid)
+    )
+    return {(host, pid): n for host, pid, n in session.connection().execute(query)}
+
+
+def hosts_of_failures(
+    session: Session, *, run_id: int
+) -> dict[tuple[str, ErrorName, Phase | None], list[str]]:
+    """List the machines of the workers whose attempts failed, by source, error and phase."""
+    columns = (ATTEMPTS.c.source, ATTEMPTS.c.error, ATTEMPTS.c.phase, MEMBERS.c.host)
+    query = (
+        select(*columns)
+        .join(MEMBERS, MEMBERS.c.id == ATTEMPTS.c.member)
+        .where(ATTEMPTS.c.run_id == run_id, ATTEMPTS.c.error.is_not(None))
+        .distinct()
+        .order_by(*columns)
+    )
+    found: defaultdict[tuple[str, ErrorName, Phase | None], list[str]] = defaultdict(list)
+    for source, error, phase, host in session.connection().execute(query):
+        found[source, error, phase].append(host)
+    return dict(found)
+
+
 def exchanges_of_run(session: Session, *, run_id: int) -> Iterator[AttemptRecord]:
     """Read the attempts of a run in the order in which they began, with what was sent and got."""
     query = (
-        select(
-            ATTEMPTS,
+        _ATTEMPTS.add_columns(
             *(column.label(f"request_{column.name}") for column in REQUESTS.c),
             *(column.label(f"evidence_{column.name}") for column in EVIDENCE.c),
         )
@@ -415,7 +449,7 @@ def _attempt_record(
 def find_attempt(session: Session, *, attempt_id: int) -> AttemptCase | None:
     """Look up one attempt with all that is known of it."""
     connection = session.connection()
-    row = connection.execute(select(ATTEMPTS).where(ATTEMPTS.c.id == attempt_id)).first()
+    row = connection.execute(_ATTEMPTS.where(ATTEMPTS.c.id == attempt_id)).first()
     if row is None:
         return None
     decided = (
@@ -424,7 +458,7 @@ def find_attempt(session: Session, *, attempt_id: int) -> AttemptCase | None:
         & (BATCHES.c.attempt == row.number)
     )
     of_fetch = (ATTEMPTS.c.run_id == row.run_id) & (ATTEMPTS.c.fetch == row.fetch)
-    tries = select(ATTEMPTS).where(of_fetch).order_by(ATTEMPTS.c.number)
+    tries = _ATTEMPTS.where(of_fetch).order_by(ATTEMPTS.c.number)
     return AttemptCase(
         record=_attempt_record(
             row,

@@ -25,7 +25,20 @@ from pipeline.store.tables import Row
 from pipeline.store.views import view_statements
 
 # Oldest first; each is a file in migrations/versions.
-REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010", "0011")
+REVISIONS = (
+    "0001",
+    "0002",
+    "0003",
+    "0004",
+    "0005",
+    "0006",
+    "0007",
+    "0008",
+    "0009",
+    "0010",
+    "0011",
+    "0014",
+)
 NEWEST = REVISIONS[-1]
 TESTED_SINCE = "0008"  # an older database has numbers that no test of health has seen
 

@@ -31,17 +31,19 @@ CREATE VIEW batch_list AS
 SELECT
     batches.run_id, 'w' || batches.number AS batch, batches.number AS batch_number,
     batches.source, is_sandbox, verdict, n, sum, min, max, batches.error, batches.detail,
-    {not_before}, batches."fetch", attempts.id AS attempt_id, attempt AS attempt_number
+    {not_before}, batches."fetch", attempts.id AS attempt_id, attempt AS attempt_number,
+    host, pid
 FROM batches
 LEFT JOIN attempts
 ON attempts.run_id = batches.run_id
 AND attempts."fetch" = batches."fetch" AND attempts.number = batches.attempt
+LEFT JOIN members ON members.id = attempts.member
 """
 
 FAILED_ATTEMPTS = """
 CREATE VIEW failed_attempts AS
 SELECT
-    id AS attempt_id, run_id, source, {began_at}, error, phase,
+    attempts.id AS attempt_id, run_id, source, {began_at}, error, phase,
     CASE
         WHEN error IN (
             'dns', 'connect_refused', 'connect_timeout', 'unreachable', 'write_timeout',
@@ -54,8 +56,9 @@ SELECT
         WHEN error IN ('unauthorized', 'http_4xx', 'deadline', 'cancelled', 'internal') THEN 'ours'
         ELSE 'upstream'
     END AS whose,
-    status AS http_status, detail, "fetch", number AS attempt_number, evidence
+    status AS http_status, detail, "fetch", number AS attempt_number, evidence, host, pid
 FROM attempts
+LEFT JOIN members ON members.id = attempts.member
 WHERE error IS NOT NULL
 """
 

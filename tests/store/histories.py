@@ -6,8 +6,11 @@ from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
+from sqlalchemy import insert
+
 from pipeline.models import Outcome, Request, Verdict
 from pipeline.store.db import Store
+from pipeline.store.tables import MEMBERS
 from pipeline.store.writes import finish_run, order_batches, save_results
 from tests.store.makers import (
     NOON,
@@ -31,13 +34,26 @@ def request_for(n: int) -> Request:
     return Request(method="GET", url=url, headers=(("Accept", "application/json"),), body=b"")
 
 
-def record_mixed_run(store: Store, *, started_at: datetime = NOON) -> int:
-    """Record a run that collects w0 and w1, loses w2 and w3, and puts w4 off; two sources."""
+def join(store: Store) -> int:
+    """Say that a worker is here, as ``portions.join`` does on a server."""
+    worker = {"host": "m1", "pid": 7, "version": "1", "lanes": 1, "since": NOON, "seen_at": NOON}
+    with store.write() as session:
+        joining = insert(MEMBERS).values(worker).returning(MEMBERS.c.id)
+        return int(session.connection().execute(joining).scalar_one())
+
+
+def record_mixed_run(
+    store: Store, *, started_at: datetime = NOON, member: int | None = None
+) -> int:
+    """Record a run that collects w0 and w1, loses w2 and w3, and puts w4 off; two sources.
+
+    A *member* made the first attempt at w1, and the run itself all others.
+    """
     batches = [make_batch(number, "dice" if number < 3 else "coins") for number in range(5)]
     evidence = make_evidence(f"down at {started_at}".encode())
     attempts = [
         replace(make_attempt(0, began_at=started_at), request=request_for(3)),
-        make_failed_attempt(1, began_at=started_at, evidence=evidence),
+        replace(make_failed_attempt(1, began_at=started_at, evidence=evidence), member=member),
         replace(make_attempt(1, 2, began_at=started_at), request=request_for(4)),
         replace(make_failed_attempt(2, began_at=started_at), request=request_for(3)),
     ]

@@ -13,7 +13,7 @@ from pipeline.store import heartbeats, portions
 from pipeline.store.db import Store
 from pipeline.store.portions import Portion
 from pipeline.store.shared_clock import read_clock
-from pipeline.store.tables import ATTEMPTS, BATCHES, HEARTBEATS
+from pipeline.store.tables import ATTEMPTS, BATCHES, HEARTBEATS, MEMBERS
 from pipeline.store.writes import order_batches
 from tests.store.makers import NOON, at, begin, make_attempt, make_batch, make_collected, make_lost
 
@@ -66,7 +66,6 @@ def test_who_carries_it_out_learns_what_is_left(store: Store) -> None:
         assert (first.undecided, second.undecided) == (frozenset({0, 1}), frozenset({0}))
         assert portions.held_by(session, host=HOST, pid=PID) == set()
         assert portions.held_by(session, host="m2", pid=8) == {(portion.run_id, 0)}
-        assert portions.machines_of(session, run_id=portion.run_id) == {"m2": 1}
 
 
 def test_the_first_outcome_stays_and_the_second_ones_attempts_are_kept(store: Store) -> None:
@@ -175,7 +174,12 @@ def test_workers_come_stay_and_go(server_store: Store) -> None:
         before = portions.find_members(session)
         portions.leave(session, member=one)
         after = portions.find_members(session)
+        long_ago = MEMBERS.c.seen_at - timedelta(hours=2)
+        session.connection().execute(update(MEMBERS).values(seen_at=long_ago))
+        later = portions.find_members(session)
+        kept = session.connection().scalars(select(MEMBERS.c.host).order_by(MEMBERS.c.id)).all()
 
+    assert (later, kept) == ([], ["m1", "m2"])  # attempts name them
     assert [(each.host, each.portions, each.is_alive) for each in before] == [
         ("m1", 1, True),
         ("m2", 0, True),

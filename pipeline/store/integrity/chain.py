@@ -12,8 +12,9 @@ as 1. Whoever mistrusts this program can do it all again with sqlite3 and json.
 - ``contents``: the rows of ``batches`` by number, with the length of ``numbers`` for the numbers
   themselves, as the digest stands for them: all 32 bytes of it, of which a row that has its numbers
   holds 8 (SHA-256 over ``n``, ``min`` and ``max``, 8 bytes each, and ``numbers``); then those of
-  ``attempts`` by fetch and number, followed by the status, headers, body_bytes and first_seen_at of
-  their evidence, for whose body its key stands, and by the digest of their request; then those of
+  ``attempts`` by fetch and number, without ``member``, followed by the status, headers, body_bytes
+  and first_seen_at of their evidence, for whose body its key stands, by the digest of their
+  request and, if there is a member, by that, its host and its pid; then those of
   ``measures``, if there are any, by fetch, number and name, and those of ``proofs``, if there are
   any, by fetch and number.
 - ``chain``: one row of the chain before (empty for the first), position, kind, run_id, sealed_at,
@@ -69,6 +70,7 @@ from pipeline.store.tables import (
     EVIDENCE,
     LOSSES,
     MEASURES,
+    MEMBERS,
     PROOFS,
     REQUESTS,
     RUNS,
@@ -137,19 +139,24 @@ _BATCHES = (
 _DIGEST, _N, _MAX = (BATCHES.c.keys().index(name) for name in ("digest", "n", "max"))
 _ATTEMPTS = (
     select(
-        *map(as_stored, ATTEMPTS.c),
+        *(as_stored(column) for column in ATTEMPTS.c if column is not ATTEMPTS.c.member),
         *(
             as_stored(EVIDENCE.c[name])
             for name in ("status", "headers", "body_bytes", "first_seen_at")
         ),
         as_stored(REQUESTS.c.digest),
+        as_stored(ATTEMPTS.c.member),
+        as_stored(MEMBERS.c.host),
+        as_stored(MEMBERS.c.pid),
     )
     .select_from(ATTEMPTS)
     .outerjoin(EVIDENCE, EVIDENCE.c.digest == ATTEMPTS.c.evidence)
     .outerjoin(REQUESTS, REQUESTS.c.id == ATTEMPTS.c.request)
+    .outerjoin(MEMBERS, MEMBERS.c.id == ATTEMPTS.c.member)
     .where(ATTEMPTS.c.run_id.in_(_WANTED))
     .order_by(ATTEMPTS.c.run_id, ATTEMPTS.c.fetch, ATTEMPTS.c.number)
 )
+_OF_MEMBER = 3  # columns, the last ones
 _MEASURES = (
     select(*map(as_stored, MEASURES.c))
     .where(MEASURES.c.run_id.in_(_WANTED))
@@ -262,7 +269,8 @@ def hashed_batches(rows: Rows) -> Rows:
 
 def attempt_rows(connection: Connection, run_ids: list[int]) -> Iterator[tuple[int, Rows]]:
     """Read the attempts of runs with what is known of their answers, some of one at a time."""
-    return _by_run(connection, _ATTEMPTS, run_ids)
+    for run_id, rows in _by_run(connection, _ATTEMPTS, run_ids):
+        yield run_id, [row if row[-_OF_MEMBER] is not None else row[:-_OF_MEMBER] for row in rows]
 
 
 def added_rows(connection: Connection, run_ids: list[int]) -> Iterator[tuple[int, Rows]]:

@@ -1,4 +1,4 @@
-"""What processes must know of one another and of the upstreams; no history."""
+"""What processes must know of one another and of the upstreams; no history, but for the workers."""
 
 from sqlalchemy import (
     BigInteger,
@@ -83,7 +83,8 @@ LEASES = Table(
     *filled(DateTime(timezone=True), "since", "until"),
 )
 
-# The workers that are here, and when each was heard last, by the server's clock.
+# The workers that are here and those that were, for attempts name them; and when each was heard
+# last, by the server's clock.
 MEMBERS = Table(
     "members",
     Row.metadata,
@@ -93,10 +94,12 @@ MEMBERS = Table(
     *filled(String, "version"),
     *filled(Integer, "lanes"),
     *filled(DateTime(timezone=True), "since", "seen_at"),
+    Column("left_at", DateTime(timezone=True)),
 )
 
 # A stretch of the batches of one source in a run that machines share, by their numbers: which
-# process had it last, since when, and when it was done. Of those with one lock one at a time goes
+# process had it last, since when, and when it was done; why a process left it to others, if none
+# has had it since. Of those with one lock one at a time goes
 # on; the lowest rank goes first.
 PORTIONS = Table(
     "portions",
@@ -111,6 +114,7 @@ PORTIONS = Table(
     Column("pid", Integer),
     Column("began_at", DateTime(timezone=True)),
     Column("ended_at", DateTime(timezone=True)),
+    Column("refusal", String),
     ForeignKeyConstraint(["run_id"], ["runs.id"]),
     Index(
         "ix_portions_open",

@@ -24,6 +24,7 @@ from pipeline.store.columns import (
     PHASE_COLUMNS,
     Headers,
     Hex,
+    Packed,
     Row,
     UtcTime,
     Word,
@@ -146,7 +147,9 @@ EVIDENCE = Table(
     *none_below_zero("body_bytes"),
 )
 
-# The HTTP exchanges. A phase that was not reached is NULL, never 0.
+# The HTTP exchanges. A phase that was not reached is NULL, never 0. The member is the worker that
+# asked, of those that shared the run; what a run asked by itself has none. It is the last column,
+# and no foreign key, so that an old table gets it without being written anew.
 ATTEMPTS = Table(
     "attempts",
     Row.metadata,
@@ -164,6 +167,7 @@ ATTEMPTS = Table(
     Column("retry_after_us", BigInteger),
     Column("evidence", String),
     Column("request", Integer),
+    Column("member", Integer),
     UniqueConstraint("run_id", "fetch", "number"),
     ForeignKeyConstraint(["run_id"], ["runs.id"]),
     ForeignKeyConstraint(["evidence"], ["evidence.digest"]),
@@ -185,6 +189,26 @@ ATTEMPTS = Table(
     # Without these, each row that a pruning deletes there costs a walk over all attempts.
     Index("ix_attempts_evidence", "evidence", sqlite_where=text("evidence IS NOT NULL")),
     Index(None, "request"),
+)
+
+# Attempts that came to the books when their run had ended and was sealed: no part of it, and of no
+# sum. In facts is all of it, as in a file of what was set aside; collected is how many batches it
+# would have brought.
+LATE_ATTEMPTS = Table(
+    "late_attempts",
+    Row.metadata,
+    Column("run_id", Integer, primary_key=True),
+    Column("fetch", Integer, primary_key=True),
+    Column("began_at", UtcTime, primary_key=True),
+    *filled(String, "source"),
+    Column("member", Integer),
+    Column("error", Word(ErrorName)),
+    *filled(Integer, "collected"),
+    *filled(UtcTime, "came_at"),
+    Column("file", String),
+    *filled(Packed, "facts"),
+    ForeignKeyConstraint(["run_id"], ["runs.id"]),
+    sqlite_with_rowid=False,
 )
 
 # What was sent: each different request once, secrets replaced by the names of their variables.

@@ -12,7 +12,7 @@ from typing import Any
 
 from pipeline.store.db import Store
 from pipeline.store.integrity.chain import read_seals
-from tests.store.histories import record_history, record_mixed_run
+from tests.store.histories import join, record_history, record_mixed_run
 
 EVIDENCE = "e.status, e.headers, e.body_bytes, e.first_seen_at"
 
@@ -51,6 +51,13 @@ def hashed_batch(row: tuple[Any, ...]) -> tuple[Any, ...]:
     return (*(whole if cell == whole[:8] else cell for cell in facts), len(numbers))
 
 
+def hashed_attempt(row: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Put the worker last, if there is one."""
+    at = len(row) - len(("member", *EVIDENCE.split(), "digest", "host", "pid"))
+    *rest, host, pid = row[:at] + row[at + 1 :]
+    return (*rest, *((row[at], host, pid) if row[at] else ()))
+
+
 def sorted_by_json(rows: list[tuple[object, ...]]) -> list[tuple[object, ...]]:
     """Sort as the module's docstring says."""
     return sorted(rows, key=lambda row: json.dumps(row, separators=(",", ":")))
@@ -58,7 +65,7 @@ def sorted_by_json(rows: list[tuple[object, ...]]) -> list[tuple[object, ...]]:
 
 def test_a_seal_is_what_its_documentation_says(store: Store, path: Path) -> None:
     """Whoever mistrusts the program needs sqlite3, hashlib and json to do it all again."""
-    run_id = record_mixed_run(store)
+    run_id = record_mixed_run(store, member=join(store))
     with closing(sqlite3.connect(path)) as raw:
         run, tallies, losses = (
             published(raw.execute(f"SELECT * FROM {table} WHERE {key} = ?", (run_id,)))
@@ -67,9 +74,10 @@ def test_a_seal_is_what_its_documentation_says(store: Store, path: Path) -> None
         batches = published(raw.execute("SELECT * FROM batches ORDER BY run_id, number"))
         attempts = published(
             raw.execute(
-                f"SELECT a.*, {EVIDENCE}, r.digest FROM attempts a"
+                f"SELECT a.*, {EVIDENCE}, r.digest, m.host, m.pid FROM attempts a"
                 " LEFT JOIN evidence e ON e.digest = a.evidence"
-                " LEFT JOIN requests r ON r.id = a.request ORDER BY fetch, number"
+                " LEFT JOIN requests r ON r.id = a.request"
+                " LEFT JOIN members m ON m.id = a.member ORDER BY fetch, number"
             )
         )
         (seal,) = published(raw.execute("SELECT * FROM seals"))
@@ -80,7 +88,7 @@ def test_a_seal_is_what_its_documentation_says(store: Store, path: Path) -> None
 
     assert (position, kind, of_run, pruned_by) == (1, "run", run_id, None)
     assert record == hash_of(*run, *sorted_by_json(tallies), *sorted_by_json(losses))
-    assert contents == hash_of(*hashed, *attempts)
+    assert contents == hash_of(*hashed, *map(hashed_attempt, attempts))
     assert chain == hash_of(("", position, kind, run_id, sealed_at, record, contents))
 
 
