@@ -334,6 +334,8 @@ def test_a_worker_with_other_rules_leaves_the_work_to_others(
         spread = at["m1"].start("collect", "--spread")
         assert other.process.stderr is not None
         said = other.process.stderr.readline().decode()
+        listed = at["m1"].run("report", "workers").out
+        [waiting] = json.loads(at["m1"].run("report", "workers", "--json").out)["portions"]
         right = at["m1"].start("worker")
         ended = spread.finish()
         for worker in (other, right):
@@ -341,6 +343,11 @@ def test_a_worker_with_other_rules_leaves_the_work_to_others(
         assert {worker.finish().code for worker in (other, right)} == {0}
 
     assert "source dice has another url, rate in " in said
+    left = f" pid {other.process.pid}: source dice has another url, rate in "
+    assert waiting["why"].startswith("a worker with the configuration of the run; ")
+    assert left in waiting["why"]
+    assert "0 in hand, 1 waiting." in listed
+    assert left in " ".join(listed.split())
     assert ended.code == 0
     assert outcomes(store) == [("dice", "collected", 2)]
 

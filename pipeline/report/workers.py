@@ -1,5 +1,6 @@
 """The report of workers: who is here, what each has in hand, and what waits for whom."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from sqlmodel import Session
@@ -16,6 +17,7 @@ MEMBER = "member_id host pid version lanes portions since seen_at is_alive"
 PORTION = (
     "run_id source first_batch_number=first last_batch_number=last undecided host pid began_at why"
 )
+MOST_REASONS = 5  # for which portions wait, in words
 MOST_SHOWN = 50  # portions in a table; JSON has all of them
 
 
@@ -48,10 +50,13 @@ def _who(members: Sequence[Member]) -> str:
 
 def _what(portions: Sequence[PortionRecord]) -> Iterator[str]:
     if portions:
-        begun = sum(portion.host is not None for portion in portions)
-        waiting = len(portions) - begun
+        waits = Counter(portion.why for portion in portions if portion.why)
+        waiting = waits.total()
+        begun = len(portions) - waiting
         runs = len({portion.run_id for portion in portions})
         yield (
             f"{count_of(len(portions), 'portion')} of {count_of(runs, 'run')} to do:"
             f" {begun} in hand, {waiting} waiting."
         )
+        for why, n in waits.most_common(MOST_REASONS):
+            yield f"{count_of(n, 'portion')} waiting for {why}."

@@ -146,6 +146,7 @@ class Hands:
             await self.store.patiently(partial(end_run, self.store, self.settings, run_id))
 
     def _begin(self, run_id: int, first: int) -> tuple[Portion, Standing] | None:
+        host, pid = host_identity(), os.getpid()
         with self.store.write() as session:
             portion = portions.find_portion(session, run_id=run_id, first=first)
             if portion is None:
@@ -155,8 +156,14 @@ class Hands:
                 found = find_limits(session, run_id=run_id) or {}
                 limits = found.get("sources", {})
                 self._limits = {run_id: limits}  # of a thousand sources they are long
-            self._refuse_others(portion, limits.get(portion.source, {}))
-            return portion, portions.begin(session, portion, host=host_identity(), pid=os.getpid())
+            try:
+                self._refuse_others(portion, limits.get(portion.source, {}))
+            except ConfigError as exc:
+                refusal = exc
+                portions.refuse(session, portion, why=f"{host} pid {pid}: {exc}")
+            else:
+                return portion, portions.begin(session, portion, host=host, pid=pid)
+        raise refusal
 
     def _refuse_others(self, portion: Portion, limits: Mapping[str, object]) -> None:
         """Refuse a portion of a source that has other rules here than where it was ordered."""

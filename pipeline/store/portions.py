@@ -94,9 +94,8 @@ def begin(session: Session, portion: Portion, *, host: str, pid: int) -> Standin
     """Say who carries *portion* out, and tell how it stands."""
     connection = session.connection()
     now = read_clock(connection)
-    connection.execute(
-        update(PORTIONS).where(_is_it(portion)).values(host=host, pid=pid, began_at=now)
-    )
+    taking = update(PORTIONS).where(_is_it(portion))
+    connection.execute(taking.values(host=host, pid=pid, began_at=now, refusal=None))
     uid, until = connection.execute(
         select(RUNS.c.uid, HEARTBEATS.c.until)
         .outerjoin(HEARTBEATS, HEARTBEATS.c.run_id == RUNS.c.id)
@@ -109,6 +108,12 @@ def begin(session: Session, portion: Portion, *, host: str, pid: int) -> Standin
         if row.verdict is None:
             undecided.add(row.number)
     return Standing(uid=uid, until=until or now, batches=batches, undecided=frozenset(undecided))
+
+
+def refuse(session: Session, portion: Portion, *, why: str) -> None:
+    """Say why somebody who was given *portion* leaves it to others; it has not begun it."""
+    refusing = update(PORTIONS).where(_is_it(portion))
+    session.connection().execute(refusing.values(refusal=one_line(why)))
 
 
 def held_by(session: Session, *, host: str, pid: int) -> set[tuple[int, int]]:
@@ -269,7 +274,7 @@ def find_members(session: Session) -> list[Member]:
     at_it = (
         select(func.count())
         .where(PORTIONS.c.host == MEMBERS.c.host, PORTIONS.c.pid == MEMBERS.c.pid)
-        .where(PORTIONS.c.ended_at.is_(None), _goes_on())
+        .where(PORTIONS.c.ended_at.is_(None), PORTIONS.c.refusal.is_(None), _goes_on())
         .scalar_subquery()
     )
     query = (
@@ -301,13 +306,19 @@ def find_open_portions(session: Session) -> list[PortionRecord]:
         .order_by(PORTIONS.c.run_id, PORTIONS.c.rank, PORTIONS.c.first)
     )
     rows = session.connection().execute(query).all()
-    taken = {row.lock for row in rows if row.host is not None}
+    taken = {row.lock for row in rows if _is_taken(row)}
     return [record(PortionRecord, row, why=_why(row, taken)) for row in rows]
 
 
+def _is_taken(row: AnyRow) -> bool:
+    return row.host is not None and row.refusal is None
+
+
 def _why(row: AnyRow, taken: set[str | None]) -> str:
-    if row.host is not None:
+    if _is_taken(row):
         return ""
+    if row.refusal is not None:
+        return f"a worker with the configuration of the run; {row.refusal}"
     if row.lock is not None and row.lock in taken:
         return "another portion of the same upstream"
     return "a worker with a free lane"

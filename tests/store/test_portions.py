@@ -163,6 +163,25 @@ def test_what_waits_and_why_is_told(store: Store, is_begun: bool) -> None:
     assert [each.why for each in listed] == (["", same] if is_begun else [free, free])
 
 
+def test_who_leaves_a_portion_to_others_says_why(server_store: Store) -> None:
+    """Until somebody begins it; one that had it before has it no more."""
+    with server_store.write() as session:
+        portion = order(session)
+        portions.join(session, host=HOST, pid=PID, version="1", lanes=3)
+        portions.begin(session, portion, host=HOST, pid=PID)
+        portions.refuse(session, portion, why="m2 pid 8: another rate")
+        refused = portions.find_open_portions(session)
+        [idle] = portions.find_members(session)
+        portions.begin(session, portion, host=HOST, pid=PID)
+        begun = portions.find_open_portions(session)
+
+    configured = "a worker with the configuration of the run; m2 pid 8: another rate"
+    free, same = "a worker with a free lane", "another portion of the same upstream"
+    assert [each.why for each in refused] == [configured, free]
+    assert idle.portions == 0
+    assert [each.why for each in begun] == ["", same]
+
+
 def test_workers_come_stay_and_go(server_store: Store) -> None:
     """Whoever looks sees who is here, and what each has in hand."""
     with server_store.write() as session:
