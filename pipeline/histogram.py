@@ -63,6 +63,13 @@ class Histogram:
         self.max_us = max(self.max_us, us)
         self.counts[us] += 1
 
+    def add_all(self, durations: Sequence[int]) -> None:
+        """Count some durations: much quicker than one by one."""
+        self.n += len(durations)
+        self.total_us += sum(durations)
+        self.max_us = max(self.max_us, *durations)
+        self.counts.update(durations)
+
     def merge(self, other: Self) -> None:
         """Count all that *other* has counted."""
         self.n += other.n

@@ -9,10 +9,12 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
+from itertools import groupby
+from operator import itemgetter
 from types import MappingProxyType
 from typing import Any
 
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import Connection, Integer, bindparam, delete, func, insert, literal, select
 from sqlmodel import Session
 
 from pipeline.errors import ErrorName, Phase
@@ -48,47 +50,44 @@ RUN_TOTALS = {
     "waited_us": "exchange_us",
 }
 
-_OF_AN_ATTEMPT = ("id", "source", "fetch", "number", "began_at", "error", "phase", "retry_after_us")
-_OF_A_BATCH = (
-    *("source", "is_sandbox", "n", "min", "max"),
-    *("verdict", "fetch", "attempt", "sum", "error"),
-)
+_HALF = 32  # bits
+
+_OF_AN_ATTEMPT = ("source", "id", "number", "began_at", "error", "phase", "retry_after_us")
 _ATTEMPTS = (
     select(*(ATTEMPTS.c[name] for name in (*_OF_AN_ATTEMPT, *PHASE_COLUMNS.values())))
+    .where(ATTEMPTS.c.run_id == bindparam("run"))
     .order_by(ATTEMPTS.c.fetch, ATTEMPTS.c.number)
     .execution_options(yield_per=ROWS_AT_ONCE)
 )
+_OF_A_RANGE = [BATCHES.c[name] for name in ("source", "is_sandbox", "min", "max")]
+_OF_THE_RUN = BATCHES.c.run_id == bindparam("run")
 _BATCHES = (
-    select(*(BATCHES.c[name] for name in _OF_A_BATCH))
-    .order_by(BATCHES.c.number)
-    .execution_options(yield_per=ROWS_AT_ONCE)
+    # The sums by halves: SQLite gives up where one would be beyond 64 bits.
+    select(
+        *(*_OF_A_RANGE, BATCHES.c.verdict),
+        func.count().label("batches"),
+        func.sum(BATCHES.c.n).label("numbers"),
+        func.sum(BATCHES.c.sum.bitwise_rshift(literal(_HALF, Integer))).label("upper"),
+        func.sum(BATCHES.c.sum.bitwise_and((1 << _HALF) - 1)).label("lower"),
+    )
+    .where(_OF_THE_RUN)
+    .group_by(*_OF_A_RANGE, BATCHES.c.verdict)
+    .order_by(BATCHES.c.source)
+)
+# In the phase in which the last attempt ended, if that ended in the same error.
+_LOST = (
+    select(BATCHES.c.source, BATCHES.c.error, ATTEMPTS.c.phase, func.count())
+    .outerjoin(
+        ATTEMPTS,
+        (ATTEMPTS.c.run_id == BATCHES.c.run_id)
+        & (ATTEMPTS.c.fetch == BATCHES.c.fetch)
+        & (ATTEMPTS.c.number == BATCHES.c.attempt)
+        & (ATTEMPTS.c.error == BATCHES.c.error),
+    )
+    .where(_OF_THE_RUN, BATCHES.c.error.is_not(None))
+    .group_by(BATCHES.c.source, BATCHES.c.error, ATTEMPTS.c.phase)
 )
 _ADD_TALLY, _ADD_LOSS = insert(TALLIES), insert(LOSSES)
-
-
-def count_attempt(
-    counts: Counter[Any], *, number: int, error: object, durations: Sequence[int | None]
-) -> int:
-    """Add an attempt to the *counts* of its source, by their names in Totals; give its exchange.
-
-    *durations* are those of its phases, the wait first.
-    """
-    counts["attempts"] += 1
-    counts["failed_attempts"] += error is not None
-    counts["retries"] += number > 1
-    counts["retries_helped"] += error is None and number > 1
-    counts["wait_us"] += durations[0] or 0
-    exchange_us = sum(filter(None, durations[1:]))
-    counts["exchange_us"] += exchange_us
-    return exchange_us
-
-
-def count_batch(counts: Counter[Any], *, verdict: object, n: int, total: int) -> None:
-    """Add a batch to the *counts* of its source, by their names in Totals, and to their ``sum``."""
-    counts[verdict] += 1
-    if verdict == Verdict.COLLECTED:
-        counts["numbers"] += n
-        counts["sum"] += total
 
 
 @dataclass(slots=True)
@@ -106,23 +105,36 @@ class _SourceBooks:
     embargoes: list[tuple[datetime, datetime]] = field(default_factory=list)
     phases: dict[str, Histogram] = field(default_factory=lambda: defaultdict(Histogram))
 
-    def add_attempt(self, row: AnyRow) -> None:
-        """Count one attempt."""
-        attempt_id, _, _, number, _, error, _, retry_after_us, *durations = row
-        exchange_us = count_attempt(self.counts, number=number, error=error, durations=durations)
-        for phase, us in zip(PHASE_COLUMNS, durations, strict=True):
-            if us is not None:
-                self.phases[phase].add(us)
-        self.phases[EXCHANGE].add(exchange_us)
-        if error is None and (self.fastest is None or exchange_us < self.fastest[0]):
-            self.fastest = (exchange_us, attempt_id)
-        sent_at = _later(row.began_at, row.wait_us or 0)
-        if any(us is not None for us in durations[1:]):  # else it was never allowed to go
-            self.sent_us.append(to_us(sent_at))
-            self.sent_ids.append(attempt_id)
-        if retry_after_us is not None:
-            answered_at = _later(sent_at, exchange_us)
-            self.embargoes.append((answered_at, _later(answered_at, retry_after_us)))
+    def add_attempts(self, rows: Sequence[AnyRow]) -> None:
+        """Count attempts, a column of *rows* after the other: a loop over them costs most of it."""
+        _, ids, numbers, began_at, errors, _, retries_after, *durations = zip(*rows, strict=True)
+        waits = [us or 0 for us in durations[0]]
+        phases = list(zip(*durations[1:], strict=True))
+        exchanges = [sum(filter(None, each)) for each in phases]
+        again = [error for error, number in zip(errors, numbers, strict=True) if number > 1]
+        self.counts.update(
+            attempts=len(rows),
+            failed_attempts=len(rows) - errors.count(None),
+            retries=len(again),
+            retries_helped=again.count(None),
+            wait_us=sum(waits),
+            exchange_us=sum(exchanges),
+        )
+        for phase, took in zip((*PHASE_COLUMNS, EXCHANGE), (*durations, exchanges), strict=True):
+            if known := [us for us in took if us is not None]:
+                self.phases[phase].add_all(known)
+        good = zip(exchanges, ids, errors, strict=True)
+        times = [(us, attempt_id) for us, attempt_id, error in good if error is None]
+        self.fastest = min(filter(None, (self.fastest, min(times, default=None))), default=None)
+        for attempt_id, at, wait_us, each in zip(ids, began_at, waits, phases, strict=True):
+            if each.count(None) < len(each):  # else it was never allowed to go
+                self.sent_us.append(to_us(at) + wait_us)
+                self.sent_ids.append(attempt_id)
+        if any(retries_after):
+            sent_at = map(_later, began_at, waits)
+            for at, us, wait_us in zip(sent_at, exchanges, retries_after, strict=True):
+                if wait_us is not None:
+                    self.embargoes.append((_later(at, us), _later(_later(at, us), wait_us)))
 
     def violations(self, rate: Rate | None, others: Iterable[datetime]) -> list[int]:
         """List the attempts that were sent faster than *rate*, or before a time that was named.
@@ -171,6 +183,14 @@ class _RunBooks:
     )
     lost: Counter[_Key] = field(default_factory=Counter)
 
+    def add_attempts(self, source: str, rows: Sequence[AnyRow]) -> None:
+        """Count attempts of one source."""
+        self.sources[source].add_attempts(rows)
+        for row in rows:
+            if row.error is not None:
+                sent_at = _later(row.began_at, row.wait_us or 0)
+                self.failures[source, row.error, row.phase].append((sent_at, row.id))
+
 
 def _later(moment: datetime, us: int) -> datetime:
     try:
@@ -215,24 +235,21 @@ def _open_again(connection: Connection, started_at: datetime) -> None:
 
 
 def _read_run(connection: Connection, run_id: int) -> _RunBooks:
-    """Read the attempts and batches of a run once; its losses are by error and phase."""
+    """Read the attempts of a run once, and what became of its batches."""
     books = _RunBooks()
-    failed: dict[tuple[int, int], tuple[ErrorName, Phase]] = {}
-    for row in connection.execute(_ATTEMPTS.where(ATTEMPTS.c.run_id == run_id)):
-        books.sources[row.source].add_attempt(row)
-        if row.error is not None:
-            failed[row.fetch, row.number] = (row.error, row.phase)
-            books.failures[row.source, row.error, row.phase].append(
-                (_later(row.began_at, row.wait_us or 0), row.id)
-            )
-    for row in connection.execute(_BATCHES.where(BATCHES.c.run_id == run_id)):
-        source, is_sandbox, n, low, high, verdict, fetch, attempt, total, error = row
-        of = books.sources[source]
-        of.is_sandbox, of.min, of.max = is_sandbox, low, high
-        count_batch(of.counts, verdict=verdict, n=n, total=total)
-        if error is not None:
-            because, phase = failed.get((fetch, attempt), (None, None))
-            books.lost[source, error, phase if because is error else None] += 1
+    chosen = {"run": run_id}
+    for rows in connection.execute(_ATTEMPTS, chosen).partitions():
+        for source, some in groupby(rows, key=itemgetter(0)):
+            books.add_attempts(source, list(some))
+    for row in connection.execute(_BATCHES, chosen):
+        of = books.sources[row.source]
+        of.is_sandbox, of.min, of.max = row.is_sandbox, row.min, row.max
+        of.counts[row.verdict] += row.batches
+        if row.verdict == Verdict.COLLECTED:
+            of.counts["numbers"] += int(row.numbers)
+            of.counts["sum"] += (int(row.upper) << _HALF) + int(row.lower)
+    for source, error, phase, n in connection.execute(_LOST, chosen):
+        books.lost[source, error, phase] = n
     return books
 
 

@@ -7,7 +7,7 @@ by the function that wrote them. Everything is read raw, since a damaged value m
 
 import struct
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from typing import Any
@@ -29,7 +29,7 @@ from pipeline.store.integrity.chain import (
 )
 from pipeline.store.integrity.damage import find_damage
 from pipeline.store.numbers import is_sound
-from pipeline.store.summaries import COUNTS, RUN_TOTALS, count_attempt, count_batch
+from pipeline.store.summaries import COUNTS, RUN_TOTALS
 from pipeline.store.tables import ATTEMPTS, BATCHES, RUNS, TALLIES
 
 MOST_NAMES = 10  # batches that are named one by one
@@ -172,9 +172,12 @@ def _count_batches(check: RunCheck, rows: Rows) -> None:
         _, number, source, _, n, low, high, verdict, *_, packed = row
         total, digest = row[_SUM], row[_DIGEST]
         try:
-            count_batch(check.counts[source], verdict=verdict, n=n, total=total)
+            counts = check.counts[source]
+            counts[verdict] += 1
             if verdict != Verdict.COLLECTED:
                 continue
+            counts["numbers"] += n
+            counts["sum"] += total
             is_good = packed is None or is_sound(packed, n, low, high, total=total, digest=digest)
         except (TypeError, ValueError, struct.error):  # not even the kinds of the values are right
             is_good = False
@@ -189,9 +192,21 @@ def _count_attempts(check: RunCheck, rows: Rows) -> None:
     for row in rows:
         counts = check.counts[row[_SOURCE]]
         try:
-            count_attempt(counts, number=row[_NUMBER], error=row[_ERROR], durations=row[_DURATIONS])
+            _count_attempt(counts, row[_NUMBER], row[_ERROR], row[_DURATIONS])
         except TypeError:
             check.add_problem(f"attempt {row[0]} is damaged")
+
+
+def _count_attempt(
+    counts: Counter[Any], number: int, error: object, durations: Sequence[int | None]
+) -> None:
+    """Add an attempt to the *counts* of its source; the wait is the first of its *durations*."""
+    counts["attempts"] += 1
+    counts["failed_attempts"] += error is not None
+    counts["retries"] += number > 1
+    counts["retries_helped"] += error is None and number > 1
+    counts["wait_us"] += durations[0] or 0
+    counts["exchange_us"] += sum(filter(None, durations[1:]))
 
 
 def _check_totals(check: RunCheck, run: Mapping[str, Any], rows: Rows) -> None:
