@@ -15,7 +15,9 @@ fair source about one is below 0.01. So each block is tested once, and only thei
 
 from collections import Counter
 from collections.abc import Sequence
+from functools import lru_cache
 from math import erfc, log2, sqrt
+from operator import mul
 
 from pipeline.health.tails import chi_square_tail, normal_tails
 
@@ -53,20 +55,26 @@ def examine_block(numbers: Sequence[int], values: int) -> dict[str, float | None
 def chi_square(numbers: Sequence[int], values: int) -> float:
     """Compare how often each number came with how often it should have."""
     cells = _cells(values)
-    n, counts = len(numbers), Counter(numbers)
-    if cells < values:
-        counts = Counter(number * cells // values for number in numbers)
+    sliced = [number * cells // values for number in numbers] if cells < values else numbers
+    counts = Counter(sliced)
+    expected = enumerate(_expected(len(numbers), values))
+    x = sum([(counts[cell] - mean) ** 2 / mean for cell, mean in expected])
+    return chi_square_tail(x, cells - 1)
+
+
+@lru_cache(maxsize=16)
+def _expected(n: int, values: int) -> list[float]:
+    """Tell how many of *n* numbers should come in each cell."""
+    cells = _cells(values)
     # A slice has one value more than others where the values cannot be shared out evenly.
     edges = [-(-cell * values // cells) for cell in range(cells + 1)]
-    expected = ((cell, n * (edges[cell + 1] - edges[cell]) / values) for cell in range(cells))
-    x = sum((counts[cell] - mean) ** 2 / mean for cell, mean in expected)
-    return chi_square_tail(x, cells - 1)
+    return [n * (edges[cell + 1] - edges[cell]) / values for cell in range(cells)]
 
 
 def join_bits(numbers: Sequence[int], width: int) -> int:
     """Write *numbers* one behind the other, each as *width* bits, the highest of them first."""
     if width % 8 == 0:
-        return int.from_bytes(b"".join(number.to_bytes(width // 8, "big") for number in numbers))
+        return int.from_bytes(b"".join([number.to_bytes(width // 8) for number in numbers]))
     return int("".join(f"{number:0{width}b}" for number in numbers), 2)
 
 
@@ -100,8 +108,8 @@ def correlation(numbers: Sequence[int]) -> float | None:
     The first one follows the last, as in ``ent``.
     """
     n, total = len(numbers), sum(numbers)
-    squares = sum(number * number for number in numbers)
-    products = sum(map(int.__mul__, numbers, [*numbers[1:], numbers[0]]))
+    squares = sum(map(mul, numbers, numbers))
+    products = sum(map(mul, numbers, [*numbers[1:], numbers[0]]))
     spread = n * squares - total * total
     return (n * products - total * total) / spread if spread else None
 

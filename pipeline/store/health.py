@@ -11,7 +11,8 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import accumulate
+from itertools import accumulate, groupby
+from operator import itemgetter
 from typing import Any, NamedTuple, TypeAlias
 
 from sqlalchemy import Connection, Select, bindparam, func, insert, select, update
@@ -72,6 +73,7 @@ class Results(NamedTuple):
 
 
 _TESTED = ("run_id", "source", "is_sandbox", "min", "max", "number", "n", "numbers")
+_RANGE = itemgetter(1, 2, 3, 4)  # of these
 _NUMBERS = (
     select(*(BATCHES.c[name] for name in _TESTED))
     .where(
@@ -215,14 +217,13 @@ class Watch:
         chosen = {"run": link.run_id, "sources": self.sources}
         query = _NUMBERS if self.sources is None else _NUMBERS_OF_SOME
         for rows in connection.execute(query, chosen).partitions():
-            parts: dict[NumberRange, list[Any]] = {}
-            for row in rows:
-                if len(row.numbers) == row.n * width_of(row.min, row.max):
-                    parts.setdefault(NumberRange(*row[1:5]), []).append(row)
-            for of, batches in parts.items():
-                state = self._state(of, link)
-                _follow_range(state, link, batches, alarms)
-                blocks += _full_blocks(state, link)
+            for key, batches in groupby(rows, key=_RANGE):
+                of = NumberRange(*key)
+                width = width_of(of.min, of.max)
+                if whole := [row for row in batches if len(row.numbers) == row.n * width]:
+                    state = self._state(of, link)
+                    _follow_range(state, link, whole, alarms)
+                    blocks += _full_blocks(state, link)
         return Results([*alarms.values()], blocks)
 
     def _state(self, of: NumberRange, link: Link) -> HealthState:

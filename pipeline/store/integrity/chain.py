@@ -28,8 +28,9 @@ only a link that was noted elsewhere proves that there was another one.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from datetime import datetime
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import datetime, timedelta
+from functools import lru_cache
 from hashlib import sha256
 from itertools import chain, groupby
 from operator import itemgetter
@@ -60,7 +61,7 @@ from sqlmodel import Session
 
 from pipeline.models import RunStatus
 from pipeline.rendering.words import iso_time
-from pipeline.store.columns import Hex, UtcTime, from_us
+from pipeline.store.columns import EPOCH, Hex, UtcTime
 from pipeline.store.numbers import whole_digest
 from pipeline.store.rows import ROWS_AT_ONCE
 from pipeline.store.schema import hold_revision
@@ -92,15 +93,25 @@ class _Published(TypeDecorator[Any]):
     impl = NullType
     cache_ok = True
 
-    def process_result_value(self, value: Any, dialect: Dialect) -> Any:  # noqa: ANN401
-        """Write the text."""
-        del dialect
-        if type(value) is int:
-            try:
-                return iso_time(from_us(value))
-            except OverflowError:
-                return value
-        return value.hex() if isinstance(value, bytes) else value
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], Any]:
+        """Write the text: quicker than ``process_result_value``, and there are millions."""
+        del dialect, coltype
+        return _publish
+
+
+def _publish(value: Any) -> Any:  # noqa: ANN401 - what is damaged may be anything
+    if type(value) is int:
+        seconds, us = divmod(value, 1_000_000)
+        try:
+            return f"{_second(seconds)}.{us:06}Z"
+        except OverflowError:
+            return value
+    return value.hex() if isinstance(value, bytes) else value
+
+
+@lru_cache(maxsize=64)  # what is read in a row is of one time
+def _second(seconds: int) -> str:
+    return iso_time(EPOCH + timedelta(seconds=seconds)).partition(".")[0]
 
 
 def as_stored(column: Column[Any]) -> ColumnElement[Any]:
