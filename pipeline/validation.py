@@ -28,6 +28,16 @@ def json_name(value: object) -> str:
     return JSON_NAMES.get(type(value), f"a {type(value).__name__}")
 
 
+def check_count(numbers: Sequence[int], n: int) -> None:
+    """Hold *numbers* to exactly *n*.
+
+    Raises:
+        SourceError: ``count``.
+    """
+    if len(numbers) != n:
+        raise SourceError(ErrorName.COUNT, f"{len(numbers)} numbers instead of {n}")
+
+
 def check_numbers(values: Sequence[object], *, n: int, low: int, high: int) -> tuple[int, ...]:
     """Hold *values* to exactly *n* integers in [*low*, *high*], and give them back as a tuple.
 
@@ -42,8 +52,7 @@ def check_numbers(values: Sequence[object], *, n: int, low: int, high: int) -> t
         detail = f"number {position} of {len(values)} is {json_name(value)}, not an integer"
         raise SourceError(ErrorName.SCHEMA, detail)
     numbers = cast("tuple[int, ...]", tuple(values))
-    if len(numbers) != n:
-        raise SourceError(ErrorName.COUNT, f"{len(numbers)} numbers instead of {n}")
+    check_count(numbers, n)
     if min(numbers, default=low) < low or max(numbers, default=high) > high:
         outside = next(number for number in numbers if not low <= number <= high)
         raise SourceError(ErrorName.RANGE, f"{_show(outside)} is outside [{low}, {high}]")

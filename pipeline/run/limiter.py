@@ -26,6 +26,7 @@ from pipeline.store.shared_clock import SharedClock
 
 GIVE_UP_SECONDS = 0.2  # before the deadline: who has no place by then is deferred, not cut off
 EMBARGO_RECHECK_SECONDS = 1.0  # between two looks for an embargo laid by another process
+AT_ONCE = nullcontext()
 FORGET = 0.9  # of a slow answer, with each that is quicker
 SLOW = "rate: the store here was too slow for its moments"
 FAR = timedelta(days=365_000)  # datetime ends in the year 9999; a hint may reach further
@@ -95,7 +96,7 @@ class Limiter:
         If it may only go after *give_up_at* (on the event loop's clock), give the moment at once.
         """
         if self._is_free and self._embargo is None and not self._is_check_due:
-            return nullcontext()
+            return AT_ONCE
         return self._permission(bits, give_up_at)
 
     @asynccontextmanager
@@ -270,10 +271,9 @@ class Limiter:
                     said_at=said_at,
                 )
 
-    async def _end_our_pause(self) -> None:
+    async def _end_our_pause(self, embargo: Embargo) -> None:
         """Forget the pause of our own that is over: after a success the next one is short again."""
-        embargo = self._embargo
-        if embargo is None or not embargo.is_our_pause or embargo.until > self._clock.now():
+        if not embargo.is_our_pause or embargo.until > self._clock.now():
             return
         self._moments.pace = replace(self._moments.pace, embargo=None)
         if self._store is not None:
@@ -290,7 +290,8 @@ class Limiter:
             self._has_answered = True
             took_us = _took_us(attempt.timings, EXCHANGE)
             self._answers_take_us = max(took_us, FORGET * self._answers_take_us)
-            await self._end_our_pause()
+            if self._embargo is not None:
+                await self._end_our_pause(self._embargo)
         may_be_news = is_news or self._is_counted_there or self.rules.rate is not None
         if self._store is None or not may_be_news:
             return

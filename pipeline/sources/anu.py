@@ -8,12 +8,13 @@ They differ in address, key, refusals, and in what one block of a hex word is.
 import math
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from pipeline.errors import ConfigError, ErrorName, SourceError
 from pipeline.models import Fetch
 from pipeline.sources.answers import member, name_type, quote, read_array
 from pipeline.sources.words import map_words, numbers_within, words_needed
-from pipeline.validation import check_numbers
+from pipeline.validation import check_count, check_numbers
 
 _MAX_WORDS = 1024
 _UINT8_VALUES = 2**8
@@ -92,10 +93,17 @@ def max_numbers(low: int, high: int, blocks: HexBlocks) -> int:
     return numbers_within(_MAX_WORDS, span=high - low + 1, size=values)
 
 
+@lru_cache(maxsize=1024)  # a run asks the same thing thousands of times
+def _words_for(n: int, low: int, high: int, blocks: HexBlocks) -> tuple[Word, int]:
+    """Choose the words for *n* numbers, and how many make up for those that will be rejected."""
+    word = choose_word(low, high, blocks)
+    return word, words_needed(n, span=high - low + 1, size=word.values)
+
+
 def build_query(fetch: Fetch, blocks: HexBlocks) -> dict[str, int | str]:
     """Ask for *fetch*, with words enough to make up for those that will be rejected."""
-    word = choose_word(fetch.min, fetch.max, blocks)
-    return word.query(words_needed(fetch.n, span=fetch.max - fetch.min + 1, size=word.values))
+    word, length = _words_for(fetch.n, fetch.min, fetch.max, blocks)
+    return word.query(length)
 
 
 def _check_success(document: dict[str, object], secret: str | None) -> None:
@@ -145,11 +153,12 @@ def read_numbers(
     if not isinstance(document, dict):
         raise SourceError(ErrorName.SCHEMA, f"the answer is {name_type(document)}, not an object")
     _check_success(document, secret)
-    word = choose_word(fetch.min, fetch.max, blocks)
-    length = words_needed(fetch.n, span=fetch.max - fetch.min + 1, size=word.values)
+    n, low, high = fetch.n, fetch.min, fetch.max
+    word, length = _words_for(n, low, high, blocks)
     _check_echo(document, word, length)
     data = read_array(document, "data")
     raw = _parse_hex(data, word.bits) if word.type == "hex16" else data
     words = check_numbers(raw, n=length, low=0, high=word.values - 1)
-    numbers = map_words(words, size=word.values, low=fetch.min, high=fetch.max)
-    return check_numbers(numbers[: fetch.n], n=fetch.n, low=fetch.min, high=fetch.max)
+    numbers = tuple(map_words(words, size=word.values, low=low, high=high)[:n])
+    check_count(numbers, n)  # words may have been rejected; what is left lies within the range
+    return numbers

@@ -46,10 +46,11 @@ class AnuLegacy:
 
     def find_hint(self, answer: Answer, now: datetime) -> Hint | None:
         """Read the headers, and the refusal in plain text as the minute that it speaks of."""
-        refusal = None
-        if _REFUSAL in answer.body:
-            refusal = Hint(wait_seconds=_PAUSE_SECONDS, why="ANU legacy: 1 request per minute")
-        return longest_hint(read_headers(answer, now), refusal)
+        hint = read_headers(answer, now)
+        if _REFUSAL not in answer.body:
+            return hint
+        refusal = Hint(wait_seconds=_PAUSE_SECONDS, why="ANU legacy: 1 request per minute")
+        return longest_hint(hint, refusal)
 
     def cost_bits(self, _fetch: Fetch, /) -> int:
         """Count none: the service counts requests."""

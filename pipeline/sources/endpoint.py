@@ -55,9 +55,10 @@ def find_other(request: httpx.Request, answer: Answer) -> httpx.Request | None:
     None unless the adapter expects that of *request*, the place is on the same server, and nobody
     asks to wait before it; and what the new request brings leads nowhere else.
     """
+    if not request.extensions.get(_SEES_OTHER) or answer.status != HTTPStatus.SEE_OTHER:
+        return None
     location = answer.headers.get("location")
-    is_expected = request.extensions.get(_SEES_OTHER) and answer.status == HTTPStatus.SEE_OTHER
-    if not is_expected or not location or "retry-after" in answer.headers:
+    if not location or "retry-after" in answer.headers:
         return None
     try:
         url = request.url.join(location)
