@@ -5,11 +5,17 @@ of the event loop for each call. Here reading goes on, until too much waits to b
 """
 
 import asyncio
+import math
+from time import monotonic
 
 import anyio
 from anyio.abc import ByteStream
 
 MOST_WAITING = 64 * 1024  # bytes, before reading pauses
+
+
+class TimeIsUp(Exception):
+    """What an attempt may take is over."""
 
 
 def hasten(stream: ByteStream) -> ByteStream:
@@ -25,13 +31,19 @@ def hasten(stream: ByteStream) -> ByteStream:
 
 
 class DirectStream(asyncio.Protocol, ByteStream):
-    """A TCP connection of asyncio, for one task."""
+    """A TCP connection of asyncio, for one task.
+
+    Attributes:
+        until: when a wait for it ends in TimeIsUp, by ``time.monotonic``; it only moves on.
+    """
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport
         self._loop = asyncio.get_running_loop()
         self._data = b""
         self._waiter: asyncio.Future[None] | None = None
+        self.until = math.inf
+        self._timer: asyncio.TimerHandle | None = None
         self._is_paused = self._is_full = self._is_over = False
         self._error: Exception | None = None
         transport.set_protocol(self)
@@ -75,10 +87,22 @@ class DirectStream(asyncio.Protocol, ByteStream):
 
     async def _wait(self) -> None:
         self._waiter = self._loop.create_future()
+        if self._timer is None and self.until < math.inf:
+            self._timer = self._loop.call_later(self.until - monotonic(), self._ring)
         try:
             await self._waiter
         finally:
             self._waiter = None
+
+    def _ring(self) -> None:
+        """End a wait that is too long. A timer for each would be set and taken back for nothing."""
+        self._timer = None
+        if self._waiter is None or self._waiter.done():
+            return
+        if (left := self.until - monotonic()) > 0:
+            self._timer = self._loop.call_later(left, self._ring)
+        else:
+            self._waiter.set_exception(TimeIsUp())
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
@@ -97,6 +121,8 @@ class DirectStream(asyncio.Protocol, ByteStream):
     def connection_lost(self, exc: Exception | None) -> None:
         """Note that it is over, and why; asyncio hangs up by itself when the server does."""
         self._is_over, self._error = True, exc
+        if self._timer is not None:
+            self._timer.cancel()
         self._wake()
 
     def pause_writing(self) -> None:

@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from http import HTTPStatus
+from time import monotonic
 from typing import Any
 
-import anyio
 import httpx2 as httpx
 
 from pipeline.errors import ConfigError, ErrorName, Phase, SourceError
@@ -19,7 +19,7 @@ from pipeline.sanitize import one_line, redact_cut, redact_text
 from pipeline.sources.base import Answer
 from pipeline.sources.endpoint import find_other
 from pipeline.sources.proxy import Proxy
-from pipeline.sources.transport import OneConnection, PhaseClock
+from pipeline.sources.transport import OneConnection, PhaseClock, TimeIsUp
 
 MAX_EVIDENCE_HEADERS = 64
 MAX_SHOWN = 40  # characters of a header
@@ -163,20 +163,21 @@ class Client:
             SourceError: anything else came of it. Statuses are for the adapter to judge.
         """
         seconds, connection = self._limits.attempt_seconds, self._connection
-        connection.clock = exchange.clock
+        connection.clock, connection.until = exchange.clock, monotonic() + seconds
         try:
-            with anyio.CancelScope(deadline=anyio.current_time() + seconds):
-                answer = await self._exchange(request, exchange)
-                if other := find_other(request, answer):
-                    answer = await self._exchange(other, exchange)
-                return answer
+            answer = await self._exchange(request, exchange)
+            if other := find_other(request, answer):
+                answer = await self._exchange(other, exchange)
+        except TimeIsUp as exc:
+            error = TOO_LATE.get(exchange.clock.phase, ErrorName.DEADLINE)
+            is_coming = " while it was still coming" if exchange.body else ""
+            detail = f"no whole answer within {seconds:g} s{is_coming}"
+            # Not again: it took all the time that it was given, and would starve the run.
+            raise SourceError(error, detail, may_retry=False) from exc
+        else:
+            return answer
         finally:
             exchange.tls_issuer = connection.tls_issuer
-        error = TOO_LATE.get(exchange.clock.phase, ErrorName.DEADLINE)
-        is_coming = " while it was still coming" if exchange.body else ""
-        detail = f"no whole answer within {seconds:g} s{is_coming}"
-        # Not again: it took all the time that it was given, and would starve the run.
-        raise SourceError(error, detail, may_retry=False)
 
     async def _exchange(self, request: httpx.Request, exchange: Exchange) -> Answer:
         exchange.body.clear()

@@ -1,10 +1,12 @@
 """One timed HTTP/1.1 connection: the network below httpx, which knows when each phase began."""
 
+import math
 import re
 import select
 import ssl
-from collections.abc import AsyncIterator
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from time import monotonic
 from typing import NamedTuple, TypeAlias
 
 import anyio
@@ -14,19 +16,20 @@ from anyio.streams.tls import TLSAttribute, TLSStream
 
 from pipeline.errors import ErrorName, Phase, SourceError
 from pipeline.sources.connecting import connect, issuer_of, start_tls
-from pipeline.sources.direct import DirectStream, hasten
+from pipeline.sources.direct import DirectStream, TimeIsUp, hasten
 from pipeline.sources.endpoint import is_paid
 from pipeline.sources.parser import MAX_HEAD_BYTES, AnswerParser
 from pipeline.sources.phases import PhaseClock
 from pipeline.sources.proxy import Proxy
 
-__all__ = ["MAX_HEAD_BYTES", "OneConnection", "PhaseClock"]
+__all__ = ["MAX_HEAD_BYTES", "OneConnection", "PhaseClock", "TimeIsUp"]
 
 Origin: TypeAlias = tuple[str, str, int]  # scheme, host, port
 Head: TypeAlias = tuple[int, list[tuple[bytes, bytes]]]  # status, headers
 
 READ_BYTES = 1 << 20  # all that has arrived, so that no surplus hides in anyio's own buffer
 PORTS = {"http": 80, "https": 443}
+UNLIMITED = nullcontext()
 # A key with a line end in it would make a request of its own.
 REQUEST_HEAD = re.compile(
     rb"[A-Z]+ [!-~]+ HTTP/1\.1\r\n(?:[!#-'*+.^-z|~A-Z0-9-]+: [\t -~\x80-\xff]*\r\n)*\r\n"
@@ -35,7 +38,7 @@ REQUEST_HEAD = re.compile(
 
 def _within(seconds: float | None) -> AbstractContextManager[object]:
     """Limit a block to *seconds*; a limit that the whole attempt has anyway is not set twice."""
-    return nullcontext() if seconds is None else anyio.fail_after(seconds)
+    return UNLIMITED if seconds is None else anyio.fail_after(seconds)
 
 
 def _origin(request: httpx.Request) -> Origin:
@@ -74,6 +77,7 @@ class OneConnection(httpx.AsyncBaseTransport):
 
     Attributes:
         clock: the attempt's stopwatch; set a new one before each request.
+        until: when the attempt ends in TimeIsUp, by ``time.monotonic``; set it as well.
         is_reused: whether the last request went over a connection that was already open.
         asked_again: whether the last request was sent again, over a new connection.
         tls_issuer: who issued the certificate that the connection's server showed.
@@ -94,6 +98,7 @@ class OneConnection(httpx.AsyncBaseTransport):
         self.proxy = proxy
         self.tls_issuer: str | None = None
         self.clock = PhaseClock()
+        self.until = math.inf
         self.is_reused = self.asked_again = False
         self._answer = AnswerParser()
         self._origin: Origin | None = None
@@ -168,7 +173,8 @@ class OneConnection(httpx.AsyncBaseTransport):
             return self._stream
         self.is_reused, self.tls_issuer = False, None
         await self.aclose()
-        self._stream = await self._open(*origin)
+        with self._expiring():
+            self._stream = await self._open(*origin)
         self._origin, self._answer = origin, AnswerParser()
         return self._stream
 
@@ -195,6 +201,22 @@ class OneConnection(httpx.AsyncBaseTransport):
         self.tls_issuer = issuer_of(tls)
         return tls
 
+    @contextmanager
+    def _expiring(self) -> Iterator[None]:
+        """End the block when the time of the attempt is up."""
+        deadline = anyio.current_time() + self.until - monotonic()
+        with anyio.CancelScope(deadline=deadline) as scope:
+            yield
+        if scope.cancelled_caught:
+            raise TimeIsUp
+
+    def _in_time(self) -> AbstractContextManager[object]:
+        """Do the same for a wait for the server; a direct stream does it by itself, for less."""
+        if isinstance(self._tcp, DirectStream):
+            self._tcp.until = self.until
+            return UNLIMITED
+        return self._expiring()
+
     def _is_quiet(self) -> bool:
         """Tell whether the server has said nothing since, not even goodbye."""
         if isinstance(self._tcp, DirectStream) and self._tcp.has_news:
@@ -212,7 +234,7 @@ class OneConnection(httpx.AsyncBaseTransport):
     async def _write(self, stream: ByteStream, data: bytes) -> None:
         self.clock.enter(Phase.SEND)
         try:
-            with _within(self._timeout.write):
+            with self._in_time(), _within(self._timeout.write):
                 await stream.send(data)
         except TimeoutError as exc:
             seconds = self._timeout.write
@@ -226,7 +248,7 @@ class OneConnection(httpx.AsyncBaseTransport):
         if self._answer.fault:
             raise self._answer.fault
         try:
-            with _within(self._timeout.read):
+            with self._in_time(), _within(self._timeout.read):
                 data = await stream.receive(READ_BYTES)
         except TimeoutError as exc:
             seconds = self._timeout.read
