@@ -116,7 +116,13 @@ class Headers(httpx.Headers):
 
     def __init__(self, fields: list[tuple[bytes, bytes]]) -> None:
         super().__init__(fields)
+        self._fields = fields
         self._found = dict(self.items())
+
+    @property
+    def raw(self) -> list[tuple[bytes, bytes]]:
+        """Give the fields as they came."""
+        return self._fields
 
     def get(self, key: str, default: Any = None) -> Any:  # noqa: ANN401 - httpx's signature
         """Give the value of a header."""
@@ -155,6 +161,7 @@ class Client:
         self._connection = connection
         self._limits = limits
         self._leniency = leniency
+        self._headers = Headers([])
 
     async def fetch_answer(self, request: httpx.Request, exchange: Exchange) -> Answer:
         """Send *request* and read the whole answer; *exchange* keeps what is known meanwhile.
@@ -189,7 +196,9 @@ class Client:
                 exchange.is_reused = connection.is_reused
             exchange.asked_again |= connection.asked_again
         try:
-            headers = Headers(fields)
+            if fields != self._headers.raw:  # mostly they are those of the answer before
+                self._headers = Headers(fields)
+            headers = self._headers
             exchange.status, exchange.headers = status, headers
             proxy = self._connection.proxy
             if proxy and status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
