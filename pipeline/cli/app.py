@@ -65,7 +65,7 @@ def main() -> NoReturn:
 
     code: object = None
     try:
-        make_app()()
+        make_app(only=sys.argv[1] if len(sys.argv) > 1 else None)()
     except SystemExit as leaving:
         code = leaving.code
     except OSError as exc:  # help and usage are written outside of the commands

@@ -7,8 +7,10 @@ import subprocess
 import sys
 
 import pytest
+from typer.main import get_group
 
 import pipeline
+from pipeline.cli.commands import make_app
 from tests.cli.conftest import Invoke
 
 COMMANDS = [
@@ -77,6 +79,13 @@ def test_a_wrong_command_line_is_code_2(invoke: Invoke, arguments: tuple[str, ..
     assert result.stdout == ""
 
 
+@pytest.mark.parametrize("name", ["collect", "audit"])
+def test_a_start_makes_only_the_command_that_it_is_for(name: str) -> None:
+    """Cron pays for all the others at every tick; but a name that is wrong needs them."""
+    assert list(get_group(make_app(name)).commands) == [name]
+    assert len(get_group(make_app("colect")).commands) == len(get_group(make_app()).commands) > 1
+
+
 def test_no_option_takes_a_secret(invoke: Invoke) -> None:
     """A command line can be read by every user of the machine."""
     offered = "".join(invoke(*command, "-h").output for command in COMMANDS)
@@ -89,7 +98,7 @@ def test_sigint_is_left_to_the_system_before_a_run() -> None:
     probe = (
         "import os, signal\n"
         "from pipeline.cli import app, commands\n"
-        "commands.make_app = lambda: lambda: os.kill(os.getpid(), signal.SIGINT)\n"
+        "commands.make_app = lambda only: lambda: os.kill(os.getpid(), signal.SIGINT)\n"
         "app.main()"
     )
 
@@ -105,7 +114,7 @@ def test_an_ignored_sigint_stays_ignored() -> None:
         "import os, signal\n"
         "from pipeline.cli import app, commands\n"
         "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
-        "commands.make_app = lambda: lambda: os.kill(os.getpid(), signal.SIGINT)\n"
+        "commands.make_app = lambda only: lambda: os.kill(os.getpid(), signal.SIGINT)\n"
         "app.main()"
     )
 
@@ -120,7 +129,7 @@ def test_the_process_ends_with_what_was_raised(raised: str, code: int) -> None:
     probe = (
         "from pipeline.cli import app, commands\n"
         f"def leave(): raise {raised}\n"
-        "commands.make_app = lambda: leave\n"
+        "commands.make_app = lambda only: leave\n"
         "app.main()"
     )
 
