@@ -38,6 +38,8 @@ def words_needed(n: int, *, span: int, size: int) -> int:
 
     They fall short of *n* with a chance below 1e-9, by `shortfall_bound`.
     """
+    if size % span == 0:
+        return n  # none is rejected
     rejected = size % span / size
     candidates = range(n, 4 * n + 64)  # covers the worst case, every other word rejected
 
