@@ -29,6 +29,7 @@ from pipeline.models import (
     ContractSpan,
     Evidence,
     Finding,
+    Late,
     Member,
     PortionRecord,
     Request,
@@ -47,6 +48,7 @@ from pipeline.rendering.vocabulary import (
     BATCH,
     EVERY_RECORD,
     FINDING,
+    LATE,
     LOSS,
     RUN,
     SPAN,
@@ -230,6 +232,7 @@ ANSWERS: Mapping[str, tuple[str, Mapping[str, Hint]]] = {
             "batches": many(BATCH_LINE),
             "attempts": many(ATTEMPT_RECORD),
             "tallies": many(record("tally", (Tally, TALLY), about="kept when batches are pruned")),
+            "late": many(record("late_attempts", (Late, LATE), about="kept beside the run")),
         },
     ),
     "runs": (

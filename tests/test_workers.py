@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 from signal import SIGCONT, SIGKILL, SIGSTOP, SIGTERM
+from typing import Any
 
 import pytest
 from sqlalchemy import func, select, text, update
@@ -11,7 +12,16 @@ from sqlalchemy import func, select, text, update
 from pipeline.run.opening import spool_path
 from pipeline.settings import StoreSettings
 from pipeline.store.db import Store, open_store
-from pipeline.store.tables import ATTEMPTS, BATCHES, LEASES, MEMBERS, PORTIONS, RUNS, SLOTS
+from pipeline.store.tables import (
+    ATTEMPTS,
+    BATCHES,
+    LATE_ATTEMPTS,
+    LEASES,
+    MEMBERS,
+    PORTIONS,
+    RUNS,
+    SLOTS,
+)
 from tests.machines import machines
 from tests.playing import playing
 from tests.processes import Home, homes, serving, wait_for
@@ -228,6 +238,100 @@ def test_what_a_worker_cannot_store_the_next_one_does(tmp_path: Path) -> None:
     assert (stored, attempts) == ([("s0", "collected", 1), ("s1", "collected", 1)], 2)
     assert [len(upstream.requests) for upstream in upstreams] == [1, 1]
     assert "Traceback" not in said
+
+
+def start_and_leave(home: Home, url: str) -> str:
+    """Start a worker, tell it to go, and give what it said."""
+    worker = home.start("worker")
+    with open_store(url, busy_seconds=10, for_writing=False) as store:
+        wait_for_workers(store, 1)
+    worker.send(SIGTERM)
+    return worker.finish().err
+
+
+def find_late(home: Home) -> dict[str, Any]:
+    """Ask an audit what came late."""
+    findings = json.loads(home.run("audit", "--json").out)["findings"]
+    [found] = [finding for finding in findings if finding["kind"] == "late"]
+    return dict(found)
+
+
+ONE_BATCH = f"{DICE}batches = [3]\nrate = '9/s'\n"
+
+
+def test_what_comes_when_the_run_has_ended_is_kept_beside_it(tmp_path: Path) -> None:
+    """It was paid for; the run and its seal stay as they were, and an audit names what came late.
+
+    The server was away when the worker had to go, and others ended the run before the next one.
+    """
+    with (
+        running() as server,
+        server.database(like=LIKE_NEW) as url,
+        machines(tmp_path, ["m1"], "") as at,
+        serving("hold") as upstream,
+    ):
+        m1 = at["m1"]
+        m1.config.write_text(f"{head(url)}[sources.dice]\n{ONE_BATCH}url = '{upstream.url}'\n")
+        first = m1.start("worker", "--drain", "2")
+        with open_store(url, busy_seconds=10, for_writing=False) as store:
+            wait_for_workers(store, 1)
+            spread = m1.start("collect", "--spread")
+            upstream.wait_until_held()
+        with server.crashed():
+            upstream.release.set()
+            first.send(SIGTERM)
+            assert " are set aside in " in first.finish().err
+        spread.send(SIGTERM)
+        assert spread.finish().code == 128 + SIGTERM
+        [file] = (m1.folder / "state" / "pipeline").glob("*spool-*")
+        content = file.read_bytes()
+        with open_store(url, busy_seconds=10, for_writing=True) as store, store.write() as session:
+            session.connection().execute(update(MEMBERS).values(left_at=func.now()))
+        told = [start_and_leave(m1, url)]
+        assert not file.exists()
+        file.write_bytes(content)  # as if it had been killed before it could remove the file
+        told.append(start_and_leave(m1, url))
+        found = find_late(m1)
+        said = m1.run("report", "--run", "last").out
+        verified = m1.run("audit", "verify").code
+        with open_store(url, busy_seconds=10, for_writing=False) as store:
+            stored = outcomes(store), count(store, f"SELECT count(*) FROM {ATTEMPTS.name}")
+
+    assert "run 1 was ended by others before 1 attempt set aside in " in told[0]
+    assert "was stored before" in told[1]
+    figures = found["figures"]
+    assert (figures["run_id"], figures["pid"], figures["file"]) == (1, first.process.pid, str(file))
+    assert (figures["attempts"], figures["collected"]) == (1, 1)
+    assert f"by {figures['host']} pid {first.process.pid}, set aside in {file}," in found["reason"]
+    assert "Beside it: 1 attempt that came when it had ended" in " ".join(said.split())
+    assert stored == ([("dice", "cancelled", 1)], 0)
+    assert verified == 0
+
+
+def test_a_worker_that_wakes_when_the_run_has_ended_loses_nothing(
+    tmp_path: Path, url: str, store: Store
+) -> None:
+    """It brings its results itself; killed right after, they are on the books."""
+    with machines(tmp_path, ["m1"], "") as at, serving("hold") as upstream:
+        m1 = at["m1"]
+        m1.config.write_text(f"{head(url)}[sources.dice]\n{ONE_BATCH}url = '{upstream.url}'\n")
+        worker = m1.start("worker")
+        wait_for_workers(store, 1)
+        spread = m1.start("collect", "--spread")
+        upstream.wait_until_held()
+        worker.send(SIGSTOP)
+        spread.send(SIGTERM)
+        assert spread.finish().code == 128 + SIGTERM
+        upstream.release.set()
+        worker.send(SIGCONT)
+        wait_for(lambda: count(store, f"SELECT count(*) FROM {LATE_ATTEMPTS.name}") == 1)
+        worker.send(SIGKILL)
+        worker.finish()
+        found = find_late(m1)["figures"]
+
+    assert (found["pid"], found["collected"], found["file"]) == (worker.process.pid, 1, None)
+    assert outcomes(store) == [("dice", "cancelled", 1)]
+    assert count(store, f"SELECT count(*) FROM {ATTEMPTS.name}") == 0
 
 
 def test_who_is_told_to_go_finishes_what_is_under_way(

@@ -24,6 +24,7 @@ from pipeline.audit.rules import (
     find_conduct,
     find_contract_changes,
     find_impossible,
+    find_late,
     find_overdue,
     find_shut,
     find_silent,
@@ -53,6 +54,7 @@ from pipeline.store import (
     health_figures,
     heartbeats,
     history,
+    late,
     measures,
     permissions,
     queries,
@@ -160,6 +162,7 @@ def _judge(
         *find_gaps(session, enabled, since=since, until=until),
         *find_unhealthy(session, window),
         *find_misfits(session, newest, window),
+        *find_late(late.find_late(session, window)),
     ]
     return sheet, Findings(each for each in findings if source in (None, *each.sources))
 

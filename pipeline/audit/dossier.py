@@ -55,6 +55,7 @@ NOT_FOR_PROVIDERS = frozenset(
         FindingKind.USELESS_RETRIES,
         FindingKind.CLOCK,
         FindingKind.MISSED,
+        FindingKind.LATE,
     }
 )
 

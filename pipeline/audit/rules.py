@@ -18,12 +18,14 @@ from pipeline.models import (
     ContractSpan,
     Finding,
     FindingKind,
+    Late,
     Overdue,
     Severity,
     Tally,
     WeakMeasure,
 )
 from pipeline.pacing import Embargo
+from pipeline.rendering.records import pick
 from pipeline.rendering.words import count_of, iso_time, show_duration, show_time
 from pipeline.store.columns import MICROSECOND, from_us, to_us
 
@@ -390,4 +392,27 @@ def find_overdue(runs: Iterable[Overdue], *, now: datetime) -> Iterator[Finding]
             reason=f"run {run.run_id} of {run.host} {lack}, {fate}",
             whose=Whose.OURS,
             figures={"run_id": run.run_id, "started_at": iso_time(run.started_at)},
+        )
+
+
+def find_late(late: Iterable[Late]) -> Iterator[Finding]:
+    """Tell of attempts that came when their run had ended; warn if they would have brought numbers.
+
+    They are kept beside the run, and are no part of its sums.
+    """
+    for of in late:
+        worker = of.host if of.pid is None else f"{of.host} pid {of.pid}"
+        origin = "" if of.file is None else f", set aside in {of.file}"
+        yield Finding(
+            kind=FindingKind.LATE,
+            severity=Severity.WARNING if of.collected else Severity.INFO,
+            sources=(of.source,),
+            since=of.first_at,
+            until=of.last_at,
+            reason=(
+                f"{count_of(of.attempts, 'attempt')} of run {of.run_id} by {worker}{origin}, came"
+                f" when the run had ended, with {count_of(of.collected, 'batch')}: kept beside it"
+            ),
+            whose=Whose.OURS,
+            figures=pick(of, "run_id host pid attempts collected file"),
         )

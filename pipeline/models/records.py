@@ -194,6 +194,28 @@ class AttemptCase:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Late:
+    """Attempts at a source that came to the books when their run had ended: no part of its sums.
+
+    Attributes:
+        file: where they had been set aside; None: their worker brought them itself.
+        host: the machine that made them, ``pid`` the process of its worker; None: it was the run's.
+        collected: how many batches they would have brought.
+        first_at: when the first of them came.
+    """
+
+    run_id: int
+    source: str
+    file: str | None
+    host: str
+    pid: int | None
+    attempts: int
+    collected: int
+    first_at: datetime
+    last_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StoredAnswer:
     """One answer that was kept, and those like it: same source, same answer, same error.
 

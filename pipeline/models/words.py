@@ -85,6 +85,7 @@ class FindingKind(StrEnum):
     REPETITION = "repetition"
     PROPORTION = "proportion"
     ODD_BLOCKS = "odd_blocks"
+    LATE = "late"
 
 
 class ProofWord(StrEnum):

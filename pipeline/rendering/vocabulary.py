@@ -218,6 +218,15 @@ VOCABULARY: Mapping[str, Mapping[str, str]] = {
         "attempt_ids": "some of the attempts that show it, the first and the last among them",
         "figures": "what it was judged by",
     },
+    "late attempts": {
+        "host": "the machine that made them",
+        "pid": "the process of its worker there; null: it was the run's own",
+        "attempts": "how many came when the run had ended; no part of its sums",
+        "collected": "batches that they would have brought",
+        "first_at": "when the first of them came",
+        "last_at": "when the last of them came",
+        "file": "where they had been set aside; null: their worker brought them itself",
+    },
     "availability": {
         "observations": "runs that found it up or down",
         "interval_us": "the usual gap between them",
@@ -378,6 +387,7 @@ TALLY = (
     " fastest_attempt_id=fastest_attempt first_sent_at last_sent_at rule violations"
     " violating_attempt_id=violating_attempt"
 )
+LATE = "run_id source host pid attempts collected first_at last_at file"
 FINDING = "kind severity sources since until reason whose batches attempt_ids=attempts figures"
 LOSS = "source error phase whose attempts batches first_at last_at last_attempt_id=last_attempt"
 ANSWER = "http_status=status headers body body_bytes"

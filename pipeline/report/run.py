@@ -14,7 +14,7 @@ from pipeline.rendering.document import Column, Document, Format, Kind, Part, Sh
 from pipeline.rendering.output import json_lines, spooled
 from pipeline.rendering.records import pick, tabulate
 from pipeline.rendering.render import render
-from pipeline.rendering.vocabulary import ATTEMPT, TALLY
+from pipeline.rendering.vocabulary import ATTEMPT, LATE, TALLY
 from pipeline.rendering.words import count_of, show_duration, show_time, tell_limits
 from pipeline.report.batches import SHEET, BatchLine, batch_lines, line_json, table_of_run
 from pipeline.report.question import (
@@ -30,6 +30,7 @@ from pipeline.scope import find_run
 from pipeline.store import queries
 from pipeline.store.db import Store
 from pipeline.store.history import find_pruning, tallies_of_run
+from pipeline.store.late import find_late
 from pipeline.store.queries import find_limits, workers_of_run
 
 MOST_SOURCES = 20  # whose limits are told to people
@@ -59,6 +60,7 @@ def lines(session: Session, question: Question) -> Iterator[str]:
             _headline(question.run),
             *_clock_fact(question.run),
             *_workers_fact(session, question.run),
+            *_late_fact(session, question.run),
         ],
         parts=list(_parts(session, question.run, question.shape, question.source)),
     )
@@ -71,6 +73,13 @@ def _workers_fact(session: Session, run: RunSummary) -> Iterator[str]:
     if found:
         each = (f"{host} pid {pid} ({count_of(n, 'request')})" for (host, pid), n in found.items())
         yield f"Carried out by {', '.join(each)}."
+
+
+def _late_fact(session: Session, run: RunSummary) -> Iterator[str]:
+    """Tell what came to the books when the run had ended."""
+    if n := sum(of.attempts for of in find_late(session, run_id=run.id)):
+        came = count_of(n, "attempt")
+        yield f"Beside it: {came} that came when it had ended, in no sum; see `pipeline audit`."
 
 
 def show_run(store: Store, wanted: str, shape: Format) -> None:
@@ -87,6 +96,7 @@ def show_run(store: Store, wanted: str, shape: Format) -> None:
 
 def _json(session: Session, run: RunSummary, source: str | None) -> Iterator[str]:
     (line,) = run_lines(session, [run])
+    late = find_late(session, run_id=run.id)
     made = queries.attempts_of_run(session, run_id=run.id)
     return json_lines(
         {
@@ -98,6 +108,7 @@ def _json(session: Session, run: RunSummary, source: str | None) -> Iterator[str
         batches=map(line_json, batch_lines(session, run, source=source, with_numbers=True)),
         attempts=(pick(each, ATTEMPT) for each in made if source in (None, each.attempt.source)),
         tallies=(pick(tally, TALLY) for tally in _tallies(session, run, source)),
+        late=(pick(of, LATE) for of in late if source in (None, of.source)),
     )
 
 

@@ -194,7 +194,7 @@ class Start:
     def _say_that_nothing_is_due(self) -> None:
         if self.shown is Format.JSON:
             head = {"schema": "pipeline.run/1", "run": None, "pruned_at": None, "limits": None}
-            write("\n".join(json_lines(head, batches=(), attempts=(), tallies=())))
+            write("\n".join(json_lines(head, batches=(), attempts=(), tallies=(), late=())))
         if sys.stderr is not None and sys.stderr.isatty():
             self.say(
                 "nothing to do: each slot that is due has its run; see `pipeline schedule show`"

@@ -22,9 +22,9 @@ from pipeline.models import (
 )
 from pipeline.pacing import Moment
 from pipeline.sanitize import one_line
-from pipeline.store import writes
+from pipeline.store import late, writes
 from pipeline.store.heartbeats import SILENCE
-from pipeline.store.rows import AnyRow, execute_many, record
+from pipeline.store.rows import AnyRow, as_rows, execute_many, record
 from pipeline.store.shared_clock import read_clock
 from pipeline.store.tables import BATCHES, HEARTBEATS, MEMBERS, PORTIONS, RUNS
 
@@ -135,13 +135,17 @@ def save_results(
 ) -> None:
     """Record results of the portion that begins with batch *first*: a batch's first outcome stays.
 
-    All attempts are kept, numbered on where another process has asked for the same. A batch that
-    this process was told to leave has no outcome yet, and neither has one of a run that has ended.
+    All attempts are kept, numbered on where another process has asked for the same, and beside the
+    run if that has ended. A batch that this process was told to leave has no outcome yet.
     """
+    wanted = [each for each in outcomes if each.verdict is not Verdict.CANCELLED]
     if not _hold(session, run_id, first):
+        rows = as_rows(writes.outcome_columns(run_id, wanted, keep_numbers))
+        late.keep(
+            session, run_id=run_id, attempts=attempts, outcomes=rows, keep_numbers=keep_numbers
+        )
         return
     kept, numbers = writes.number_on(session, run_id=run_id, attempts=attempts)
-    wanted = [each for each in outcomes if each.verdict is not Verdict.CANCELLED]
     undecided = _open_of(session, run_id, {each.batch.number for each in wanted})
     decided = [
         replace(each, attempt=_renumbered(each, numbers))

@@ -6,11 +6,7 @@ alone what is stored already: a process that dies between the transaction and th
 file makes no number count twice.
 """
 
-import json
-from base64 import b85decode, b85encode
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, is_dataclass, replace
-from datetime import datetime
+from collections.abc import Sequence
 from glob import escape
 from hashlib import sha256
 from pathlib import Path
@@ -19,26 +15,14 @@ from typing import Any
 from sqlalchemy import select
 from sqlmodel import Session
 
-from pipeline.errors import ErrorName, Phase, StoreError
+from pipeline.errors import StoreError
 from pipeline.files import blame, make_folder, owner_at, publish, unfinished
-from pipeline.models import (
-    Aspect,
-    Attempt,
-    Evidence,
-    Measure,
-    Outcome,
-    Proof,
-    ProofWord,
-    Request,
-    RunStatus,
-    Timings,
-    Verdict,
-)
-from pipeline.rendering.words import iso_time
-from pipeline.store import writes
+from pipeline.models import Attempt, Outcome, RunStatus, Verdict
+from pipeline.rendering.words import count_of
+from pipeline.store import late, plain, writes
 from pipeline.store.numbers import stored_digest
 from pipeline.store.rows import Columns, as_rows
-from pipeline.store.tables import BATCHES, RUNS
+from pipeline.store.tables import RUNS
 
 HEAD = "pipeline-spool 1"
 NAMES = ("run", "keep_numbers", "attempts", "outcomes")
@@ -60,16 +44,10 @@ def set_aside(
     held = {
         "run": uid,
         "keep_numbers": keep_numbers,
-        # An answer that was accepted holds the numbers, and so does its proof.
-        "attempts": [
-            attempt
-            if keep_numbers or attempt.error
-            else replace(attempt, evidence=None, proof=None)
-            for attempt in attempts
-        ],
+        "attempts": attempts if keep_numbers else list(map(plain.without_numbers, attempts)),
         "outcomes": as_rows(writes.outcome_columns(0, outcomes, keep_numbers)),
     }
-    body = json.dumps(held, default=_plain).encode("ascii")
+    body = plain.write(held).encode("ascii")
     try:
         make_folder(path.parent)
         # The name of the store is that of the file without its end, which has no dot.
@@ -80,25 +58,6 @@ def set_aside(
         raise StoreError(f"{path} cannot be written: {exc.strerror}{blame(path)}") from exc
 
 
-def _plain(value: object) -> object:
-    if isinstance(value, bytes):
-        return {"bytes": b85encode(value).decode("ascii")}
-    if isinstance(value, datetime):
-        return {"time": iso_time(value)}
-    if is_dataclass(value):
-        return {field.name: getattr(value, field.name) for field in fields(value)}
-    raise TypeError(f"no JSON for {type(value).__name__}")
-
-
-def _rich(found: dict[str, Any]) -> object:
-    match found:
-        case {"bytes": str(text), **rest} if not rest:
-            return b85decode(text)
-        case {"time": str(text), **rest} if not rest:
-            return datetime.fromisoformat(text)
-    return found
-
-
 def find_files(beside: Path) -> list[Path]:
     """List the files for the store whose files begin with *beside*, ``<file>.spool-``."""
     return sorted(path for path in beside.parent.glob(f"{escape(beside.name)}*") if path.is_file())
@@ -107,12 +66,15 @@ def find_files(beside: Path) -> list[Path]:
 def take_in(session: Session, path: Path) -> str:
     """Store what the file at *path* holds, as far as it is not there; give a line that says so.
 
+    What is of a run that others have ended is kept beside it.
+
     Raises:
-        StoreError: it is damaged, or not for this store, or too late; nothing of it is stored.
+        StoreError: it is damaged, or not for this store; nothing of it is stored.
         FileNotFoundError: another process has taken it in.
     """
     held = _read(path)
-    run = session.connection().execute(select(RUNS).where(RUNS.c.uid == held["run"])).first()
+    query = select(RUNS).where(RUNS.c.uid == held["run"]).with_for_update()  # nobody ends it now
+    run = session.connection().execute(query).first()
     if run is None:
         raise StoreError("it is of a run that this store does not hold")
     rows = [
@@ -121,9 +83,14 @@ def take_in(session: Session, path: Path) -> str:
         for row in held["outcomes"]
     ]
     if run.status != RunStatus.RUNNING.value:
-        if not all(_is_stored(session, row) for row in rows):
-            raise StoreError(f"run {run.id} was ended by others, so it is too late")
-        return f"run {run.id}: all that {path} holds was stored before"
+        facts = {name: held[name] for name in ("attempts", "keep_numbers")}
+        n = late.keep(session, run_id=run.id, outcomes=rows, file=str(path), **facts)
+        if not n:
+            return f"run {run.id}: all that {path} holds was stored before"
+        return (
+            f"run {run.id} was ended by others before {count_of(n, 'attempt')} set aside in {path}"
+            " came in: kept beside it; see `pipeline audit`"
+        )
     numbers = writes.save_missing_attempts(
         session, run_id=run.id, attempts=held["attempts"], keep_numbers=held["keep_numbers"]
     )
@@ -136,43 +103,13 @@ def take_in(session: Session, path: Path) -> str:
     return f"run {run.id}: {n} collected batches that were set aside in {path} are stored now"
 
 
-def _is_stored(session: Session, row: Mapping[str, Any]) -> bool:
-    query = select(BATCHES.c.verdict, BATCHES.c.digest).where(
-        BATCHES.c.run_id == row["in_run"], BATCHES.c.number == row["batch"]
-    )
-    stored = session.connection().execute(query).first()
-    return stored is not None and tuple(stored) == (row["verdict"], row["digest"])
-
-
 def _read(path: Path) -> dict[str, Any]:
     head, _, body = path.read_bytes().partition(b"\n")
     if head.decode("ascii", "replace") != f"{HEAD} {sha256(body).hexdigest()}":
         raise StoreError("it is damaged")
     try:
-        held: dict[str, Any] = json.loads(body, object_hook=_rich)
-        attempts = [_attempt(facts) for facts in held["attempts"]]
+        held: dict[str, Any] = plain.read(body)
+        attempts = list(map(plain.attempt, held["attempts"]))
         return {name: held[name] for name in NAMES} | {"attempts": attempts}
     except (KeyError, TypeError, ValueError) as exc:
         raise StoreError("it was written by another version of pipeline") from exc
-
-
-def _attempt(facts: dict[str, Any]) -> Attempt:
-    made: dict[str, Callable[..., object]] = {
-        "timings": lambda found: Timings(**found),
-        "request": lambda found: Request(**found | _headers(found)),
-        "evidence": lambda found: Evidence(**found | _headers(found)),
-        "error": ErrorName,
-        "phase": Phase,
-        "measures": lambda found: tuple(Measure(**each) for each in found),
-        "proof": lambda found: Proof(**found | {"word": ProofWord(found["word"])}),
-        "contract": lambda found: tuple((Aspect(aspect), value) for aspect, value in found),
-    }
-    read: dict[str, Any] = {
-        name: made[name](value) if name in made and value is not None else value
-        for name, value in facts.items()
-    }
-    return Attempt(**read)
-
-
-def _headers(found: Mapping[str, Any]) -> dict[str, object]:
-    return {"headers": tuple(map(tuple, found["headers"]))}

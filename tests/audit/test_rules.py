@@ -11,6 +11,7 @@ from pipeline.audit.rules import (
     ENOUGH,
     find_conduct,
     find_contract_changes,
+    find_late,
     find_overdue,
     find_shut,
     find_silent,
@@ -20,9 +21,19 @@ from pipeline.audit.rules import (
     find_violations,
 )
 from pipeline.errors import ErrorName, Whose
-from pipeline.models import Aspect, ContractSpan, Finding, FindingKind, Overdue, Severity, Tally
+from pipeline.models import (
+    Aspect,
+    ContractSpan,
+    Finding,
+    FindingKind,
+    Late,
+    Overdue,
+    Severity,
+    Tally,
+)
 from pipeline.pacing import Embargo
 from tests.audit.histories import EVERY, History, after, courses_of, make_loss, make_tally
+from tests.store.makers import NOON, at
 
 
 def make_spans(
@@ -310,6 +321,30 @@ def test_retries_that_never_help_are_remarked_upon() -> None:
     assert found is not None
     assert (found.kind, found.severity) == (FindingKind.USELESS_RETRIES, Severity.INFO)
     assert found.reason.startswith("none of 20 retries helped")
+
+
+def test_what_came_when_its_run_had_ended_is_named() -> None:
+    """With count, run, machine and file; a warning if it would have brought numbers."""
+    late = Late(
+        run_id=7,
+        source="dice",
+        file="/x.spool-1",
+        host="m1",
+        pid=8,
+        attempts=2,
+        collected=1,
+        first_at=NOON,
+        last_at=at(1),
+    )
+
+    warned, told = find_late([late, replace(late, file=None, pid=None, collected=0)])
+
+    assert (warned.kind, warned.severity, told.severity) == ("late", "warning", "info")
+    assert warned.reason == (
+        "2 attempts of run 7 by m1 pid 8, set aside in /x.spool-1, came when the run had ended,"
+        " with 1 batch: kept beside it"
+    )
+    assert told.reason.startswith("2 attempts of run 7 by m1, came when")
 
 
 @pytest.mark.parametrize(("retries", "helped"), [(4, 0), (9, 1)])

@@ -112,7 +112,7 @@ def test_json_is_the_whole_run(invoke: Invoke) -> None:
 
     assert document.keys() == {
         *("schema", "run", "pruned_at", "limits"),
-        *("batches", "attempts", "tallies"),
+        *("batches", "attempts", "tallies", "late"),
     }
     assert document["schema"] == "pipeline.run/1"
     assert (document["run"]["status"], document["run"]["numbers"]) == ("ok", 434)

@@ -11,10 +11,13 @@ from pipeline.models import Verdict
 from pipeline.pacing import Moment
 from pipeline.store import heartbeats, portions
 from pipeline.store.db import Store
+from pipeline.store.integrity.verify import verify
+from pipeline.store.late import find_late
 from pipeline.store.portions import Portion
 from pipeline.store.shared_clock import read_clock
 from pipeline.store.tables import ATTEMPTS, BATCHES, HEARTBEATS, MEMBERS
-from pipeline.store.writes import order_batches
+from pipeline.store.window import Window
+from pipeline.store.writes import finish_run, order_batches
 from tests.store.makers import NOON, at, begin, make_attempt, make_batch, make_collected, make_lost
 
 HOST, PID = "m1", 7
@@ -117,6 +120,22 @@ def test_what_was_left_by_who_had_to_go_stays_open(store: Store) -> None:
 
         assert portions.begin(session, portion, host=HOST, pid=PID).undecided == {0, 1}
         assert attempts(session) == [(0, 1)]
+
+
+def test_what_comes_when_the_run_has_ended_is_kept_beside_it(store: Store) -> None:
+    """Once, however often it is tried; the run is as it was when it was sealed."""
+    with store.write() as session:
+        portion = order(session)
+        save(session, portion, 0)
+        finish_run(session, run_id=portion.run_id, ended_at=NOON, clock_us=1)
+        for _ in range(2):
+            save(session, portion, 0, 1)  # 0 is what a try had stored that could not say so
+        late = find_late(session, run_id=portion.run_id)
+
+        assert [(each.attempts, each.collected, each.file) for each in late] == [(1, 1, None)]
+        assert find_late(session, Window(until=NOON)) == []
+        assert attempts(session) == [(0, 1)]
+    assert verify(store).problems == ()
 
 
 def test_the_last_portion_is_known(store: Store) -> None:

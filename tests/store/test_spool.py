@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select
 
 from pipeline.errors import StoreError
 from pipeline.models import (
@@ -16,13 +17,18 @@ from pipeline.models import (
     RunStatus,
     Verdict,
 )
+from pipeline.store import plain
 from pipeline.store.db import Store, open_store
+from pipeline.store.integrity.verify import verify
+from pipeline.store.late import find_late
 from pipeline.store.measures import measures_of
 from pipeline.store.proofs import proof_of
 from pipeline.store.queries import attempts_of_run, batches_of_run, get_run
 from pipeline.store.spool import set_aside
+from pipeline.store.tables import LATE_ATTEMPTS
 from pipeline.store.writes import finish_run, order_batches, save_results
 from tests.store.makers import (
+    HOST,
     PROOF,
     at,
     begin,
@@ -182,28 +188,64 @@ def test_what_another_process_has_asked_for_since_is_numbered_on(
     assert [each.sum for each in batches[:2]] == [18, 6]
 
 
-@pytest.mark.parametrize("is_known", [True, False])
-def test_what_comes_too_late_or_from_elsewhere_is_told_and_kept(
-    store: Store, url: str, path: Path, *, is_known: bool
-) -> None:
-    """Others ended the run and sealed it, or the store is a backup of long ago."""
-    run_id, uid = start(store)
-    with store.write() as session:
-        finish_run(
-            session, run_id=run_id, status=RunStatus.INTERRUPTED, ended_at=at(1), clock_us=None
-        )
-    before = content_of(store, run_id)
-    name = uid if is_known else "c0ffee"
-    file = path.with_name(f"{path.name}.spool-{name}")
-    set_aside(file, uid=name, attempts=ATTEMPTS, outcomes=OUTCOMES, keep_numbers=True)
+def test_what_comes_from_elsewhere_is_told_and_kept(store: Store, url: str, path: Path) -> None:
+    """The store is a backup of long ago."""
+    start(store)
+    file = path.with_name(f"{path.name}.spool-c0ffee")
+    set_aside(file, uid="c0ffee", attempts=ATTEMPTS, outcomes=OUTCOMES, keep_numbers=True)
     content = file.read_bytes()
 
     [note] = reopen(url)
 
     assert note.startswith(f"{file} is kept, and nothing of it is stored: ")
-    assert ("too late" if is_known else "does not hold") in note
+    assert "does not hold" in note
     assert file.read_bytes() == content
+
+
+@pytest.mark.parametrize("keep_numbers", [True, False])
+def test_what_comes_too_late_is_kept_beside_the_run(
+    store: Store, url: str, path: Path, *, keep_numbers: bool
+) -> None:
+    """Others ended the run and sealed it; all of it is kept, once, and one attempt was there."""
+    run_id, uid = start(store)
+    with store.write() as session:
+        save_results(
+            session,
+            run_id=run_id,
+            attempts=ATTEMPTS[2:],
+            outcomes=OUTCOMES[2:],
+            keep_numbers=keep_numbers,
+        )
+        finish_run(
+            session, run_id=run_id, status=RunStatus.INTERRUPTED, ended_at=at(1), clock_us=None
+        )
+    before = content_of(store, run_id)
+    file = path.with_name(f"{path.name}.spool-{uid}")
+    set_aside(file, uid=uid, attempts=ATTEMPTS, outcomes=OUTCOMES, keep_numbers=keep_numbers)
+    content = file.read_bytes()
+
+    [note] = reopen(url)
+    assert not file.exists()
+    file.write_bytes(content)
+    [again] = reopen(url)
+
+    assert note.startswith(
+        f"run {run_id} was ended by others before 2 attempts set aside in {file}"
+    )
+    assert again == f"run {run_id}: all that {file} holds was stored before"
     assert content_of(store, run_id) == before
+    assert verify(store).problems == ()
+    with store.read() as session:
+        [late] = find_late(session)
+        rows = session.connection().execute(select(LATE_ATTEMPTS)).all()
+    kept = [plain.read(plain.write(row.facts)) for row in rows]
+    expected = ATTEMPTS[:2] if keep_numbers else list(map(plain.without_numbers, ATTEMPTS[:2]))
+    assert (late.run_id, late.attempts, late.collected, late.file) == (run_id, 2, 1, str(file))
+    assert (late.host, late.pid) == (HOST, None)
+    assert [plain.attempt(facts["attempt"]) for facts in kept] == expected
+    [decided] = kept[0]["outcomes"]
+    assert decided["sum"] == 18
+    assert (decided["numbers"] is not None) is keep_numbers
 
 
 def test_one_file_is_never_put_over_another(store: Store, path: Path) -> None:

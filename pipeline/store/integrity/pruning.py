@@ -35,6 +35,7 @@ from pipeline.store.tables import (
     ATTEMPTS,
     BATCHES,
     EVIDENCE,
+    LATE_ATTEMPTS,
     MEASURES,
     PORTIONS,
     PROOFS,
@@ -182,7 +183,9 @@ def prune(
 
 def _portions(connection: Connection) -> list[list[int]]:
     """List the runs that are marked and not deleted yet, by transaction, in the order of seals."""
-    is_left = (exists().where(table.c.run_id == RUNS.c.id) for table in (BATCHES, ATTEMPTS))
+    is_left = (
+        exists().where(table.c.run_id == RUNS.c.id) for table in (BATCHES, ATTEMPTS, LATE_ATTEMPTS)
+    )
     query = (
         select(RUNS.c.id, RUNS.c.ordered + RUNS.c.attempts)
         .join(SEALS, SEALS.c.run_id == RUNS.c.id)
@@ -206,6 +209,7 @@ def _delete(connection: Connection, runs: list[int]) -> Pruned:
     _delete_of(connection, MEASURES, runs)
     _delete_of(connection, PROOFS, runs)
     _delete_of(connection, PORTIONS, runs)
+    _delete_of(connection, LATE_ATTEMPTS, runs)
     return Pruned(
         runs=len(runs),
         batches=_delete_of(connection, BATCHES, runs),

@@ -5,8 +5,9 @@ a run that has ended never changes, unless it is pruned, and then its seal says 
 chain can be followed at once; one last transaction sees how it ends, and what is left over.
 
 What is no history has no seal, and nothing here can vouch for it: when upstreams may be asked,
-slots, contracts, and the histograms of timings. What the tests of health said has none either, but
-follows from the numbers, so it is worked out once more; and so are the sums of days and months.
+slots, contracts, the histograms of timings; nor for attempts that came when their run was sealed
+(``store/late.py``). What the tests of health said has none either, but follows from the numbers, so
+it is worked out once more; and so are the sums of days and months.
 """
 
 from collections.abc import Callable, Sequence

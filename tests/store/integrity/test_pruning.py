@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 from pipeline.clock import Stamp
+from pipeline.store import late
 from pipeline.store.db import Store
 from pipeline.store.integrity import pruning
 from pipeline.store.integrity.pruning import Prunable, Pruned, find_prunable, prune, why_not
 from pipeline.store.integrity.verify import verify
 from tests.store.histories import record_history, record_mixed_run, start_endless_run, tamper
-from tests.store.makers import NOON, at, make_batch, record_run
+from tests.store.makers import NOON, at, make_attempt, make_batch, record_run
 
 DAY = 24 * 60  # minutes
 
@@ -49,6 +50,31 @@ def test_what_a_run_consisted_of_goes_and_what_it_adds_up_to_stays(
         assert rows(history, f"SELECT DISTINCT run_id FROM {table}") == [(1,), (2,), (3,)]
     assert rows(history, "SELECT count(*) FROM evidence") == [(1,)]
     assert rows(history, "SELECT ordered, collected FROM runs WHERE id = 1") == [(5, 2)]
+
+
+def test_what_came_late_goes_with_its_run(store: Store, history: Path) -> None:
+    """Also what came when the run had been pruned, with the next pruning."""
+
+    def come_late(run_id: int, fetch: int) -> None:
+        with store.write() as session:
+            late.keep(
+                session,
+                run_id=run_id,
+                attempts=[make_attempt(fetch)],
+                outcomes=[],
+                keep_numbers=True,
+            )
+
+    come_late(1, 9)
+    come_late(3, 9)
+    prune_before(store, 1.5)
+    assert rows(history, "SELECT run_id FROM late_attempts") == [(3,)]
+    come_late(1, 8)
+
+    prune_before(store, 1.5)
+
+    assert rows(history, "SELECT run_id FROM late_attempts") == [(3,)]
+    assert verify(store).problems == ()
 
 
 def test_the_chain_still_verifies(store: Store, history: Path) -> None:
