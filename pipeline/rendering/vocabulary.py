@@ -196,7 +196,7 @@ VOCABULARY: Mapping[str, Mapping[str, str]] = {
         "host": "the machine that has it, or had it last",
         "pid": "the process there",
         "began_at": "when that began it",
-        "why": "what it waits for",
+        "why": "what it waits for, and who left it to others for what reason; empty: it is in hand",
     },
     "day": {
         "day": "in UTC",
