@@ -313,6 +313,31 @@ def test_the_next_version_migrates_a_database_with_rows(
         open_store(url, busy_seconds=1, for_writing=True)
 
 
+def test_how_sources_sign_is_forgotten_on_the_way_back(url: str, path: Path) -> None:
+    """An older program does not know the word; the way up allows it again."""
+    open_store(url, busy_seconds=1, for_writing=True).close()
+    show = """
+        INSERT INTO contracts
+        (source, aspect, value, first_at, last_at, first_attempt, last_attempt)
+        VALUES ('beacon', ?, 'as it is', 0, 0, 1, 1)
+    """
+    with closing(sqlite3.connect(path)) as raw, raw:
+        raw.execute(show, ["keys"])
+    before = rows_of(path)["contracts"]
+    with closing(sqlite3.connect(path)) as raw, raw:
+        raw.execute(show, ["signing"])
+
+    walk(url, "0011")
+
+    assert rows_of(path)["contracts"] == before
+    with closing(sqlite3.connect(path)) as raw, pytest.raises(sqlite3.IntegrityError):
+        raw.execute(show, ["signing"])
+    walk(url, "head")
+    assert rows_of(path)["contracts"] == before
+    with closing(sqlite3.connect(path)) as raw:
+        raw.execute(show, ["signing"])
+
+
 def test_rows_of_an_older_schema_say_the_same_afterwards(url: str, path: Path) -> None:
     """What lies there in other words has the seals that it had, and an id is never given twice."""
     with open_store(url, busy_seconds=1, for_writing=True) as store:

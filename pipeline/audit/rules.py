@@ -24,6 +24,7 @@ from pipeline.models import (
     Tally,
     WeakMeasure,
 )
+from pipeline.models.words import UNFIT
 from pipeline.pacing import Embargo
 from pipeline.rendering.records import pick
 from pipeline.rendering.words import count_of, iso_time, show_duration, show_time
@@ -42,6 +43,7 @@ ASPECTS = {
     Aspect.KEYS: "the keys of answers",
     Aspect.REFUSAL: "how it refuses",
     Aspect.TLS_ISSUER: "the issuer of its certificate",
+    Aspect.SIGNING: "how it signs",
 }
 
 # Looks up what runs got from a source whose fastest answer took less than so many microseconds.
@@ -54,6 +56,8 @@ def find_contract_changes(
 ) -> Iterator[Finding]:
     """Find changes in what answers look like; the first value ever seen is no change.
 
+    Signatures of another length than the pinned key makes are one from the first, until they fit.
+
     All changes from one value until it is back are one finding, and so are more of the same kind
     after it. It is a warning as long as the value is not back, and a remark once it is; a new
     issuer of certificates is never more than that: the common authorities change their
@@ -62,7 +66,9 @@ def find_contract_changes(
     for _, group in groupby(spans, key=attrgetter("source", "aspect")):
         changes: list[Change] = []
         values: set[str] = set()
-        for before, after in pairwise(group):
+        first, *later = group
+        known = [first, first, *later] if _is_unfit(first) else [first, *later]
+        for before, after in pairwise(known):
             if (since is not None and after.first_at < since) or after.first_at >= until:
                 continue
             if changes and _is_back(changes) and after.value not in values:
@@ -74,8 +80,20 @@ def find_contract_changes(
             yield _changed(changes)
 
 
+def _is_unfit(span: ContractSpan) -> bool:
+    return span.aspect is Aspect.SIGNING and UNFIT in span.value
+
+
+def _was_unfit_at_first(changes: Sequence[Change]) -> bool:
+    before, after = changes[0]
+    return before is after
+
+
 def _is_back(changes: Sequence[Change]) -> bool:
-    return changes[-1][1].value == changes[0][0].value
+    newest = changes[-1][1]
+    if _was_unfit_at_first(changes):
+        return not _is_unfit(newest)
+    return newest.value == changes[0][0].value
 
 
 def _changed(changes: Sequence[Change]) -> Finding:
@@ -97,7 +115,7 @@ def _changed(changes: Sequence[Change]) -> Finding:
         ),
         figures={
             "aspect": after.aspect,
-            "before": before.value,
+            "before": None if _was_unfit_at_first(changes) else before.value,
             "after": newest.value,
             "changes": len(changes),
             "first_attempt": after.first_attempt,
@@ -108,6 +126,9 @@ def _changed(changes: Sequence[Change]) -> Finding:
 def _say_change(changes: Sequence[Change]) -> str:
     before, after = changes[0]
     newest = changes[-1][1]
+    if _was_unfit_at_first(changes):
+        fits = "fits the pinned key by now" if _is_back(changes) else "does not fit the pinned key"
+        return f"{ASPECTS[after.aspect]} {fits}: {newest.value}"
     changed = f"{ASPECTS[after.aspect]} changed"
     if len(changes) > 1:
         changed += f" {len(changes):,} times"

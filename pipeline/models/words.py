@@ -46,6 +46,11 @@ class Aspect(StrEnum):
     KEYS = "keys"
     REFUSAL = "refusal"
     TLS_ISSUER = "tls_issuer"
+    SIGNING = "signing"
+
+
+UNFIT = "; the pinned key makes "
+"""Stands in how a source signs where no key that is pinned makes signatures of that length."""
 
 
 class Step(StrEnum):

@@ -212,6 +212,7 @@ class Fetcher:
     ) -> Attempt:
         exchange.clock.stop()
         timings = exchange.clock.timings()
+        error = failure.error if failure else None
         self._observer.compare_clocks(exchange, began_at, timings)
         attempt = Attempt(
             fetch=result.fetch.number,
@@ -224,7 +225,7 @@ class Fetcher:
             body_bytes=None if exchange.status is None else len(exchange.body),
             detail=ASKED_AGAIN if exchange.asked_again else None,
             request=exchange.request,
-            contract=self._observer.contract(exchange, failure.error if failure else None),
+            contract=self._observer.contract(exchange, error, self._proving),
             measures=() if failure else self._observer.measures(exchange),
             member=self._observer.member,
         )

@@ -15,6 +15,7 @@ from pipeline.models import Aspect, Measure, Outcome, Proof, Request, Timings
 from pipeline.sanitize import one_line, redact, redact_text
 from pipeline.settings.api import MeasureRule
 from pipeline.sources.aspects import Contract, aspects_of
+from pipeline.sources.base import Proving
 from pipeline.sources.http import Exchange
 from pipeline.sources.json_values import read_measures
 from pipeline.sources.waits import parse_date
@@ -103,9 +104,12 @@ class ExchangeObserver:
         if date is not None:
             self.offsets.append((answered_at - date - HALF_A_SECOND) // MICROSECOND)
 
-    def contract(self, exchange: Exchange, error: ErrorName | None) -> Contract:
+    def contract(
+        self, exchange: Exchange, error: ErrorName | None, proving: Proving | None = None
+    ) -> Contract:
         """Tell what the answer of *exchange*, which ended in *error*, looked like."""
-        shown = () if exchange.answer is None else tuple(aspects_of(exchange.answer, error))
+        answer = exchange.answer
+        shown = () if answer is None else tuple(aspects_of(answer, error, proving))
         if exchange.tls_issuer is not None:
             shown = (*shown, (Aspect.TLS_ISSUER, exchange.tls_issuer))
         return self._clean(shown)

@@ -103,6 +103,7 @@ class Response:
         delay_seconds: waited before the first byte.
         violations: the rules that the request broke.
         numbers: present in a good answer only.
+        signed_short: makes the same body with half a signature; present in a signed pulse only.
         script: played byte by byte instead of the rest, then the connection ends.
     """
 
@@ -112,6 +113,7 @@ class Response:
     delay_seconds: float = 0.0
     violations: tuple[str, ...] = ()
     numbers: Numbers | None = None
+    signed_short: Callable[[], bytes] | None = None
     script: Iterator[Step] | None = None
 
 

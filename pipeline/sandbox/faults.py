@@ -283,6 +283,12 @@ def _favour_one(case: Case) -> Response:
     return replace(response, body=fresh.render(tokens))
 
 
+def _sign_short(case: Case) -> Response:
+    response = case.answer()
+    sign = response.signed_short
+    return response if sign is None else replace(response, body=sign())
+
+
 GZIP: Headers = (("Content-Encoding", "gzip"),)
 
 FAULTS = {
@@ -368,6 +374,9 @@ FAULTS = {
         'calls "data" "numbers"', _body(lambda body: body.replace(b'"data":', b'"numbers":'))
     ),
     "bad_signature": Fault("changes one digit of the signature", _body(bodies.change_signature)),
+    "short_signature": Fault(
+        "signs a pulse of NIST's format with half as many bytes as its key makes", _sign_short
+    ),
     # Numbers.
     "nan": Fault("puts NaN for the first number", _first("NaN")),
     "short": Fault("leaves out the last number", _tokens(lambda numbers: numbers.tokens[:-1])),

@@ -6,7 +6,7 @@ year says nothing true of the one before; a fault tells of a signature that is w
 """
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from hashlib import sha512
@@ -14,7 +14,7 @@ from typing import Any
 
 from pipeline.sandbox.exchange import JSON, Request, Response, answer_text, compact, parse_integer
 from pipeline.sandbox.options import SandboxOptions
-from pipeline.sandbox.rsa import CERTIFICATE, CERTIFICATE_DER, sign
+from pipeline.sandbox.rsa import BYTES, CERTIFICATE, CERTIFICATE_DER, sign
 
 BEGAN_AT = datetime(2022, 9, 21, tzinfo=UTC)  # when the real chain 2 of NIST's did
 PERIOD = timedelta(minutes=1)
@@ -96,7 +96,7 @@ def _links(beacon: Beacon, minute: int) -> dict[str, bytes]:
 
 
 @lru_cache(maxsize=64)
-def _pulse(beacon: Beacon, minute: int) -> dict[str, Any]:
+def _pulse(beacon: Beacon, minute: int, size: int = BYTES) -> dict[str, Any]:
     number = _number(minute)
     uri = f"{beacon.root}/chain/{beacon.chain}/pulse/{number}"
     made = f"{_made_at(minute):%Y-%m-%dT%H:%M:%S.000Z}"
@@ -120,7 +120,7 @@ def _pulse(beacon: Beacon, minute: int) -> dict[str, Any]:
             struct.pack(">I", 0),
         )
     )
-    signature = sign(message)
+    signature = sign(message)[:size]
     values = [
         {"uri": uri, "type": name, "value": value.hex().upper()} for name, value in links.items()
     ]
@@ -178,7 +178,11 @@ class NistBeacon:
         return self._serve(newest)
 
     def _serve(self, minute: int) -> Response:
-        return answer_text(compact({"pulse": _pulse(self.beacon, minute)}), content_type=JSON)
+        def body(size: int = BYTES) -> str:
+            return compact({"pulse": _pulse(self.beacon, minute, size)})
+
+        answer = answer_text(body(), content_type=JSON)
+        return replace(answer, signed_short=lambda: body(BYTES // 2).encode())
 
     def refuse(self, _request: Request, /) -> Response:
         """Fail as a service whose beacon has stopped."""

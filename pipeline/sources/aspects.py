@@ -1,13 +1,15 @@
 """What an answer looks like, in a few words, so that a change of it can be noticed. Pure."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from contextlib import suppress
 from functools import lru_cache
 from itertools import islice
 
-from pipeline.errors import ERRORS, ErrorName, Whose
+from pipeline.errors import ERRORS, ErrorName, SourceError, Whose
 from pipeline.models import Aspect
+from pipeline.models.words import UNFIT
 from pipeline.sources.answers import find_charset, name_type
-from pipeline.sources.base import Answer
+from pipeline.sources.base import Answer, Proving
 
 MOST_PATHS = 100  # of keys that are listed
 MOST_LEVELS = 8  # of objects that are looked into
@@ -44,14 +46,29 @@ def name_keys(document: object) -> str:
     return ", ".join(sorted(islice(_key_paths(document), MOST_PATHS))) or "none"
 
 
-def aspects_of(answer: Answer, error: ErrorName | None) -> Iterator[tuple[Aspect, str]]:
+def name_signing(scheme: str, size: int, fitting: Collection[int]) -> str:
+    """Name how something is signed: ``bls-unchained-g1-rfc9380, 48 bytes``.
+
+    *size* is that of the signature, *fitting* those that the keys make that are pinned for it.
+    """
+    said = f"{scheme}, {size} bytes"
+    return f"{said}{UNFIT}{min(fitting)}" if fitting and size not in fitting else said
+
+
+def aspects_of(
+    answer: Answer, error: ErrorName | None, proving: Proving | None = None
+) -> Iterator[tuple[Aspect, str]]:
     """Tell what *answer*, which ended in *error*, shows of what is agreed upon with its upstream.
 
     The page that comes with a server error shows nothing: nobody agreed upon that. The texts are
-    the upstream's, as they came.
+    the upstream's, as they came. How it is signed is told by *proving*, its source if that signs.
     """
     declared = answer.headers.get("content-type")
-    if error is None or ERRORS[error].whose is Whose.CONTRACT:
+    is_ours = error is None or ERRORS[error].whose is Whose.CONTRACT
+    if proving is not None and (is_ours or error is ErrorName.UNPROVEN):
+        with suppress(SourceError):  # nothing can be read of it
+            yield Aspect.SIGNING, proving.name_signing(answer)
+    if is_ours:
         if declared is not None:
             yield Aspect.CONTENT_TYPE, name_content_type(declared)
         for document in answer.documents:

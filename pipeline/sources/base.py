@@ -86,6 +86,13 @@ class Proving(Protocol):
             SourceError: ``unproven``: it does not verify, and should.
         """
 
+    def name_signing(self, answer: Answer) -> str:
+        """Say in a few words how *answer* is signed, whether it verifies or not.
+
+        Raises:
+            SourceError: it does not say.
+        """
+
 
 @runtime_checkable
 class Recalling(Protocol):

@@ -19,6 +19,11 @@ class BlsKey:
     public: bytes
     is_short: bool
 
+    @property
+    def signature_bytes(self) -> int:
+        """Count the bytes of its signatures."""
+        return 48 if self.is_short else 96
+
 
 def find_curve() -> ModuleType | None:
     """Find the package that knows the curve; None: it is not installed."""

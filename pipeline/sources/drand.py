@@ -11,7 +11,8 @@ from hashlib import sha256
 
 from pipeline.errors import ErrorName, SourceError
 from pipeline.models import Fetch, Proof, ProofWord
-from pipeline.sources.answers import check_status, member, read_json_or_status
+from pipeline.sources.answers import check_status, member, read_json, read_json_or_status
+from pipeline.sources.aspects import name_signing
 from pipeline.sources.base import Answer
 from pipeline.sources.bls import BlsKey, is_signed
 from pipeline.sources.pulses import Beacon, draw
@@ -169,6 +170,11 @@ class Drand(Beacon):
         proof = self._read(answer)
         word = judge(proof, is_sandbox=self._is_sandbox)
         return replace(proof, word=word)
+
+    def name_signing(self, answer: Answer) -> str:
+        """Name the chain's scheme, and the length."""
+        signature = _hex(read_json(answer), "signature")
+        return name_signing(self._chain.scheme, len(signature), [self._chain.key.signature_bytes])
 
     def _read(self, answer: Answer) -> Proof:
         document = read_json_or_status(answer, has_key=False)

@@ -16,7 +16,14 @@ from hashlib import sha512
 
 from pipeline.errors import ErrorName, SourceError
 from pipeline.models import Fetch, Proof, ProofWord
-from pipeline.sources.answers import check_status, member, read_array, read_json_or_status
+from pipeline.sources.answers import (
+    check_status,
+    member,
+    read_array,
+    read_json,
+    read_json_or_status,
+)
+from pipeline.sources.aspects import name_signing
 from pipeline.sources.base import Answer
 from pipeline.sources.pulses import Beacon, draw
 from pipeline.sources.rsa import SANDBOX_KEY, RsaKey, is_signed
@@ -212,13 +219,16 @@ def judge(proof: Proof, *, is_sandbox: bool, keys: Sequence[RsaKey]) -> ProofWor
     head = (proof.key_id, proof.serial, proof.made_at)
     if _read_head(_Signed(proof.message)) != head or not proof.is_expanded:
         raise _unproven(f"pulse {proof.serial} is not what was signed")
-    trusted = [SANDBOX_KEY] if is_sandbox else keys
-    key = next((key for key in trusted if key.is_called(proof.key_id)), None)
+    key = _find_key(proof.key_id, [SANDBOX_KEY] if is_sandbox else keys)
     if key is None or key.bytes != len(proof.signature):
         return ProofWord.CHAINED
     if not is_signed(key, proof.message, proof.signature):
         raise _unproven(f"the signature of pulse {proof.serial} does not verify")
     return ProofWord.VERIFIED
+
+
+def _find_key(certificate: str, trusted: Sequence[RsaKey]) -> RsaKey | None:
+    return next((key for key in trusted if key.is_called(certificate)), None)
 
 
 def numbers_of(proof: Proof, fetch: Fetch) -> tuple[int, ...]:
@@ -245,6 +255,15 @@ class NistBeacon(Beacon):
         """Verify the pulse as far as that can be."""
         proof = self._read(answer)
         return replace(proof, word=judge(proof, is_sandbox=self._is_sandbox, keys=self._keys))
+
+    def name_signing(self, answer: Answer) -> str:
+        """Name the cipher suite and the length, and that of the key if it is another."""
+        pulse = _Pulse(read_json(answer))
+        suite, signature = pulse.number("cipherSuite"), pulse.hex("signatureValue")
+        trusted = [SANDBOX_KEY] if self._is_sandbox else self._keys
+        key = _find_key(pulse.hex("certificateId").hex(), trusted)
+        scheme = f"{SCHEME}, cipherSuite {suite}"
+        return name_signing(scheme, len(signature), [key.bytes] if key else ())
 
     def _read(self, answer: Answer) -> Proof:
         document = read_json_or_status(answer, has_key=False)

@@ -22,6 +22,7 @@ import httpx2 as httpx
 from pipeline.errors import ErrorName, SourceError
 from pipeline.models import Fetch, Proof, ProofWord
 from pipeline.sources.answers import member, read_json
+from pipeline.sources.aspects import name_signing
 from pipeline.sources.base import Answer
 from pipeline.sources.random_org_jsonrpc import RandomOrgJsonrpc
 from pipeline.sources.rsa import SANDBOX_KEY, RsaKey, is_signed
@@ -177,6 +178,12 @@ class RandomOrgSigned(RandomOrgJsonrpc):
         trusted = [SANDBOX_KEY] if self._is_sandbox else self._keys
         key = next((key for key in trusted if is_signed(key, message, signature)), None)
         return replace(proof, word=word, key_id=key.id if key else _UNKNOWN_KEY)
+
+    def name_signing(self, answer: Answer) -> str:
+        """Name the release and the length, and that of the pinned keys if it is another."""
+        _, signature = self._read(answer)
+        trusted = [SANDBOX_KEY] if self._is_sandbox else self._keys
+        return name_signing(SCHEME, len(signature), [key.bytes for key in trusted])
 
     @staticmethod
     def _read(answer: Answer) -> tuple[bytes, bytes]:

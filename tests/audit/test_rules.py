@@ -185,6 +185,51 @@ def test_a_new_issuer_is_a_remark() -> None:
     assert found.severity is Severity.INFO
 
 
+FITS, OTHER = "scheme, 512 bytes", "scheme, 256 bytes"
+UNFIT = f"{FITS}; the pinned key makes 256"
+
+
+def signings_of(*values: str) -> list[ContractSpan]:
+    """Sign in one way after the other."""
+    spans = make_spans("x" * len(values), Aspect.SIGNING)
+    return [replace(span, value=value) for span, value in zip(spans, values, strict=True)]
+
+
+def test_a_signature_of_another_length_is_a_change() -> None:
+    """It is over when it is back, as of anything else."""
+    assert changes_of(signings_of(FITS)) == []
+    [changed] = changes_of(signings_of(FITS, OTHER))
+    [back] = changes_of(signings_of(FITS, OTHER, FITS))
+
+    assert changed.reason == "how it signs changed from scheme, 512 bytes to scheme, 256 bytes"
+    assert (changed.severity, changed.until) == (Severity.WARNING, None)
+    assert (back.severity, back.until) == (Severity.INFO, after(30))
+
+
+def test_a_signature_that_does_not_fit_the_key_is_found_at_once() -> None:
+    """The key is what it should fit; nothing need have been seen before."""
+    [found] = changes_of(signings_of(UNFIT))
+
+    assert found.reason == f"how it signs does not fit the pinned key: {UNFIT}"
+    assert (found.severity, found.since, found.until) == (Severity.WARNING, after(10), None)
+    assert (found.figures["before"], found.figures["after"]) == (None, UNFIT)
+    assert found.attempts == (10,)
+    assert changes_of(signings_of(UNFIT), since=15) == []  # old news
+
+
+def test_a_signature_that_comes_to_fit_the_key_ends_it() -> None:
+    """By another key or another length; what does not fit ever after is one thing to know."""
+    [fits] = changes_of(signings_of(UNFIT, OTHER))
+    [other_unfit] = changes_of(signings_of(UNFIT, OTHER + "; the pinned key makes 64"))
+    fitted, again = changes_of(signings_of(UNFIT, FITS, OTHER))
+
+    assert fits.reason == f"how it signs fits the pinned key by now: {OTHER}"
+    assert (fits.severity, fits.until) == (Severity.INFO, after(20))
+    assert (other_unfit.severity, other_unfit.until) == (Severity.WARNING, None)
+    assert fitted.until == after(20)
+    assert (again.since, again.severity) == (after(30), Severity.WARNING)
+
+
 def test_stale_answers_are_one_finding_per_source() -> None:
     """What they cost, and where to look."""
     losses = [

@@ -354,6 +354,46 @@ async def test_a_beacon_is_verified_with_the_certificate_that_is_pinned(home: Ho
     assert "2 verified, 2 chained" in home.run("audit", "verify", "--proofs").out
 
 
+@pytest.mark.parametrize("kind", ["nist_beacon", "nqsn_beacon"])
+def test_a_signature_that_does_not_fit_its_key_costs_no_batch_and_is_found(
+    home: Home, kind: str
+) -> None:
+    """As NIST's do not since 2026-09-03; what fits again ends it."""
+    well = f'[sources.beacon]\nkind = "sandbox.{kind}"\nbatches = [3]\nrate = "none"\n'
+    home.config.write_text(f'{well}[sandbox]\nfaults = ["short_signature"]\n')
+    assert (home.run("collect").code, home.run("collect").code) == (0, 0)
+    unfit = changes_of(home)
+    home.config.write_text(well)
+    assert home.run("collect").code == 0
+
+    fits = changes_of(home)
+
+    name = "nist-beacon-2.0, cipherSuite 0"
+    does_not = f"does not fit the pinned key: {name}, 256 bytes; the pinned key makes 512"
+    assert unfit == [("warning", None, f"how it signs {does_not}")]
+    [(severity, until, reason)] = fits
+    assert (severity, reason) == (
+        "info",
+        f"how it signs fits the pinned key by now: {name}, 512 bytes",
+    )
+    assert until is not None
+    assert home.rows("SELECT word FROM proofs ORDER BY run_id") == [
+        ("chained",),
+        ("chained",),
+        ("verified",),
+    ]
+
+
+def changes_of(home: Home) -> list[tuple[str, str | None, str]]:
+    """Ask which contracts have changed."""
+    found = json.loads(home.run("audit", "--format", "json").out)["findings"]
+    return [
+        (each["severity"], each["until"], each["reason"])
+        for each in found
+        if each["kind"] == "contract_change"
+    ]
+
+
 def test_a_beacon_that_leads_elsewhere_is_not_followed(home: Home) -> None:
     """It could lead anywhere."""
     home.config.write_text(

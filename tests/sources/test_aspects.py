@@ -5,14 +5,23 @@ import pytest
 from pipeline.errors import ErrorName
 from pipeline.models import Aspect
 from pipeline.sources.answers import read_json
-from pipeline.sources.aspects import MOST_PATHS, aspects_of, name_content_type, name_keys
-from pipeline.sources.base import Answer
+from pipeline.sources.aspects import (
+    MOST_PATHS,
+    aspects_of,
+    name_content_type,
+    name_keys,
+    name_signing,
+)
+from pipeline.sources.base import Answer, Proving
+from pipeline.sources.drand import Drand
 from tests.sources.samples import answer_of
 
 
-def aspects(answer: Answer, error: ErrorName | None = None) -> dict[str, str]:
+def aspects(
+    answer: Answer, error: ErrorName | None = None, proving: Proving | None = None
+) -> dict[str, str]:
     """Tell what *answer* shows."""
-    return {aspect.value: value for aspect, value in aspects_of(answer, error)}
+    return {aspect.value: value for aspect, value in aspects_of(answer, error, proving)}
 
 
 @pytest.mark.parametrize(
@@ -95,3 +104,38 @@ def test_a_refusal_has_a_look_of_its_own(error: ErrorName) -> None:
 
     assert aspects(plain, error) == {Aspect.REFUSAL: "429 text/plain"}
     assert aspects(bare, error) == {Aspect.REFUSAL: "200 no content type"}
+
+
+@pytest.mark.parametrize(
+    ("fitting", "named"),
+    [
+        ((), "s, 512 bytes"),
+        ((512,), "s, 512 bytes"),
+        ((256, 512), "s, 512 bytes"),
+        ((256,), "s, 512 bytes; the pinned key makes 256"),
+    ],
+)
+def test_how_it_signs_is_held_against_the_keys(fitting: tuple[int, ...], named: str) -> None:
+    """If there are any."""
+    assert name_signing("s", 512, fitting) == named
+
+
+DRAND = Drand(base_url="https://d.test", chain="quicknet")
+
+
+@pytest.mark.parametrize("error", [None, ErrorName.SCHEMA, ErrorName.UNPROVEN])
+def test_what_does_not_verify_shows_how_it_is_signed(error: ErrorName | None) -> None:
+    """That may be the reason."""
+    shown = aspects(answer_of({"signature": "ab" * 48}), error, DRAND)
+
+    assert shown[Aspect.SIGNING] == "bls-unchained-g1-rfc9380, 48 bytes"
+
+
+def test_what_is_not_signed_or_refused_shows_nothing_of_it() -> None:
+    """Nor does a page that only came along with an error."""
+    signed = answer_of({"signature": "ab" * 48})
+
+    assert Aspect.SIGNING not in aspects(answer_of({"round": 1}), None, DRAND)
+    assert Aspect.SIGNING not in aspects(answer_of("<p>"), None, DRAND)
+    assert Aspect.SIGNING not in aspects(signed, ErrorName.RATE_LIMITED, DRAND)
+    assert Aspect.SIGNING not in aspects(signed, None)

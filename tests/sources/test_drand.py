@@ -56,6 +56,16 @@ def proof_of(name: str, body: dict[str, Any]) -> Proof:
     return chain_of(name).find_proof(answer_of(body))
 
 
+def test_how_a_round_is_signed_is_told_with_what_the_key_makes() -> None:
+    """By its own group."""
+    long = answer_of(DEFAULT_1)
+
+    assert chain_of("default").name_signing(long) == "pedersen-bls-chained, 96 bytes"
+    assert chain_of("quicknet").name_signing(long) == (
+        "bls-unchained-g1-rfc9380, 96 bytes; the pinned key makes 48"
+    )
+
+
 def with_signature(body: dict[str, Any], signature: str) -> dict[str, Any]:
     """Give a round another signature, and the hash that goes with it."""
     randomness = sha256(bytes.fromhex(signature)).hexdigest()

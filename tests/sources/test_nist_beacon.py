@@ -117,6 +117,21 @@ def test_what_cannot_be_verified_is_chained() -> None:
     assert adapter(KEY).find_proof(longer).word is ProofWord.CHAINED
 
 
+def test_how_a_pulse_is_signed_is_told_with_what_its_key_makes() -> None:
+    """NIST's case since 2026-09-03; another cipher suite is named, too, though nobody reads it."""
+    longer = answer_of({"pulse": signed(b"x" * 512)})
+    other = answer_of(signed() | {"cipherSuite": 1})
+
+    assert adapter(KEY).name_signing(answer_of(signed())) == (
+        "nist-beacon-2.0, cipherSuite 0, 256 bytes"
+    )
+    assert adapter().name_signing(longer) == "nist-beacon-2.0, cipherSuite 0, 512 bytes"
+    assert adapter(KEY).name_signing(longer) == (
+        "nist-beacon-2.0, cipherSuite 0, 512 bytes; the pinned key makes 256"
+    )
+    assert adapter(KEY).name_signing(other) == "nist-beacon-2.0, cipherSuite 1, 256 bytes"
+
+
 def test_a_changed_digit_is_found() -> None:
     """By the hash, and where somebody has made that anew by the signature."""
     wrong_hash = [signed() | {"pulseIndex": 1900002}, signed() | {"outputValue": "00" * 64}]

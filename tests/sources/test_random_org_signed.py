@@ -84,6 +84,15 @@ def test_a_signed_answer_is_asked_for_and_verified() -> None:
     assert proof.message in answer.body
 
 
+def test_how_an_answer_is_signed_is_told_with_what_the_keys_make() -> None:
+    """If there are any that are pinned."""
+    short = answer_of(body_of(json.dumps(SIGNED), b"x" * 256))
+
+    assert SANDBOXED.name_signing(answer_of(body())) == "random.org-4, 512 bytes"
+    assert adapter().name_signing(short) == "random.org-4, 256 bytes"
+    assert SANDBOXED.name_signing(short) == "random.org-4, 256 bytes; the pinned key makes 512"
+
+
 def test_a_changed_digit_is_found() -> None:
     """In the numbers, or anything else that was signed, or the signature."""
     good = body()
