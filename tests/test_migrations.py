@@ -102,6 +102,21 @@ def test_there_is_one_head_and_the_program_knows_every_revision() -> None:
     assert tuple(reversed(revisions)) == REVISIONS
 
 
+def test_migrations_are_numbered_in_the_order_in_which_they_are_made() -> None:
+    """Two branches once took the same number: Git sees nothing wrong with two files."""
+    scripts = ScriptDirectory(str(migrations_folder()))
+    chain = list(scripts.walk_revisions())[::-1]
+    files = sorted(file.name for file in (migrations_folder() / "versions").glob("*.py"))
+
+    revisions = [file.partition("_")[0] for file in files]
+
+    assert all(re.fullmatch("[0-9]{4}", revision) for revision in revisions)
+    assert len({*revisions}) == len(files)
+    assert [script.revision for script in chain] == revisions
+    assert [script.down_revision for script in chain] == [None, *revisions[:-1]]
+    assert [Path(script.path).name for script in chain] == files
+
+
 def test_every_migration_goes_up_and_down_and_up(url: str, path: Path) -> None:
     """A way back that was never walked is not one."""
     walk(url, "head")
