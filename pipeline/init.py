@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from json import dumps
 from pathlib import Path
 
 from pipeline.errors import ConfigError, UsageError
@@ -23,6 +24,8 @@ SANDBOX = "sandbox"  # means all sources that this program plays itself
 JSON_API = "json_api"  # whose table is an example
 REAL = "# ---- The real upstreams"  # where their part of the shipped file begins
 PLAYED = "# ---- The sandbox"
+OPTIONS = {"api_key_env": "--key-env", "email": "--email", "every": "--every"}  # by their keys
+_WISHED = rf"[^:]*: [^:]*\b({'|'.join(OPTIONS)}): (.*)"  # what is wrong with the value of one
 TABLE = r"(?m)^\[sources\.(\w+)\]"  # in each of its paragraphs
 
 
@@ -116,8 +119,8 @@ def write_first(wishes: Wishes, file: Path, *, environ: Mapping[str, str], force
     """Write the first configuration, check it, and say what to type next.
 
     Raises:
-        UsageError: there is such a file already, or no such source.
-        ConfigError: what was wished for is wrong.
+        UsageError: there is such a file already, or no such source, or a wish is wrong.
+        ConfigError: the environment is.
     """
     check_wishes(wishes)
     with new_file(file, force=force) as draft:
@@ -126,8 +129,7 @@ def write_first(wishes: Wishes, file: Path, *, environ: Mapping[str, str], force
         try:
             settings = load_settings(Path(draft.name), environ, will_ask=False)
         except ConfigError as exc:
-            problem = str(exc).replace(draft.name, str(file)).replace(" (--config)", "")
-            raise ConfigError(problem) from exc
+            raise _refusal(exc, draft.name, file) from exc
     write_prose(f"{file} asks {', '.join(settings.enabled_sources)}.")
     for source in settings.enabled_sources.values():
         if source.api_key_env and source.api_key_env not in environ:
@@ -135,6 +137,15 @@ def write_first(wishes: Wishes, file: Path, *, environ: Mapping[str, str], force
     if JSON_API in wishes.sources:
         write_prose(f"Put your API's address, and how it answers, into [sources.{JSON_API}].")
     write_prose("Next: `pipeline plan` shows what would be asked, `pipeline collect` asks.")
+
+
+def _refusal(exc: ConfigError, draft: str, file: Path) -> UsageError | ConfigError:
+    """Name the option where a wish is refused; the rest of the draft is known to be right."""
+    problems = [re.fullmatch(_WISHED, line.removeprefix(draft)) for line in exc.complaints]
+    wrong = [f"{OPTIONS[found[1]]}: {found[2]}" for found in problems if found]
+    if wrong:
+        return UsageError("\n".join(wrong))
+    return ConfigError(str(exc).replace(draft, str(file)).replace(" (--config)", ""))
 
 
 def make_configuration(wishes: Wishes) -> str:
@@ -152,7 +163,7 @@ def make_configuration(wishes: Wishes) -> str:
 def _with_slots(tables: str, every: str | None) -> str:
     if every is None:
         return tables
-    return re.sub(r'(?m)^# every = "5m" ( *)#', f'every = "{every}"  \\1#', tables)
+    return _put(tables, r'# every = "5m"(?= )', "every", every)
 
 
 def _switched_on(offer: Offer, wishes: Wishes) -> str:
@@ -160,10 +171,15 @@ def _switched_on(offer: Offer, wishes: Wishes) -> str:
         return offer.text
     text = re.sub(r"(?m)^enabled = false", "enabled = true", offer.text)
     if wishes.email:
-        text = re.sub(r'(?m)^email = ".*?"', f'email = "{wishes.email}"', text)
+        text = _put(text, 'email = ".*?"', "email", wishes.email)
     if key := wishes.keys.get(offer.name):
-        text = re.sub(r'(?m)^api_key_env = ".*?"', f'api_key_env = "{key}"', text)
+        text = _put(text, 'api_key_env = ".*?"', "api_key_env", key)
     return text
+
+
+def _put(text: str, line: str, key: str, value: str) -> str:
+    """Give *key* another value; what stands in quotes in JSON does so in TOML."""
+    return re.sub(f"(?m)^{line}", lambda _: f"{key} = {dumps(value, ensure_ascii=False)}", text)
 
 
 def ask_wishes(given: Wishes, ask: Callable[[str, str], str]) -> Wishes:

@@ -7,7 +7,7 @@ from typing import Annotated
 from typer import BadParameter, Option
 
 from pipeline.cli.boundary import error_boundary
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, UsageError
 from pipeline.sandbox.options import RandomNumberApiMode, SandboxOptions, TlsMode
 
 REFUSAL_STATUSES = (200, 500)
@@ -19,6 +19,16 @@ def _check_status(status: int) -> int:
     return status
 
 
+def _check_faults(faults: list[str]) -> list[str]:
+    from pipeline.sandbox.imitations import choose_faults
+
+    try:
+        choose_faults(faults)
+    except ConfigError as exc:
+        raise BadParameter(str(exc)) from exc
+    return faults
+
+
 def sandbox(
     port: Annotated[
         int, Option(min=0, max=65535, metavar="PORT", help="On 127.0.0.1; 0 takes a free one.")
@@ -27,9 +37,13 @@ def sandbox(
         float, Option(min=0, metavar="SECONDS", help="Before each answer's first byte.")
     ] = 0.0,
     fault: Annotated[
-        list[str] | None,
-        Option(metavar="[KIND:]NAME[=VALUE]", help="Switch a fault on; may be given repeatedly."),
-    ] = None,
+        list[str],
+        Option(
+            callback=_check_faults,
+            metavar="[KIND:]NAME[=VALUE]",
+            help="Switch a fault on; may be given repeatedly.",
+        ),
+    ] = [],  # noqa: B006 - Typer copies it
     rules: Annotated[
         bool, Option("--rules/--no-rules", help="Enforce keys, limits and quotas.")
     ] = True,
@@ -78,11 +92,11 @@ def sandbox(
             print_faults()
             return
         if ca_file and not tls:
-            raise ConfigError("--ca-file: there is no authority to write without --tls")
+            raise UsageError("--ca-file: there is no authority to write without --tls")
         options = SandboxOptions(
             port=port,
             latency_seconds=latency,
-            faults=tuple(fault or ()),
+            faults=tuple(fault),
             rules=rules,
             anu_refusal_status=anu_refusal_status,
             json_error_status=json_error_status,

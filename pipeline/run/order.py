@@ -4,9 +4,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from operator import attrgetter
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, UsageError
 from pipeline.models import Batch, Fetch
-from pipeline.settings.sizes import draw_sizes
+from pipeline.settings.sizes import GivenSizes, draw_sizes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +26,7 @@ class Order:
 
     Raises:
         ConfigError: a batch is larger than one request; the caller says of which source.
+        UsageError: so is one that was given on the command line.
     """
 
     source: str
@@ -41,10 +42,13 @@ class Order:
     def __post_init__(self) -> None:
         largest = max(self.sizes)
         if largest > self.max_numbers:
-            raise ConfigError(
+            problem = (
                 f"a batch of {largest} is more than the {self.max_numbers} numbers in"
                 f" [{self.min}, {self.max}] that one request brings; order several smaller ones"
             )
+            if isinstance(self.sizes, GivenSizes):
+                raise UsageError(f"--batches: sources.{self.source}: {problem}")
+            raise ConfigError(problem)
 
     def drawn(self) -> "Order":
         """Draw the sizes of one run, where the file leaves them to chance."""

@@ -313,7 +313,7 @@ def with_overrides(
         UsageError: the deadline is none, a source is unknown or not enabled, or the batches cannot
             be read; a line for each.
     """
-    complaints = Complaints("command line")
+    complaints = Complaints("command line", {("deadline_seconds",): "--deadline"})
     collect = settings.collect
     if deadline_seconds is not None:
         values = {**collect.model_dump(), "deadline_seconds": deadline_seconds}

@@ -64,20 +64,43 @@ def test_a_plan_is_made_of_the_same(invoke: Invoke) -> None:
 
 
 @pytest.mark.parametrize(
-    ("batches", "code", "complaint"),
+    ("batches", "complaint"),
     [
-        ("5", 2, "--batches: line 1: begin with a source that is asked: dice, anu"),
-        ("dice 101", 78, "sources.dice: a batch of 101 is more than the 100 numbers"),
-        ("", 2, "--batches: orders no batch"),
+        ("5", "line 1: begin with a source that is asked: dice, anu"),
+        ("dice 101", "sources.dice: a batch of 101 is more than the 100 numbers"),
+        ("dice 1000000", "sources.dice: a batch of 1000000 is more than the 100 numbers"),
+        ("dice 1000001", "line 1: a batch must have 1 to 1,000,000 numbers, not 1000001"),
+        ("", "orders no batch"),
     ],
 )
-def test_a_wrong_order_is_one_line(invoke: Invoke, batches: str, code: int, complaint: str) -> None:
-    """On stderr, with the exit code of its kind."""
-    refused = invoke("collect", "--batches", batches)
+@pytest.mark.parametrize("command", ["plan", "collect"])
+def test_a_wrong_order_is_a_wrong_command_line(
+    invoke: Invoke, command: str, batches: str, complaint: str
+) -> None:
+    """One line on stderr, which names the option."""
+    refused = invoke(command, "--batches", batches)
 
-    assert (refused.exit_code, refused.stdout) == (code, "")
-    assert complaint in refused.stderr
+    assert (refused.exit_code, refused.stdout) == (2, "")
+    assert refused.stderr.startswith(f"pipeline: --batches: {complaint}")
     assert refused.stderr.count("\n") == 1
+
+
+def test_the_same_order_in_the_file_is_a_wrong_configuration(home: Path, invoke: Invoke) -> None:
+    """There it is to be mended."""
+    (home / "config.toml").write_text(TWO.replace("{more}", "[101]"))
+
+    refused = invoke("plan")
+
+    assert (refused.exit_code, refused.stdout) == (78, "")
+    assert refused.stderr.startswith("pipeline: sources.dice: a batch of 101 is more than")
+
+
+def test_a_deadline_that_is_too_long_is_told_of_by_its_option(invoke: Invoke) -> None:
+    """The key of the file has another name."""
+    refused = invoke("plan", "--deadline", "86401")
+
+    assert (refused.exit_code, refused.stdout) == (2, "")
+    assert refused.stderr == "pipeline: --deadline: must be at most 86400, not 86401.0\n"
 
 
 def test_a_sum_that_no_column_holds_is_refused(home: Path, invoke: Invoke) -> None:

@@ -81,14 +81,25 @@ def test_a_file_that_is_there_stays(home: Path, invoke: Invoke) -> None:
     assert forced.exit_code == 0
 
 
-def test_a_wish_that_is_wrong_makes_no_file(home: Path, invoke: Invoke) -> None:
-    """One line that names the key; and what was there before is still there."""
+@pytest.mark.parametrize(
+    ("wish", "says"),
+    [
+        (("sandbox", "--every", "7m"), "--every: "),
+        (("random_org", "--email", 'a"b'), "--email: "),
+        (("anu_aqn", "--key-env", "anu_aqn=a b"), "--key-env: must name an environment variable"),
+    ],
+)
+def test_a_wish_that_is_wrong_makes_no_file(
+    home: Path, invoke: Invoke, wish: tuple[str, ...], says: str
+) -> None:
+    """One line that names the option; and what was there before is still there."""
     (home / "config.toml").write_text("mine")
 
-    wrong = invoke("init", "--source", "sandbox", "--every", "7m", "--force")
+    wrong = invoke("init", "--force", "--source", *wish)
 
-    assert wrong.exit_code == ExitCode.CONFIGURATION
-    assert f"{home / 'config.toml'}: schedule.every: " in wrong.stderr
+    assert wrong.exit_code == ExitCode.USAGE
+    (line,) = wrong.stderr.splitlines()
+    assert line.startswith(f"pipeline: {says}")
     assert [path.name for path in home.iterdir()] == ["config.toml"]
     assert (home / "config.toml").read_text("utf-8") == "mine"
 

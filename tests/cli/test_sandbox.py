@@ -94,8 +94,24 @@ def test_the_faults_are_listed() -> None:
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        (["--fault", "sleep"], "no fault is named 'sleep'"),
-        (["--ca-file", "ca.pem"], "no authority to write without --tls"),
+        (["--fault", "sleep"], "Invalid value for '--fault': no fault is named 'sleep'"),
+        (["--fault", "csrn:stall"], "Invalid value for '--fault': no upstream is named 'csrn'"),
+        (["--ca-file", "ca.pem"], "--ca-file: there is no authority to write without --tls"),
+    ],
+)
+def test_what_an_option_cannot_be_is_a_wrong_command_line(
+    options: list[str], complaint: str
+) -> None:
+    """Exit code 2, and the option is named."""
+    result = CliRunner().invoke(app, ["--port", "0", *options])
+
+    assert result.exit_code == 2
+    assert complaint in " ".join(result.stderr.split())
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
         (["--log", "/nowhere/log"], "/nowhere/log: No such file or directory"),
         (["--tls", "valid", "--ca-file", "/nowhere/ca"], "/nowhere/ca: No such file or directory"),
     ],

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, UsageError
 from pipeline.models import Batch
 from pipeline.run.order import Order
+from pipeline.settings.sizes import GivenSizes
 
 LARGEST = 10
 LESSON = range(2, 30)  # the batches of the lesson that this program comes from
@@ -97,6 +98,15 @@ def test_a_batch_larger_than_a_request_is_refused() -> None:
         "a batch of 11 is more than the 10 numbers in [1, 6] that one request brings;"
         " order several smaller ones"
     )
+
+
+def test_one_that_was_given_at_the_start_is_a_wrong_command_line() -> None:
+    """There is nothing to mend in the file."""
+    with pytest.raises(UsageError) as caught:
+        order_of(GivenSizes([2, 11, 3]))
+
+    assert str(caught.value).startswith("--batches: sources.")
+    assert "a batch of 11 is more than the 10 numbers" in str(caught.value)
 
 
 def test_an_order_is_walked_over_and_not_held_in_memory() -> None:

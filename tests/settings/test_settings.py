@@ -1547,7 +1547,7 @@ class TestOverrides:
             with_overrides(load(self.TEXT), deadline_seconds=-1, sources=["aqm", "b"])
 
         assert str(caught.value).splitlines() == [
-            "command line: deadline_seconds: must be more than 0, not -1",
+            "--deadline: must be more than 0, not -1",
             "--source 'aqm': there is none; known are anu, b, aqn",
             "--source b: is not enabled; set enabled = true in its table",
         ]
