@@ -11,10 +11,12 @@ PipelineError
 
 import errno
 import os
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
+from pathlib import Path
 from signal import SIGPIPE
 
 
@@ -213,6 +215,9 @@ class SourceError(PipelineError):
 
 
 CLOCK_DOUBT = "(or the clock here is wrong)"  # behind what may be as well
+# What the system answers to a program that is wrong; all else is about the machine.
+_MISUSE = (errno.EBADF, errno.EFAULT, errno.EINVAL, errno.ENOTSOCK, errno.ENOTTY)
+
 LACK = "this machine has too little for it"  # before what it has too little of
 
 
@@ -240,6 +245,32 @@ def _is_memory(exc: BaseException, text: str) -> bool:
         or (isinstance(exc, ValueError) and " is required for " in text)
         or (isinstance(exc, ImportError) and "failed to map" in text)
     )
+
+
+def as_ours(exc: Exception) -> PipelineError:
+    """Give what to say of an *exc* that nobody had expected, and the code to leave with.
+
+    The text of a foreign exception may quote what must stay secret; kind and place do not, nor does
+    what the system calls an error of its own.
+    """
+    if isinstance(exc, PipelineError):
+        return exc
+    kind, place = type(exc).__name__, _place_of(exc)
+    if lack := find_lack(exc):
+        code, text = ExitCode.TRY_LATER, f"{LACK}: {lack}"
+    elif isinstance(exc, OSError) and exc.errno and exc.errno not in _MISUSE:
+        code = ExitCode.STORE_FAILED
+        text = f"the system refused: {os.strerror(exc.errno)} ({kind} at {place})"
+    else:
+        code, text = ExitCode.BUG, f"a bug of ours: {kind} at {place}; please report it"
+    ours = PipelineError(text)
+    ours.exit_code = code
+    return ours
+
+
+def _place_of(exc: BaseException) -> str:
+    frames = traceback.extract_tb(exc.__traceback__)[-3:]
+    return " < ".join(f"{Path(f.filename).name}:{f.lineno} {f.name}" for f in reversed(frames))
 
 
 @contextmanager

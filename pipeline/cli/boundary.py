@@ -1,12 +1,10 @@
 """Where exceptions end: one line on stderr and the documented exit code, never a traceback."""
 
-import errno
 import json
 import os
 import re
 import signal
 import sys
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -17,10 +15,10 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from pipeline.errors import LACK, ExitCode, PipelineError, find_lack
+from pipeline.errors import ExitCode, as_ours, find_lack
 from pipeline.rendering.output import OutputError, flush
 from pipeline.rendering.words import iso_time
-from pipeline.sanitize import one_line, printable
+from pipeline.sanitize import printable
 
 __all__ = [
     "ExitCode",
@@ -30,10 +28,6 @@ __all__ = [
     "last_exit_code",
     "output_failed",
 ]
-
-# What the system answers to a program that is wrong; all else is about the machine.
-_MISUSE = (errno.EBADF, errno.EFAULT, errno.EINVAL, errno.ENOTSOCK, errno.ENOTTY)
-
 
 # How pydantic, with which Typer checks values, begins a complaint, and how we say it.
 PLAIN = (
@@ -107,11 +101,6 @@ def inform(text: str) -> None:
     complain(text, level="info")
 
 
-def _place_of(exc: BaseException) -> str:
-    frames = traceback.extract_tb(exc.__traceback__)[-3:]
-    return " < ".join(f"{Path(f.filename).name}:{f.lineno} {f.name}" for f in reversed(frames))
-
-
 def output_failed(reason: OSError) -> ExitCode:
     """Say that stdout takes no more, unless its reader has simply had enough, and shut it."""
     if sys.stdout is not None:
@@ -134,22 +123,11 @@ def last_exit_code(exc: Exception) -> int:
 
 def exit_code_after(exc: Exception) -> int:
     """Say on stderr what *exc* means, and give the code to leave with."""
-    if isinstance(exc, PipelineError):
-        complain(str(exc))
-        return exc.exit_code
-    if lack := find_lack(exc):
-        complain(f"{LACK}: {lack}")
-        return ExitCode.TRY_LATER
-    if isinstance(exc, OutputError):
+    if isinstance(exc, OutputError) and not find_lack(exc):
         return output_failed(exc.reason)
-    # The text of a foreign exception may quote what must stay secret; kind and place do not, nor
-    # does what the system calls an error of its own.
-    kind, place = type(exc).__name__, _place_of(exc)
-    if isinstance(exc, OSError) and exc.errno and exc.errno not in _MISUSE:
-        complain(one_line(f"the system refused: {os.strerror(exc.errno)} ({kind} at {place})"))
-        return ExitCode.STORE_FAILED
-    complain(one_line(f"a bug of ours: {kind} at {place}; please report it"))
-    return ExitCode.BUG
+    ours = as_ours(exc)
+    complain(str(ours))
+    return ours.exit_code
 
 
 @contextmanager

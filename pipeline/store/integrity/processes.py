@@ -13,7 +13,7 @@ from functools import partial
 from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol, TypeAlias, TypeVar, cast
 
-from pipeline.errors import PipelineError, StoreError
+from pipeline.errors import PipelineError, StoreError, as_ours
 from pipeline.store.db import Store, open_store
 
 T = TypeVar("T")
@@ -63,13 +63,20 @@ class _Team:
         self._processes = []
         self._idle: list[Connection] = []
         self._busy: dict[Connection, int] = {}
-        for _ in range(count):
-            ours, theirs = context.Pipe()
-            process = context.Process(target=_work, args=(theirs, *store.address), daemon=True)
-            process.start()
-            theirs.close()
-            self._processes.append(process)
-            self._idle.append(ours)
+        # Ctrl-C is for this process alone: the others inherit that it is ignored. To ignore it when
+        # they have begun is too late: until then each answers it with a traceback. To block it here
+        # is of no use, since multiprocessing lifts that.
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            for _ in range(count):
+                ours, theirs = context.Pipe()
+                process = context.Process(target=_work, args=(theirs, *store.address), daemon=True)
+                process.start()
+                theirs.close()
+                self._processes.append(process)
+                self._idle.append(ours)
+        finally:
+            signal.signal(signal.SIGINT, before)
 
     def submit(self, task: Task[T]) -> Callable[[], T]:
         """Put *task* behind those that wait."""
@@ -111,14 +118,13 @@ class _Team:
 
 
 def _work(pipe: Connection, url: str, busy_seconds: float) -> None:
-    """Carry out what comes, until nobody is there any more; Ctrl-C is for the one who is."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Carry out what comes, until nobody is there any more."""
     with suppress(EOFError, ConnectionError):
         while True:
             task = pipe.recv()
             try:
                 with open_store(url, busy_seconds=busy_seconds, for_writing=False) as store:
                     said = task(store, lambda more: pipe.send((False, more)))
-            except PipelineError as exc:
-                said = exc
+            except Exception as exc:  # noqa: BLE001 - what it means is said by the one who waits
+                said = as_ours(exc)
             pipe.send((True, said))

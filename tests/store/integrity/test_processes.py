@@ -2,12 +2,13 @@
 
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from pipeline.audit.sheets import examine_day
-from pipeline.errors import StoreError
+from pipeline.errors import ExitCode, PipelineError, StoreError
 from pipeline.store.db import Store
 from pipeline.store.integrity import verify as module
 from pipeline.store.integrity.processes import Tell, workers
@@ -104,6 +105,41 @@ def test_what_a_process_complains_of_is_an_error_here(store: Store) -> None:
         workers(store, 2, lambda _: None) as submit,
     ):
         submit(refuse)()
+
+
+def divide(_store: Store, _tell: Tell) -> None:
+    """Have a bug."""
+    raise ZeroDivisionError("with a secret")
+
+
+def lack_memory(_store: Store, _tell: Tell) -> None:
+    """Need more than there is."""
+    raise MemoryError
+
+
+@pytest.mark.sqlite
+@pytest.mark.parametrize(
+    ("task", "code", "says"),
+    [
+        (
+            divide,
+            ExitCode.BUG,
+            "^a bug of ours: ZeroDivisionError at .* divide < .*; please report",
+        ),
+        (lack_memory, ExitCode.TRY_LATER, "there is no memory left"),
+    ],
+)
+def test_what_goes_wrong_in_a_process_has_the_code_that_it_has_in_one(
+    store: Store, task: Callable[[Store, Tell], None], code: ExitCode, says: str
+) -> None:
+    """A bug is no damage of the store; and where it is, is told."""
+    with (
+        pytest.raises(PipelineError, match=says) as caught,
+        workers(store, 2, lambda _: None) as submit,
+    ):
+        submit(task)()
+
+    assert caught.value.exit_code == code
 
 
 @pytest.mark.sqlite
