@@ -13,9 +13,10 @@ from pipeline.audit.exchange import lines_of_answer, lines_of_request
 from pipeline.audit.findings import responsible, tell_measures
 from pipeline.errors import ERRORS, UsageError
 from pipeline.models import AttemptRecord, BatchRecord, Overlap
-from pipeline.rendering.document import Document, Format, Shape, Text
+from pipeline.rendering.document import Document, Text
 from pipeline.rendering.output import write
 from pipeline.rendering.render import render
+from pipeline.rendering.shapes import Format, Shape
 from pipeline.rendering.words import count_of, show_duration, show_time
 from pipeline.report.run import show_run
 from pipeline.run.collect import Run, collect

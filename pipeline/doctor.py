@@ -18,9 +18,9 @@ from pipeline.errors import ConfigError, PipelineError
 from pipeline.extras import DISTRIBUTION, how_to_install
 from pipeline.files import database_file
 from pipeline.lock import is_held, presence_at
-from pipeline.rendering.document import Format
 from pipeline.rendering.output import json_lines, render_table, write
 from pipeline.rendering.records import pick
+from pipeline.rendering.shapes import Format
 from pipeline.rendering.words import count_of, show_time
 from pipeline.run.plan import find_impossible, plan_upstreams
 from pipeline.schedule.booking import find_rhythms

@@ -12,10 +12,12 @@ from pipeline.clock import TOLERANCE
 from pipeline.files import database_file
 from pipeline.models import Fate, Finding, RunStatus, RunSummary, Severity, Tally
 from pipeline.pacing import Embargo
-from pipeline.rendering.document import Document, Format, Part, Shape
+from pipeline.rendering.document import Document, Part
 from pipeline.rendering.output import json_lines, spooled
-from pipeline.rendering.records import pick, tabulate
+from pipeline.rendering.records import pick
 from pipeline.rendering.render import render
+from pipeline.rendering.shapes import Format, Shape
+from pipeline.rendering.tabulating import tabulate
 from pipeline.rendering.vocabulary import FINDING, RUN
 from pipeline.rendering.words import count_of, show_time
 from pipeline.report.question import as_it_stands

@@ -20,10 +20,11 @@ from sqlmodel import Session
 from pipeline.errors import StoreError
 from pipeline.histogram import Histogram
 from pipeline.models import RunSummary, Verdict
-from pipeline.rendering.document import Format
 from pipeline.rendering.output import json_lines, spooled
 from pipeline.rendering.palette import TONE_COLOURS
-from pipeline.rendering.records import pick, tabulate
+from pipeline.rendering.records import pick
+from pipeline.rendering.shapes import Format
+from pipeline.rendering.tabulating import tabulate
 from pipeline.rendering.text import text_of_table
 from pipeline.rendering.vocabulary import RUN
 from pipeline.rendering.words import show_duration, show_time

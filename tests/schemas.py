@@ -40,7 +40,8 @@ from pipeline.models import (
 )
 from pipeline.notify.notifier import MOST_FINDINGS
 from pipeline.pacing import Period, Unit
-from pipeline.rendering.records import parse_fields, type_of
+from pipeline.rendering.records import parse_fields
+from pipeline.rendering.tabulating import type_of
 from pipeline.rendering.vocabulary import (
     ANSWER,
     ATTEMPT,

@@ -11,11 +11,13 @@ from pipeline.audit.findings import responsible, tell_measures, tell_proof
 from pipeline.audit.har import har_chunks
 from pipeline.errors import ERRORS, Phase, UsageError
 from pipeline.models import AttemptCase, ContractSpan
-from pipeline.rendering.document import Column, Document, Format, Kind, Part, Shape, Table, Text
+from pipeline.rendering.document import Column, Document, Kind, Part, Table, Text
 from pipeline.rendering.output import json_lines, write
 from pipeline.rendering.output_file import write_file
-from pipeline.rendering.records import pick, tabulate
+from pipeline.rendering.records import pick
 from pipeline.rendering.render import render
+from pipeline.rendering.shapes import Format, Shape
+from pipeline.rendering.tabulating import tabulate
 from pipeline.rendering.vocabulary import ANSWER, ATTEMPT, BATCH, SPAN
 from pipeline.rendering.words import show_duration, show_time, tell_limits
 from pipeline.scope import reading

@@ -34,10 +34,11 @@ from pipeline.audit.rules import (
 from pipeline.audit.sheets import Sheet
 from pipeline.audit.stretches import concerning
 from pipeline.models import Finding, Tally
-from pipeline.rendering.document import Document, Part, Shape
+from pipeline.rendering.document import Document, Part
 from pipeline.rendering.output import json_lines, write
 from pipeline.rendering.records import pick
 from pipeline.rendering.render import render
+from pipeline.rendering.shapes import Shape
 from pipeline.rendering.vocabulary import AVAILABILITY, FINDING, LOSS
 from pipeline.rendering.words import count_of
 from pipeline.scope import (

@@ -19,10 +19,11 @@ from pipeline.audit.exchange import lines_of_answer, lines_of_request
 from pipeline.audit.findings import tabulate_findings, tell_availability
 from pipeline.errors import Phase, UsageError
 from pipeline.models import Attempt, AttemptRecord, Evidence, Finding, FindingKind
-from pipeline.rendering.document import Column, Document, Kind, Part, Shape, Table, Text
+from pipeline.rendering.document import Column, Document, Kind, Part, Table, Text
 from pipeline.rendering.output_file import STDOUT, write_file
-from pipeline.rendering.records import tabulate
 from pipeline.rendering.render import render
+from pipeline.rendering.shapes import Shape
+from pipeline.rendering.tabulating import tabulate
 from pipeline.rendering.words import count_of
 from pipeline.scope import A_WEEK, check_source, make_window, reading, show_window
 from pipeline.settings import Settings

@@ -9,7 +9,7 @@ from pipeline.audit.incidents import Incident
 from pipeline.errors import Phase, Whose
 from pipeline.models import Finding, Measure, Proof, Severity
 from pipeline.rendering.document import Table, Text
-from pipeline.rendering.records import tabulate
+from pipeline.rendering.tabulating import tabulate
 from pipeline.rendering.words import show_time
 
 NOT_ASKED = "not asked"  # in place of the phase in which batches were lost

@@ -13,10 +13,12 @@ import httpx2 as httpx
 
 from pipeline.errors import ErrorName, SourceError
 from pipeline.models import Evidence, Fetch, StoredAnswer
-from pipeline.rendering.document import Document, Format, Part, Shape, Text
+from pipeline.rendering.document import Document, Part, Text
 from pipeline.rendering.output import json_lines, write
-from pipeline.rendering.records import pick, tabulate
+from pipeline.rendering.records import pick
 from pipeline.rendering.render import render
+from pipeline.rendering.shapes import Format, Shape
+from pipeline.rendering.tabulating import tabulate
 from pipeline.rendering.words import count_of
 from pipeline.sanitize import REDACTED, one_line
 from pipeline.scope import A_WEEK, check_source, make_window, reading, show_window, window_json

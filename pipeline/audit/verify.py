@@ -10,10 +10,10 @@ from pathlib import Path
 from pipeline.audit.proofs import look_at_proofs
 from pipeline.audit.sheets import examine_day
 from pipeline.errors import StoreError, UsageError
-from pipeline.rendering.document import Format
 from pipeline.rendering.output import json_lines, write, write_prose
 from pipeline.rendering.progress import progress
 from pipeline.rendering.records import pick
+from pipeline.rendering.shapes import Format
 from pipeline.rendering.words import count_of, show_time
 from pipeline.settings import Settings, StoreSettings
 from pipeline.store.db import Store, open_store

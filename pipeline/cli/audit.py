@@ -20,8 +20,8 @@ from pipeline.cli.options import (
     complete_sources,
     hand_down_config,
 )
-from pipeline.rendering.document import Format, Shape
 from pipeline.rendering.output_file import STDOUT
+from pipeline.rendering.shapes import Format, Shape
 
 
 class DossierFormat(StrEnum):

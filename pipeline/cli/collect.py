@@ -18,7 +18,7 @@ from pipeline.cli.options import (
     SourcesOption,
 )
 from pipeline.models import Overlap, SlotChoice
-from pipeline.rendering.document import Format
+from pipeline.rendering.shapes import Format
 
 
 def collect(

@@ -9,8 +9,8 @@ import typer
 from pipeline.cli.boundary import complain, error_boundary
 from pipeline.cli.configuration import read_settings
 from pipeline.cli.options import ConfigOption, FormatOption, parse_age
-from pipeline.rendering.document import Format
 from pipeline.rendering.output import write, write_prose
+from pipeline.rendering.shapes import Format
 
 db_app = typer.Typer(
     rich_markup_mode=None,

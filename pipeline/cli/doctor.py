@@ -5,7 +5,7 @@ import typer
 from pipeline.cli.boundary import ExitCode, error_boundary
 from pipeline.cli.configuration import read_settings
 from pipeline.cli.options import ConfigOption, FormatOption
-from pipeline.rendering.document import Format
+from pipeline.rendering.shapes import Format
 
 
 def doctor(config: ConfigOption = None, format_: FormatOption = Format.TEXT) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from typer import BadParameter, Context, Option
 
 from pipeline.cli.boundary import LogFormat
-from pipeline.rendering.document import Format, Shape
+from pipeline.rendering.shapes import Format, Shape
 
 UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 

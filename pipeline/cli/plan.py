@@ -15,7 +15,7 @@ from pipeline.cli.options import (
     SourcesOption,
     parse_interval,
 )
-from pipeline.rendering.document import Format
+from pipeline.rendering.shapes import Format
 
 
 def plan(

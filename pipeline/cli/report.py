@@ -14,7 +14,7 @@ from pipeline.cli.options import (
     UntilOption,
     complete_runs,
 )
-from pipeline.rendering.document import Shape
+from pipeline.rendering.shapes import Shape
 from pipeline.report.choices import Report
 
 MOST = 1_000_000  # runs or batches in one listing

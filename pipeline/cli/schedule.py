@@ -10,7 +10,7 @@ from pipeline.cli.boundary import LogFormat, complain, error_boundary, log_as
 from pipeline.cli.configuration import read_settings, read_settings_to_run
 from pipeline.cli.options import ConfigOption, FormatOption, LogFormatOption
 from pipeline.models import Overlap
-from pipeline.rendering.document import Format
+from pipeline.rendering.shapes import Format
 
 MOST_SLOTS = 1_000
 DRAIN_SECONDS = 5.0  # containers are killed after 10

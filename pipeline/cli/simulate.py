@@ -14,7 +14,7 @@ from pipeline.cli.options import (
     UntilOption,
     parse_rate,
 )
-from pipeline.rendering.document import Shape
+from pipeline.rendering.shapes import Shape
 
 POSITIVE = 0.001
 

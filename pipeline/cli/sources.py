@@ -8,7 +8,7 @@ import typer
 from pipeline.cli.boundary import complain, error_boundary
 from pipeline.cli.configuration import read_settings, read_settings_to_run
 from pipeline.cli.options import ConfigOption, FormatOption, complete_sources, hand_down_config
-from pipeline.rendering.document import Format
+from pipeline.rendering.shapes import Format
 
 sources_app = typer.Typer(rich_markup_mode=None)
 

@@ -7,7 +7,7 @@ from typer import Option
 from pipeline.cli.boundary import error_boundary
 from pipeline.cli.configuration import read_settings
 from pipeline.cli.options import ConfigOption, FormatOption
-from pipeline.rendering.document import Format
+from pipeline.rendering.shapes import Format
 
 
 def top(

@@ -33,23 +33,6 @@ class SourceName:
 Cell: TypeAlias = str | int | float | date | datetime | SourceName | None
 
 
-class Format(StrEnum):
-    """How an answer is written."""
-
-    TEXT = "text"
-    JSON = "json"
-
-
-class Shape(StrEnum):
-    """How an answer that has tables and charts is written."""
-
-    TEXT = "text"
-    JSON = "json"
-    CSV = "csv"
-    MARKDOWN = "markdown"
-    HTML = "html"
-
-
 class Kind(StrEnum):
     """What the values of a column or of a chart are."""
 

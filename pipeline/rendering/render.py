@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 
 from pipeline.rendering.csv import render_sheet
-from pipeline.rendering.document import Document, Shape
+from pipeline.rendering.document import Document
 from pipeline.rendering.html import render_html
 from pipeline.rendering.markdown import render_markdown
+from pipeline.rendering.shapes import Shape
 
 FILES = {Shape.MARKDOWN: render_markdown, Shape.CSV: render_sheet, Shape.HTML: render_html}
 

@@ -8,8 +8,8 @@ from typing import TypeAlias
 from sqlmodel import Session
 
 from pipeline.errors import UsageError
-from pipeline.rendering.document import Shape
 from pipeline.rendering.output import spooled
+from pipeline.rendering.shapes import Shape
 from pipeline.report import (
     batches,
     errors,

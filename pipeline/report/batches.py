@@ -10,9 +10,11 @@ from sqlmodel import Session
 
 from pipeline.errors import StoreError
 from pipeline.models import AttemptRecord, BatchRecord, RunSummary, Verdict
-from pipeline.rendering.document import Document, Shape, Table
+from pipeline.rendering.document import Document, Table
 from pipeline.rendering.output import json_lines
-from pipeline.rendering.records import inside, pick, tabulate
+from pipeline.rendering.records import inside, pick
+from pipeline.rendering.shapes import Shape
+from pipeline.rendering.tabulating import tabulate
 from pipeline.rendering.vocabulary import BATCH
 from pipeline.rendering.words import show_time
 from pipeline.report.question import Question, facts, head, write_document

@@ -8,9 +8,10 @@ from sqlmodel import Session
 
 from pipeline.audit.findings import explain_failures, tabulate_failures
 from pipeline.errors import ErrorName
-from pipeline.rendering.document import Chart, Document, Kind, Mark, Part, Shape, Table
+from pipeline.rendering.document import Chart, Document, Kind, Mark, Part, Table
 from pipeline.rendering.output import json_lines
 from pipeline.rendering.records import pick
+from pipeline.rendering.shapes import Shape
 from pipeline.report import numbers
 from pipeline.report.question import Question, facts, head, write_document
 from pipeline.report.trends import Buckets, trend

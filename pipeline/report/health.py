@@ -9,9 +9,11 @@ from sqlmodel import Session
 
 from pipeline.health.verdicts import ALPHA, judge
 from pipeline.models import Severity
-from pipeline.rendering.document import Document, Lane, Lanes, Part, Shape, SourceName, Table
+from pipeline.rendering.document import Document, Lane, Lanes, Part, SourceName, Table
 from pipeline.rendering.output import json_lines
-from pipeline.rendering.records import pick, tabulate
+from pipeline.rendering.records import pick
+from pipeline.rendering.shapes import Shape
+from pipeline.rendering.tabulating import tabulate
 from pipeline.rendering.words import count_of
 from pipeline.report.question import Question, facts, head, write_document
 from pipeline.report.trends import Buckets, make_buckets

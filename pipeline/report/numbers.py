@@ -4,9 +4,11 @@ from collections.abc import Iterable, Iterator
 
 from sqlmodel import Session
 
-from pipeline.rendering.document import Chart, Document, Kind, Mark, Shape
+from pipeline.rendering.document import Chart, Document, Kind, Mark
 from pipeline.rendering.output import json_lines
-from pipeline.rendering.records import pick, tabulate
+from pipeline.rendering.records import pick
+from pipeline.rendering.shapes import Shape
+from pipeline.rendering.tabulating import tabulate
 from pipeline.report.question import Question, facts, head, write_document
 from pipeline.report.trends import Buckets, make_buckets, trend
 from pipeline.store import history

@@ -10,18 +10,10 @@ from sqlmodel import Session
 from pipeline.audit.audit import find_wrongs
 from pipeline.audit.findings import LISTED, tell_when
 from pipeline.models import AttemptRecord, Finding, Severity
-from pipeline.rendering.document import (
-    Chart,
-    Document,
-    Lanes,
-    Notice,
-    Notices,
-    Part,
-    Shape,
-    Table,
-    Text,
-)
-from pipeline.rendering.records import inside, tabulate
+from pipeline.rendering.document import Chart, Document, Lanes, Notice, Notices, Part, Table, Text
+from pipeline.rendering.records import inside
+from pipeline.rendering.shapes import Shape
+from pipeline.rendering.tabulating import tabulate
 from pipeline.rendering.words import count_of, show_time
 from pipeline.report import errors, health, numbers, runs, sources, timings
 from pipeline.report.days import lanes_of

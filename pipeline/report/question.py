@@ -10,8 +10,9 @@ from sqlmodel import Session
 
 from pipeline.errors import StoreError
 from pipeline.models import RunStatus, RunSummary, Verdict
-from pipeline.rendering.document import Document, Origin, Shape
+from pipeline.rendering.document import Document, Origin
 from pipeline.rendering.render import render
+from pipeline.rendering.shapes import Shape
 from pipeline.rendering.words import show_time
 from pipeline.scope import reading_if_there, show_window, window_json
 from pipeline.settings import StoreSettings

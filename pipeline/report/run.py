@@ -10,10 +10,12 @@ from sqlmodel import Session
 from pipeline.clock import show_error
 from pipeline.errors import Phase
 from pipeline.models import PhaseTotals, RunStatus, RunSummary, Tally, Verdict
-from pipeline.rendering.document import Column, Document, Format, Kind, Part, Shape, Table, Text
+from pipeline.rendering.document import Column, Document, Kind, Part, Table, Text
 from pipeline.rendering.output import json_lines, spooled
-from pipeline.rendering.records import pick, tabulate
+from pipeline.rendering.records import pick
 from pipeline.rendering.render import render
+from pipeline.rendering.shapes import Format, Shape
+from pipeline.rendering.tabulating import tabulate
 from pipeline.rendering.vocabulary import ATTEMPT, LATE, TALLY
 from pipeline.rendering.words import count_of, show_duration, show_time, tell_limits
 from pipeline.report.batches import SHEET, BatchLine, batch_lines, line_json, table_of_run

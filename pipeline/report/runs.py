@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from sqlmodel import Session
 
 from pipeline.models import RunStatus, RunSummary
-from pipeline.rendering.document import Document, Shape, Table, Text
+from pipeline.rendering.document import Document, Table, Text
 from pipeline.rendering.output import json_lines
-from pipeline.rendering.records import inside, pick, tabulate
+from pipeline.rendering.records import inside, pick
+from pipeline.rendering.shapes import Shape
+from pipeline.rendering.tabulating import tabulate
 from pipeline.rendering.vocabulary import RUN
 from pipeline.report.question import Question, as_it_stands, head, write_document
 from pipeline.store import history, queries

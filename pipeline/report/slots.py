@@ -7,9 +7,11 @@ from datetime import UTC, datetime
 from sqlmodel import Session
 
 from pipeline.models import Fate, SlotDay, SlotRecord
-from pipeline.rendering.document import Document, Part, Shape, Strip
+from pipeline.rendering.document import Document, Part, Strip
 from pipeline.rendering.output import json_lines
-from pipeline.rendering.records import pick, tabulate
+from pipeline.rendering.records import pick
+from pipeline.rendering.shapes import Shape
+from pipeline.rendering.tabulating import tabulate
 from pipeline.rendering.words import count_of, show_time
 from pipeline.report.question import Question, write_document
 from pipeline.scope import show_window, window_json

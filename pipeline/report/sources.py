@@ -8,9 +8,11 @@ from sqlmodel import Session
 
 from pipeline.histogram import Histogram
 from pipeline.pacing import Embargo
-from pipeline.rendering.document import Chart, Document, Kind, Part, Shape
+from pipeline.rendering.document import Chart, Document, Kind, Part
 from pipeline.rendering.output import json_lines
-from pipeline.rendering.records import inside, pick, tabulate
+from pipeline.rendering.records import inside, pick
+from pipeline.rendering.shapes import Shape
+from pipeline.rendering.tabulating import tabulate
 from pipeline.rendering.words import show_time
 from pipeline.report.numbers import buckets_of, find_points
 from pipeline.report.question import Question, facts, head, write_document

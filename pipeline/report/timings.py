@@ -10,9 +10,11 @@ from sqlmodel import Session
 from pipeline.errors import Phase
 from pipeline.histogram import PRECISION, Histogram
 from pipeline.models import AttemptRecord, RunSummary, Step
-from pipeline.rendering.document import Bar, Chart, Document, Kind, Part, Shape, Table, Waterfall
+from pipeline.rendering.document import Bar, Chart, Document, Kind, Part, Table, Waterfall
 from pipeline.rendering.output import json_lines
-from pipeline.rendering.records import inside, pick, tabulate
+from pipeline.rendering.records import inside, pick
+from pipeline.rendering.shapes import Shape
+from pipeline.rendering.tabulating import tabulate
 from pipeline.rendering.words import count_of
 from pipeline.report.question import Question, facts, head, write_document
 from pipeline.report.trends import Buckets, make_buckets, trend

@@ -6,9 +6,11 @@ from collections.abc import Iterator, Sequence
 from sqlmodel import Session
 
 from pipeline.models import Member, PortionRecord
-from pipeline.rendering.document import Document, Shape
+from pipeline.rendering.document import Document
 from pipeline.rendering.output import json_lines
-from pipeline.rendering.records import pick, tabulate
+from pipeline.rendering.records import pick
+from pipeline.rendering.shapes import Shape
+from pipeline.rendering.tabulating import tabulate
 from pipeline.rendering.words import count_of
 from pipeline.report.question import Question, write_document
 from pipeline.store.portions import find_members, find_open_portions

@@ -5,7 +5,6 @@ from datetime import UTC, datetime, timedelta
 from itertools import chain, islice
 
 from pipeline.errors import ConfigError, UsageError
-from pipeline.rendering.document import Format
 from pipeline.rendering.output import (
     json_lines,
     prose,
@@ -15,6 +14,7 @@ from pipeline.rendering.output import (
     write_prose,
 )
 from pipeline.rendering.records import pick
+from pipeline.rendering.shapes import Format
 from pipeline.rendering.words import count_of, show_time
 from pipeline.run.plan import (
     PlannedFetch,

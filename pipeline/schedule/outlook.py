@@ -8,8 +8,8 @@ from itertools import islice
 from pipeline.clock import TOLERANCE
 from pipeline.errors import ConfigError
 from pipeline.models import SlotRecord
-from pipeline.rendering.document import Format
 from pipeline.rendering.output import json_lines, prose, render_table, write
+from pipeline.rendering.shapes import Format
 from pipeline.rendering.words import show_duration, show_time
 from pipeline.schedule.booking import find_possible_schedules, require_schedules
 from pipeline.schedule.cron import find_zone

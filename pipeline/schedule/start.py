@@ -10,9 +10,9 @@ from pipeline.clock import find_doubt
 from pipeline.errors import ConfigError, ExitCode, StoreError, UsageError
 from pipeline.models import Overlap, RunSummary, SlotChoice
 from pipeline.notify.notifier import Notifier
-from pipeline.rendering.document import Format
 from pipeline.rendering.output import flush, json_lines, write
 from pipeline.rendering.progress import progress
+from pipeline.rendering.shapes import Format
 from pipeline.run.collect import Run, collect
 from pipeline.run.collected import Collected
 from pipeline.run.opening import open_for_runs

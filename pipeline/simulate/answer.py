@@ -7,10 +7,12 @@ from datetime import datetime
 from typing import Any
 
 from pipeline.errors import UsageError
-from pipeline.rendering.document import Document, Shape, Table, Text
+from pipeline.rendering.document import Document, Table, Text
 from pipeline.rendering.output import json_lines, spooled
-from pipeline.rendering.records import pick, tabulate
+from pipeline.rendering.records import pick
 from pipeline.rendering.render import render
+from pipeline.rendering.shapes import Shape
+from pipeline.rendering.tabulating import tabulate
 from pipeline.rendering.words import count_of
 from pipeline.scope import A_WEEK, check_source, make_window, reading, show_window, window_json
 from pipeline.settings import Settings

@@ -11,9 +11,9 @@ from sqlmodel import Session
 
 from pipeline.errors import ConfigError, UsageError
 from pipeline.files import database_file
-from pipeline.rendering.document import Format
 from pipeline.rendering.output import json_lines, prose, render_table
 from pipeline.rendering.progress import progress
+from pipeline.rendering.shapes import Format
 from pipeline.rendering.words import count_of, show_time
 from pipeline.settings import StoreSettings
 from pipeline.store import db

@@ -6,18 +6,10 @@ from datetime import timedelta, timezone
 
 import pytest
 
-from pipeline.rendering.document import (
-    Cell,
-    Chart,
-    Column,
-    Kind,
-    Series,
-    Shape,
-    longest_bars,
-    show_cell,
-)
+from pipeline.rendering.document import Cell, Chart, Column, Kind, Series, longest_bars, show_cell
 from pipeline.rendering.figures import tabulate_chart, tabulate_strip, tabulate_waterfall
 from pipeline.rendering.render import render
+from pipeline.rendering.shapes import Shape
 from tests.rendering.documents import (
     HOSTILE,
     NOON,

@@ -12,8 +12,9 @@ from typer.testing import CliRunner
 
 from pipeline.cli.commands import make_app
 from pipeline.models import Batch
-from pipeline.rendering.document import Chart, Document, Kind, Mark, Series, Shape
+from pipeline.rendering.document import Chart, Document, Kind, Mark, Series
 from pipeline.rendering.render import render
+from pipeline.rendering.shapes import Shape
 from pipeline.report.overview import make_overview, write_page
 from pipeline.report.question import Question
 from pipeline.store.db import open_store

@@ -9,7 +9,8 @@ import pytest
 from pipeline.errors import ErrorName, Phase
 from pipeline.models import Attempt, AttemptRecord, Batch, BatchRecord, Timings, Verdict
 from pipeline.rendering.document import Kind, SourceName, show_cell
-from pipeline.rendering.records import as_json, pick, tabulate
+from pipeline.rendering.records import as_json, pick
+from pipeline.rendering.tabulating import tabulate
 from pipeline.rendering.vocabulary import ATTEMPT, BATCH
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
