@@ -203,11 +203,6 @@ class Headers(TypeDecorator[tuple[tuple[str, str], ...]]):
         return None if value is None else tuple((name, text) for name, text in json.loads(value))
 
 
-def word(words: type[StrEnum]) -> Any:  # noqa: ANN401 - SQLModel says type, and takes an instance
-    """Give the type of a column of ours for a field of SQLModel."""
-    return Word(words)
-
-
 def check(name: str, condition: str) -> CheckConstraint:
     """Let a column hold only what fulfils *condition*."""
     return CheckConstraint(condition, name=name)
@@ -226,6 +221,11 @@ def none_below_zero(*columns: str) -> list[CheckConstraint]:
 def filled(kind: TypeEngine[Any] | type[TypeEngine[Any]], *names: str) -> list[Column[Any]]:
     """Make columns of one type that are never NULL."""
     return [Column(name, kind, nullable=False) for name in names]
+
+
+def counted(kind: type[TypeEngine[Any]], *names: str) -> list[Column[Any]]:
+    """Make columns of one type that begin at 0."""
+    return [Column(name, kind, nullable=False, default=0) for name in names]
 
 
 def unfilled(kind: TypeEngine[Any] | type[TypeEngine[Any]], *names: str) -> list[Column[Any]]:

@@ -1,6 +1,6 @@
 """The tables of the database and the rules that it enforces, all of them in one metadata.
 
-A ``table=True`` class checks nothing, so rows are written from checked values only (``writes.py``)
+A table checks no types, so rows are written from checked values only (``writes.py``)
 and what must never be false is a constraint here. ``migrations/`` says the same once more, and a
 test holds the two together.
 """
@@ -28,7 +28,6 @@ from pipeline.store.tables.history import (
     REQUESTS,
     RUNS,
     SEALS,
-    RunRow,
 )
 from pipeline.store.tables.sums import (
     DAY_LOSSES,
@@ -74,5 +73,4 @@ __all__ = [
     "TIMINGS",
     "UPSTREAMS",
     "Row",
-    "RunRow",
 ]

@@ -1,7 +1,5 @@
 """What happened: runs, batches, attempts and what belongs to them, and the chain of seals."""
 
-from datetime import datetime
-
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -16,7 +14,6 @@ from sqlalchemy import (
     UniqueConstraint,
     text,
 )
-from sqlmodel import Field
 
 from pipeline.errors import ErrorName, Phase
 from pipeline.models import Aspect, ProofWord, RunStatus, Verdict
@@ -29,70 +26,45 @@ from pipeline.store.columns import (
     UtcTime,
     Word,
     check,
+    counted,
     filled,
     none_below_zero,
     one_of,
     unfilled,
-    word,
 )
 
-
-class RunRow(Row, table=True):
-    """One run. Its totals are written when it ends, so that a listing never scans what it did."""
-
-    __tablename__ = "runs"
-    __table_args__ = (
-        UniqueConstraint("uid"),
-        one_of("status", RunStatus),
-        check("ended", "(status = 'running') = (ended_at IS NULL)"),
-        check(
-            "ordered", "status = 'running' OR ordered = collected + failed + deferred + cancelled"
-        ),
-        *none_below_zero(
-            "clock_us",
-            "collected",
-            "failed",
-            "deferred",
-            "cancelled",
-            "numbers",
-            "attempts",
-            "waited_us",
-        ),
-        # Every start asks for these, and there are few however long the history is.
-        Index(
-            "ix_runs_running",
-            "host",
-            sqlite_where=text("status = 'running'"),
-        ),
-        Index(None, "started_at"),
-        # A run id is for ever: somebody may have written it down before the run was pruned.
-        {"sqlite_autoincrement": True},
-    )
-
-    id: int | None = Field(default=None, primary_key=True)
-    uid: str
-    host: str
-    pid: int
-    version: str
-    config_digest: str
-    config_path: str
-    is_sandbox: bool
-    started_at: datetime = Field(sa_type=UtcTime)
-    ended_at: datetime | None = Field(default=None, sa_type=UtcTime)
-    status: RunStatus = Field(sa_type=word(RunStatus))
-    clock_us: int | None = Field(default=None, sa_type=BigInteger)
-    ordered: int = 0
-    collected: int = 0
-    failed: int = 0
-    deferred: int = 0
-    cancelled: int = 0
-    numbers: int = Field(default=0, sa_type=BigInteger)
-    attempts: int = 0
-    waited_us: int = Field(default=0, sa_type=BigInteger)
-    clock_offset_us: int | None = Field(default=None, sa_type=BigInteger)
-
-
-# The tables below are never made one row at a time, and a class costs every start 5 ms.
+# The runs. The totals are written when a run ends, so that a listing never scans what it did.
+RUNS = Table(
+    "runs",
+    Row.metadata,
+    Column("id", Integer, primary_key=True),
+    *filled(String, "uid", "host"),
+    *filled(Integer, "pid"),
+    *filled(String, "version", "config_digest", "config_path"),
+    *filled(Boolean, "is_sandbox"),
+    *filled(UtcTime, "started_at"),
+    Column("ended_at", UtcTime),
+    *filled(Word(RunStatus), "status"),
+    Column("clock_us", BigInteger),
+    *counted(Integer, "ordered", "collected", "failed", "deferred", "cancelled"),
+    *counted(BigInteger, "numbers"),
+    *counted(Integer, "attempts"),
+    *counted(BigInteger, "waited_us"),
+    Column("clock_offset_us", BigInteger),
+    UniqueConstraint("uid"),
+    one_of("status", RunStatus),
+    check("ended", "(status = 'running') = (ended_at IS NULL)"),
+    check("ordered", "status = 'running' OR ordered = collected + failed + deferred + cancelled"),
+    *none_below_zero(
+        *("clock_us", "collected", "failed", "deferred", "cancelled"),
+        *("numbers", "attempts", "waited_us"),
+    ),
+    # Every start asks for these, and there are few however long the history is.
+    Index("ix_runs_running", "host", sqlite_where=text("status = 'running'")),
+    Index(None, "started_at"),
+    # A run id is for ever: somebody may have written it down before the run was pruned.
+    sqlite_autoincrement=True,
+)
 
 # The batches: each is written when the run orders it, and completed once when its outcome is known.
 BATCHES = Table(
@@ -291,5 +263,3 @@ SEALS = Table(
     Index("ix_seals_pruned", "pruned_by", sqlite_where=text("pruned_by IS NOT NULL")),
     sqlite_autoincrement=True,
 )
-
-RUNS = Row.metadata.tables["runs"]
