@@ -93,6 +93,7 @@ class Run:
         on_begin: told the run's uid once it is on the books.
         claims: the slots that the run is for.
         is_missed: whether they were missed, and are still to be claimed: see ``claim``.
+        meanwhile: done in a thread while the first answers are waited for, if they take time.
     """
 
     settings: Settings
@@ -102,6 +103,7 @@ class Run:
     on_begin: Callable[[str], object] = lambda _: None
     claims: tuple[SlotClaim, ...] = ()
     is_missed: bool = False
+    meanwhile: Callable[[], object] = lambda: None
     _began: float = field(default=0.0, init=False)
     _began_at: datetime = field(default_factory=lambda: datetime.now(UTC), init=False)
     _ended_at: datetime | None = field(default=None, init=False)
@@ -188,7 +190,7 @@ class Run:
             queues.append(Queue(upstream, route, observer))
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(recorder.run)
-            tasks.start_soon(recorder.prepare)
+            tasks.start_soon(recorder.prepare, self.meanwhile)
             try:
                 with scope:
                     async with anyio.create_task_group() as workers:

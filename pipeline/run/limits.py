@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-from pipeline.run.plan import find_misfits
 from pipeline.run.upstreams import Upstream
 from pipeline.settings import Settings
 from pipeline.settings.sizes import GivenSizes
@@ -11,6 +10,8 @@ from pipeline.settings.sizes import GivenSizes
 
 def describe_limits(settings: Settings, upstreams: Sequence[Upstream]) -> dict[str, Any]:
     """Name all limits as the file does, and what of the order they can never let through."""
+    from pipeline.run.plan import find_misfits  # noqa: PLC0415 - a configuration is new but once
+
     collect = settings.collect
     # What was given for one run says nothing of the configuration.
     fixed = [each for each in upstreams if not isinstance(each.order.sizes, GivenSizes)]

@@ -13,6 +13,7 @@ from pipeline.models import Attempt, Outcome, Verdict
 from pipeline.run.fetcher import FetchResult
 from pipeline.store import writes
 from pipeline.store.db import Store
+from pipeline.store.rehearsal import rehearse
 
 MOST_WAITING = 1024  # results in memory, before the workers have to wait for the disk
 GROUP_SIZE = 256  # results that are worth a transaction of their own
@@ -81,13 +82,15 @@ class Recorder:
         while len(self._waiting) >= MOST_WAITING:
             await self._saved.wait()
 
-    async def prepare(self) -> None:
-        """Get ready for the end of the run, if its first answers take their time."""
+    async def prepare(self, meanwhile: Callable[[], object]) -> None:
+        """Get ready for the end of the run, and do *meanwhile*, if its first answers take time."""
         with anyio.move_on_after(AT_ONCE_SECONDS):
             await self._arrived.wait()
             return
-        with suppress(StoreError):  # whoever is in the way now may be gone by then
-            await self._store.in_thread(_prepare, self._store)
+        await anyio.to_thread.run_sync(meanwhile)
+        if not self._store.is_server:  # others would have to wait
+            with suppress(StoreError):  # whoever is in the way now may be gone by then
+                await self._store.in_thread(_prepare, self._store)
 
     def close(self) -> None:
         """Say that nothing more will come."""
@@ -197,5 +200,6 @@ def _shows_bug(attempt: Attempt) -> bool:
 
 
 def _prepare(store: Store) -> None:
-    with store.read() as session:
-        writes.prepare_to_finish(session)
+    with store.write() as session:
+        rehearse(session)
+        session.rollback()

@@ -121,6 +121,7 @@ class Start:
             state_folder=state_folder,
             overlap=self.overlap,
             on_begin=self._notifier.begin,
+            meanwhile=_import_what_follows,
         )
         self._say_what_the_clock_did(run.store)
         if not self._keeps_slots:
@@ -199,6 +200,11 @@ class Start:
             self.say(
                 "nothing to do: each slot that is due has its run; see `pipeline schedule show`"
             )
+
+
+def _import_what_follows() -> None:
+    """Import what the end of a start needs."""
+    from pipeline.audit import closing  # noqa: F401, PLC0415 - not before the first request
 
 
 def _kind(*, is_spread: bool) -> type[Run]:

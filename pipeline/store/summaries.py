@@ -253,11 +253,6 @@ def _read_run(connection: Connection, run_id: int) -> _RunBooks:
     return books
 
 
-def prepare(connection: Connection) -> None:
-    """Compile the questions that the end of a run asks, by asking them about no run."""
-    _read_run(connection, 0)
-
-
 def _loss(run: Mapping[str, Any], key: _Key, books: _RunBooks) -> Loss:
     source, error, phase = key
     sent = books.failures.get(key, [])

@@ -361,12 +361,6 @@ def finish_run(
     health.examine_run(session, run_id=run_id, position=position)
 
 
-def prepare_to_finish(session: Session) -> None:
-    """Do beforehand what ``finish_run`` would else do while somebody waits for it; only read."""
-    summaries.prepare(session.connection())
-    seals.prepare(session.connection())
-
-
 def _check_running(session: Session, run_id: int) -> None:
     query = select(RUNS.c.status).where(RUNS.c.id == run_id).with_for_update()
     if session.connection().scalar(query) != RunStatus.RUNNING:

@@ -316,14 +316,6 @@ def seal_run(session: Session, *, run_id: int, sealed_at: datetime) -> int:
     )
 
 
-def prepare(connection: Connection) -> None:
-    """Compile the questions that a seal asks, by asking them about no run."""
-    for rows in (batch_rows(connection, [0]), attempt_rows(connection, [0])):
-        next(rows, None)
-    record_rows(connection, [0])
-    newest_seal(connection)
-
-
 def unsealed_runs(connection: Connection, *, first: int = 1) -> list[int]:
     """List the runs from *first* on that have ended and are not in the chain, oldest first."""
     is_sealed = exists().where(SEALS.c.run_id == RUNS.c.id)
