@@ -24,8 +24,9 @@ from pipeline.store.integrity.damage import find_damage
 from pipeline.store.integrity.verify import verify
 from pipeline.store.schema import NEWEST, REVISIONS, migrations_folder
 from pipeline.store.tables import Row
+from pipeline.store.writes import finish_run, order_batches, save_results
 from tests.store.histories import record_history
-from tests.store.makers import begin
+from tests.store.makers import NOON, begin, make_attempt, make_batch, make_collected
 
 
 @pytest.fixture
@@ -351,6 +352,47 @@ def test_how_sources_sign_is_forgotten_on_the_way_back(url: str, path: Path) -> 
     assert rows_of(path)["contracts"] == before
     with closing(sqlite3.connect(path)) as raw:
         raw.execute(show, ["signing"])
+
+
+def digests_of(path: Path) -> list[bytes]:
+    """Read the digests of the first batch of each run."""
+    with closing(sqlite3.connect(path)) as raw:
+        query = "SELECT digest FROM batches WHERE number = 0 ORDER BY run_id"
+        return [row[0] for row in raw.execute(query)]
+
+
+def test_old_digests_are_cut_only_where_the_numbers_are_kept(url: str, path: Path) -> None:
+    """All of it follows from them, and from nothing else; a number that was changed is found."""
+    with open_store(url, busy_seconds=1, for_writing=True) as store:
+        for is_kept in (True, False):
+            with store.write() as session:
+                run_id = begin(session)
+                order_batches(session, run_id=run_id, batches=[make_batch()])
+                save_results(
+                    session,
+                    run_id=run_id,
+                    attempts=[make_attempt()],
+                    outcomes=[make_collected(make_batch())],
+                    keep_numbers=is_kept,
+                )
+                finish_run(session, run_id=run_id, ended_at=NOON, clock_us=1)
+    walk(url, "0010")
+    whole = digests_of(path)
+    changed = shutil.copy(path, path.with_name("changed.db"))
+    with closing(sqlite3.connect(changed)) as raw, raw:
+        raw.execute("UPDATE batches SET numbers = CAST(x'00' || substr(numbers, 2) AS BLOB)")
+
+    for database in (path, changed):
+        migrate(f"sqlite:///{database}", busy_seconds=1)
+
+    assert [len(digest) for digest in whole] == [32, 32]
+    assert digests_of(path) == [whole[0][:8], whole[1]]
+    with open_store(url, busy_seconds=1, for_writing=False) as store:
+        assert verify(store).problems == ()
+    with open_store(f"sqlite:///{changed}", busy_seconds=1, for_writing=False) as store:
+        assert "run 1 w0: its numbers are not those collected" in {
+            problem.text for problem in verify(store).problems
+        }
 
 
 def test_rows_of_an_older_schema_say_the_same_afterwards(url: str, path: Path) -> None:
