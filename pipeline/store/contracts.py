@@ -4,12 +4,12 @@ Two steps, because a span names attempts, and those have no ids before they are 
 finds what the attempts change, ``save`` writes it.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from operator import itemgetter
 
-from sqlalchemy import bindparam, func, insert, select, update
+from sqlalchemy import bindparam, func, insert, select, text, update
 from sqlmodel import Session
 
 from pipeline.models import Aspect, Attempt
@@ -22,10 +22,19 @@ _NEWEST = (
     .order_by(CONTRACTS.c.id.desc())
     .limit(1)
 )
-_ATTEMPT_ID = select(ATTEMPTS.c.id).where(
-    ATTEMPTS.c.run_id == bindparam("of"),
-    ATTEMPTS.c.fetch == bindparam("in_fetch"),
-    ATTEMPTS.c.number == bindparam("nth"),
+# A server is asked for all at once: a thousand sources have some four aspects each.
+_ALL_NEWEST = text(
+    """
+    SELECT wanted.source, wanted.aspect, newest.id, newest.value, newest.last_at
+    FROM unnest(CAST(:sources AS text[]), CAST(:aspects AS text[])) AS wanted (source, aspect)
+    CROSS JOIN LATERAL (
+        SELECT id, value, last_at FROM contracts
+        WHERE contracts.source = wanted.source AND contracts.aspect = wanted.aspect
+        ORDER BY id DESC LIMIT 1
+    ) AS newest
+    """
+).columns(
+    CONTRACTS.c.source, CONTRACTS.c.aspect, CONTRACTS.c.id, CONTRACTS.c.value, CONTRACTS.c.last_at
 )
 _BEGIN = insert(CONTRACTS)
 # Others may save later attempts first.
@@ -66,15 +75,18 @@ def follow(session: Session, attempts: Sequence[Attempt]) -> list[Span]:
     return spans
 
 
-def _follow(session: Session, attempts: Iterable[Attempt]) -> list[Span]:
+def _follow(session: Session, attempts: Sequence[Attempt]) -> list[Span]:
     spans: list[Span] = []
+    rows = _find_newest(
+        session, {(each.source, what) for each in attempts for what, _ in each.contract}
+    )
     newest: dict[tuple[str, Aspect], Span] = {}
     for attempt in attempts:
         for aspect, value in attempt.contract:
             key = attempt.source, aspect
             span = newest.get(key)
             if span is None or span.value != value:
-                row = None if span else _find_newest(session, *key)
+                row = None if span else rows.get(key)
                 span = newest[key] = _span(attempt, aspect, value, row)
                 spans.append(span)
             span.last = attempt
@@ -82,9 +94,19 @@ def _follow(session: Session, attempts: Iterable[Attempt]) -> list[Span]:
     return spans
 
 
-def _find_newest(session: Session, source: str, aspect: Aspect) -> AnyRow | None:
-    wanted = {"of": source, "what": aspect}
-    return session.connection().execute(_NEWEST, wanted).first()
+def _find_newest(
+    session: Session, keys: Collection[tuple[str, Aspect]]
+) -> dict[tuple[str, Aspect], AnyRow]:
+    connection = session.connection()
+    if connection.dialect.name == "postgresql":
+        sources, aspects = [source for source, _ in keys], [aspect.value for _, aspect in keys]
+        rows = connection.execute(_ALL_NEWEST, {"sources": sources, "aspects": aspects})
+        return {(row.source, row.aspect): row for row in rows}
+    found = {
+        (of, what): connection.execute(_NEWEST, {"of": of, "what": what}).first()
+        for of, what in keys
+    }
+    return {key: row for key, row in found.items() if row is not None}
 
 
 def _span(attempt: Attempt, aspect: Aspect, value: str, row: AnyRow | None) -> Span:
@@ -103,14 +125,15 @@ def _span(attempt: Attempt, aspect: Aspect, value: str, row: AnyRow | None) -> S
 
 def save(session: Session, spans: Sequence[Span], *, run_id: int) -> None:
     """Write *spans*; their attempts are stored by now, in the run *run_id*."""
-    ids: dict[tuple[int, int], int] = {}
+    ends = [attempt for span in spans for attempt in (span.first, span.last)]
+    query = select(ATTEMPTS.c.fetch, ATTEMPTS.c.number, ATTEMPTS.c.id).where(
+        ATTEMPTS.c.run_id == run_id, ATTEMPTS.c.fetch.in_({each.fetch for each in ends})
+    )
+    rows = session.connection().execute(query) if ends else ()
+    ids: dict[tuple[int, int], int] = {(fetch, number): row_id for fetch, number, row_id in rows}
 
     def id_of(attempt: Attempt) -> int:
-        key = attempt.fetch, attempt.number
-        if key not in ids:
-            wanted = {"of": run_id, "in_fetch": attempt.fetch, "nth": attempt.number}
-            ids[key] = session.connection().execute(_ATTEMPT_ID, wanted).scalar_one()
-        return ids[key]
+        return ids[attempt.fetch, attempt.number]
 
     begun = [
         as_row(CONTRACTS, span)
