@@ -6,6 +6,7 @@ kernel frees; what is kept here is only this run's copy.
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from operator import attrgetter
@@ -17,6 +18,7 @@ from pipeline.errors import Phase
 from pipeline.models import Attempt, Timings
 from pipeline.pacing import Embargo, Moment, Pace, Rules, lengthen, next_moment, period_name
 from pipeline.run.breaker import Breaker, RetryBudget
+from pipeline.run.desk import Desk
 from pipeline.run.moments import LONGEST_DELAY, Moments, Wish
 from pipeline.run.places import Place
 from pipeline.sources.base import Hint
@@ -27,8 +29,10 @@ from pipeline.store.shared_clock import SharedClock
 GIVE_UP_SECONDS = 0.2  # before the deadline: who has no place by then is deferred, not cut off
 EMBARGO_RECHECK_SECONDS = 1.0  # between two looks for an embargo laid by another process
 AT_ONCE = nullcontext()
+LOOK_BEFORE = timedelta(seconds=0.5)  # so that the moment is not over when the store has answered
 FORGET = 0.9  # of a slow answer, with each that is quicker
 SLOW = "rate: the store here was too slow for its moments"
+_taken: ContextVar[Moment | None] = ContextVar("taken", default=None)  # by this task, at last
 FAR = timedelta(days=365_000)  # datetime ends in the year 9999; a hint may reach further
 
 
@@ -50,6 +54,7 @@ class Limiter:
     """Rate limits, embargo and circuit breaker of one upstream, for all sources that ask it.
 
     Without a *store* nothing outlives the run: that is for the sandbox which the run itself starts.
+    The limiters of one process ask it at one *desk*.
     """
 
     def __init__(
@@ -62,13 +67,16 @@ class Limiter:
         store: Store | None,
         new_place: Callable[[], Place] | None = None,
         clock: SharedClock | None = None,
+        desk: Desk | None = None,
     ) -> None:
         self.upstream = upstream
         self.rules = rules
         self.breaker = breaker
         self._clock = clock or SharedClock()
-        self._moments = Moments(upstream, rules, pace, store=store, clock=self._clock)
-        self._store = store
+        if desk is None and store is not None:
+            desk = Desk(store, self._clock)
+        self._moments = Moments(upstream, rules, pace, store=store, clock=self._clock, desk=desk)
+        self._store, self._desk = store, desk
         self._new_place = new_place if rules.is_exclusive else None
         self._is_free = rules == Rules()
         # Of an upstream that other machines ask as well, the server counts the failures in a row.
@@ -78,6 +86,7 @@ class Limiter:
         self._answers_take_us = 0.0
         self._closed: Moment | None = None
         self._is_contended = False
+        self._went_late_at: datetime | None = None
         self._free_at = self._clock.now()
         self._unused = timedelta(0)
 
@@ -101,7 +110,9 @@ class Limiter:
 
     @asynccontextmanager
     async def _permission(self, bits: int, give_up_at: float) -> AsyncIterator[Moment | None]:
-        if self._is_free and not await self._is_forbidden():
+        if self._is_free:
+            await self._look()
+        if self._is_free and not self._is_forbidden:
             yield None
             return
         if moment := self.closed(bits):
@@ -130,11 +141,13 @@ class Limiter:
 
     async def _wait(self, bits: int, give_up_at: float, place: Place | None) -> Moment | None:
         rules, ahead, most_ahead = self.rules, timedelta(0), LONGEST_DELAY
+        instead_of: datetime | None = None
         while True:
             latest = self._latest(give_up_at)
+            await self._look()
             # Who has to wait so long that the deadline would come before the answer need not ask.
             in_time = latest - timedelta(microseconds=self._answers_take_us)
-            wish = Wish(rules=rules, bits=bits, latest=in_time, ahead=ahead)
+            wish = Wish(rules=rules, bits=bits, latest=in_time, ahead=ahead, instead_of=instead_of)
             moment = await self._take(wish, give_up_at, place)
             if moment is not None and moment.at > wish.latest and not moment.why:
                 wish = replace(wish, latest=latest)
@@ -144,15 +157,22 @@ class Limiter:
             if moment.at > wish.latest:
                 return moment if moment.why else replace(moment, why=SLOW)
             self._count_unused(moment)
-            await anyio.sleep(max(0.0, (moment.at - self._clock.now()).total_seconds()))
+            if moment.at - self._clock.now() > LOOK_BEFORE:
+                await self._sleep_until(moment.at - LOOK_BEFORE)
+                await self._look()
+            await self._sleep_until(moment.at)
             if await self._may_go(moment, place):
+                _taken.set(moment)
                 return None
             # Once more, and what is counted is not counted again. Where it takes long to come back
             # with a moment (a slow disk), ask for one that is far enough ahead, or all would pass;
             # but a pause looks the same once, so that doubles only while it does not help.
-            rules = self._unpaid(moment.at)
+            rules, instead_of = self._unpaid(moment.at), moment.at
             ahead = min(2 * self._moments.delay, most_ahead)
             most_ahead *= 2
+
+    async def _sleep_until(self, moment: datetime) -> None:
+        await anyio.sleep(max(0.0, (moment - self._clock.now()).total_seconds()))
 
     async def _take(self, wish: Wish, give_up_at: float, place: Place | None) -> Moment | None:
         """Take a moment, and the only place as soon as it is free; None: it is not in time."""
@@ -166,7 +186,7 @@ class Limiter:
 
     async def _may_go(self, moment: Moment, place: Place | None) -> bool:
         """Look once more, now that the *moment* has come, whether all still holds."""
-        if await self._is_forbidden() or self._moments.is_too_late(moment):
+        if self._is_forbidden or self._is_crowded or self._moments.is_too_late(moment):
             return False
         return place is None or await place.is_still_ours()
 
@@ -214,13 +234,27 @@ class Limiter:
         is_long_ago = monotonic() - self._checked_at > EMBARGO_RECHECK_SECONDS
         return self._store is not None and is_long_ago
 
-    async def _is_forbidden(self) -> bool:
-        """Look whether an embargo came during the wait, here or in another process."""
-        if self._store is not None and self._is_check_due:
+    @property
+    def _is_crowded(self) -> bool:
+        """Tell whether one of ours went so late that the next one, whose moment was known, waits.
+
+        Where a rule is a distance it would break it; of many in a period the margin takes it.
+        """
+        rate, went_at = self.rules.rate, self._went_late_at
+        if rate is None or went_at is None or rate.requests > 1:
+            return False
+        return self._clock.now() - went_at < timedelta(seconds=rate.period_seconds)
+
+    async def _look(self) -> None:
+        """Look now and then whether an embargo was laid in another process."""
+        if self._desk is not None and self._is_check_due:
             self._checked_at = monotonic()
-            embargo, failures = await self._store.patiently(self._find_standing, self._store)
+            embargo, failures = await self._desk.find_standing(self.upstream)
             self._learn(embargo)
             await self._hear_of(failures)
+
+    @property
+    def _is_forbidden(self) -> bool:
         return self._embargo is not None and self._embargo.until > self._clock.now()
 
     async def _hear_of(self, failures: int) -> None:
@@ -240,12 +274,6 @@ class Limiter:
     def _find_pace(self, store: Store) -> Pace:
         with store.read() as session:
             return permissions.find_pace(session, upstream=self.upstream)
-
-    def _find_standing(self, store: Store) -> tuple[Embargo | None, int]:
-        with store.read() as session:
-            embargoes = permissions.embargoes_of(session, upstreams=[self.upstream])
-            failures = permissions.failures_of(session, upstreams=[self.upstream])
-        return embargoes.get(self.upstream), failures.get(self.upstream, 0)
 
     def _learn(self, embargo: Embargo | None) -> None:
         known = self._embargo
@@ -308,11 +336,14 @@ class Limiter:
                     upstream=self.upstream,
                     failures=self.breaker.failures,
                 )
-            # Its moment was that of the permission; it went out when the connection stood.
+            # It went out when the connection stood, and its moment may have been over before.
             late = timedelta(microseconds=_took_us(attempt.timings, CONNECTING))
+            before = timedelta(microseconds=attempt.timings.wait_us or 0) + late
+            sent_at = self._clock.shown_at(attempt.began_at + before)
+            if (moment := _taken.get()) is not None:
+                late = max(late, sent_at - moment.at)
             if self.rules.rate is not None and late > self.rules.rate.tolerance:
-                before = timedelta(microseconds=attempt.timings.wait_us or 0) + late
-                sent_at = self._clock.shown_at(attempt.began_at + before)
+                self._went_late_at = sent_at
                 await self._store.commit(
                     permissions.put_off,
                     upstream=self.upstream,

@@ -1,6 +1,7 @@
 """The limiters of one run: what earlier runs and other processes left of its upstreams."""
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,6 +13,7 @@ from pipeline.clock import is_behind
 from pipeline.lock import lock_path
 from pipeline.pacing import Embargo, Pace, mend
 from pipeline.run.breaker import Breaker
+from pipeline.run.desk import Desk
 from pipeline.run.limiter import Limiter
 from pipeline.run.places import FilePlace, LeasePlace, Place
 from pipeline.run.upstreams import Upstream
@@ -37,39 +39,48 @@ class Limiters:
     state_folder: Path
     clock: SharedClock = field(default_factory=SharedClock)
     mended: list[str] = field(default_factory=list)
+    _desk: Desk = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._desk = Desk(self.store, self.clock)
 
     def open(self, upstreams: Sequence[Upstream]) -> dict[str, Limiter]:
         """Make them, by the keys of the *upstreams*."""
         keys = {upstream.key for upstream in upstreams if upstream.is_remembered}
-        embargoes: dict[str, Embargo] = {}
-        failures: dict[str, int] = {}
+        standings: dict[str, tuple[Embargo | None, int]] = {}
         if keys:
             with self.store.read() as session:
                 self.clock.read(session)
             self._mend(upstreams)
             with self.store.read() as session:
-                embargoes = permissions.embargoes_of(session, upstreams=keys)
-                failures = permissions.failures_of(session, upstreams=keys)
+                standings = permissions.standing_of(session, upstreams=keys)
+        longest = defaultdict[str, float](float)
+        for upstream in upstreams:
+            seconds = upstream.policy.limits.attempt_seconds
+            longest[upstream.key] = max(longest[upstream.key], seconds)
         return {
-            upstream.key: Limiter(
-                upstream.key,
-                upstream.rules,
-                Breaker(upstream.breaker, failures.get(upstream.key, 0)),
-                pace=Pace(embargo=embargoes.get(upstream.key)),
-                store=self.store if upstream.is_remembered else None,
-                new_place=self._places_at(upstream.key, upstreams),
-                clock=self.clock,
+            upstream.key: self._limiter(
+                upstream, longest[upstream.key], *standings.get(upstream.key, (None, 0))
             )
             for upstream in upstreams
         }
 
-    def _places_at(self, key: str, upstreams: Sequence[Upstream]) -> Callable[[], Place]:
+    def _limiter(
+        self, upstream: Upstream, longest: float, embargo: Embargo | None, failures: int
+    ) -> Limiter:
+        return Limiter(
+            upstream.key,
+            upstream.rules,
+            Breaker(upstream.breaker, failures),
+            pace=Pace(embargo=embargo),
+            store=self.store if upstream.is_remembered else None,
+            new_place=self._places_at(upstream.key, longest),
+            clock=self.clock,
+            desk=self._desk if upstream.is_remembered else None,
+        )
+
+    def _places_at(self, key: str, longest: float) -> Callable[[], Place]:
         if self.store.is_server:
-            longest = max(
-                upstream.policy.limits.attempt_seconds
-                for upstream in upstreams
-                if upstream.key == key
-            )
             return partial(LeasePlace, self.store, key, longest)
         name = hashlib.sha256(key.encode()).hexdigest()[:12]
         return partial(

@@ -5,7 +5,7 @@ does not depend on how long an answer takes.
 """
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from math import ceil
 from time import monotonic
@@ -14,6 +14,7 @@ import anyio
 from sqlmodel import Session
 
 from pipeline.pacing import Moment, Pace, Rules, next_moment, take
+from pipeline.run.desk import Desk
 from pipeline.run.places import Place
 from pipeline.store import permissions
 from pipeline.store.db import Store
@@ -31,16 +32,20 @@ class Wish:
     Attributes:
         latest: the last moment that helps.
         ahead: how far ahead of now the moment must be at least.
+        instead_of: a moment that was taken for it and that is over.
     """
 
     rules: Rules
     bits: int
     latest: datetime
     ahead: timedelta = timedelta(0)
+    instead_of: datetime | None = None
 
 
 class Moments:
     """Takes moments for one run; without a *store* they are kept in memory.
+
+    Those of a mere rate are asked for at the *desk* of a server's store.
 
     Attributes:
         pace: this run's copy of what is known of the upstream.
@@ -51,13 +56,21 @@ class Moments:
     """
 
     def __init__(
-        self, upstream: str, rules: Rules, pace: Pace, *, store: Store | None, clock: SharedClock
+        self,
+        upstream: str,
+        rules: Rules,
+        pace: Pace,
+        *,
+        store: Store | None,
+        clock: SharedClock,
+        desk: Desk | None = None,
     ) -> None:
         self.pace = pace
         self.waiting = anyio.CapacityLimiter(1)
         self.delay = timedelta(0)
         self._upstream, self._rules = upstream, rules
         self._store, self._clock = store, clock
+        self._desk = desk
         self._one = anyio.Lock()
         self._seekers = 0
         self._spare: deque[Moment] = deque()
@@ -92,7 +105,9 @@ class Moments:
         return rate is not None and self._clock.now() - moment.at > rate.tolerance
 
     def _take_here(self, wish: Wish) -> Moment:
-        now = self._clock.now() + wish.ahead
+        now, rate = self._clock.now() + wish.ahead, wish.rules.rate
+        if rate and wish.instead_of and self.pace.next_at == wish.instead_of + rate.interval:
+            self.pace = replace(self.pace, next_at=wish.instead_of)
         moment = next_moment(self.pace, wish.rules, now=now, bits=wish.bits)
         if moment.at <= wish.latest:
             self.pace = take(self.pace, wish.rules, at=moment.at, bits=wish.bits)
@@ -101,17 +116,16 @@ class Moments:
     async def _take_there(
         self, store: Store, wish: Wish, place: Place | None, count: int
     ) -> list[Moment]:
-        rate = wish.rules.rate
-        if store.is_server and rate is not None and not wish.rules.quotas and place is None:
+        rate, desk = wish.rules.rate, self._desk
+        if store.is_server and desk and rate and not wish.rules.quotas and place is None:
             for n in dict.fromkeys((count, 1)):
-                moments = await store.commit(
-                    permissions.take_at_once,
-                    upstream=self._upstream,
-                    rate=rate,
-                    clock=self._clock,
+                moments = await desk.take_moments(
+                    self._upstream,
+                    rate,
                     ahead=wish.ahead,
                     latest=wish.latest,
                     count=n,
+                    instead_of=wish.instead_of,
                 )
                 if moments:
                     return moments
@@ -130,6 +144,7 @@ class Moments:
             latest=wish.latest,
             bits=wish.bits,
             count=count,
+            instead_of=wish.instead_of,
         )
         if place is not None and moments[0].at <= wish.latest:
             place.hold(session, moments[0].at - self._clock.now())

@@ -4,7 +4,8 @@ Permission is taken in one transaction that reads and moves the next moment on, 
 ask at once get one after the other, each a moment of its own.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -23,25 +24,37 @@ from pipeline.pacing import (
     period_name,
     take,
 )
-from pipeline.store.rows import at_once, insert_into
+from pipeline.store.rows import AnyRow, at_once, insert_into
 from pipeline.store.shared_clock import SharedClock
 from pipeline.store.tables import EMBARGOES, QUOTAS, UPSTREAMS
 
-# On a server: the next moments of a rate in one statement, which others wait for. All of them, or
-# none if the last is too late. An embargo that is laid meanwhile is met as if it came a little
-# later: whoever waits looks again.
+# On a server: the next moments of a rate in one statement, which others wait for, for each of some
+# upstreams. All of them, or none if the last is too late. An embargo that is laid meanwhile is met
+# as if it came a little later: whoever waits looks again. All who take several do so in one order.
 _TAKE = text(
     """
     INSERT INTO upstreams AS known (name, failures, next_at, taken_at)
-    VALUES (:name, 0, clock_timestamp() + :ahead + :whole, clock_timestamp())
+    SELECT name, 0, clock_timestamp() + :ahead + :whole, clock_timestamp()
+    FROM unnest(CAST(:names AS text[])) AS name ORDER BY name
     ON CONFLICT (name) DO UPDATE SET
         next_at = greatest(known.next_at, clock_timestamp() + :ahead,
-                           (SELECT until FROM embargoes WHERE upstream = :name)) + :whole,
+                           (SELECT until FROM embargoes WHERE upstream = known.name)) + :whole,
         taken_at = clock_timestamp()
     WHERE greatest(known.next_at, clock_timestamp() + :ahead,
-                   (SELECT until FROM embargoes WHERE upstream = :name))
+                   (SELECT until FROM embargoes WHERE upstream = known.name))
           <= CAST(:latest AS timestamptz) + :interval - :whole
-    RETURNING next_at - :whole AS first_at, clock_timestamp() AS shown
+    RETURNING name, next_at - :whole AS first_at, clock_timestamp() AS shown
+    """
+)
+_GIVE_BACK = text(
+    """
+    WITH held AS MATERIALIZED (
+        SELECT known.name, given.at
+        FROM unnest(CAST(:names AS text[]), CAST(:moments AS timestamptz[])) AS given (name, at)
+        JOIN upstreams AS known ON known.name = given.name AND known.next_at = given.at + :interval
+        ORDER BY known.name FOR UPDATE OF known
+    )
+    UPDATE upstreams SET next_at = held.at FROM held WHERE upstreams.name = held.name
     """
 )
 
@@ -76,16 +89,21 @@ def take_moments(
     latest: datetime,
     bits: int,
     count: int = 1,
+    instead_of: datetime | None = None,
 ) -> list[Moment]:
     """Take the next moments at which *upstream* may be asked, as many as *count* up to *latest*.
 
-    If the first comes after *latest* it is told alone and not taken, so that nobody's wait grows
-    by it. The *clock* is read when it is our turn: who waited for the others' transactions must not
-    take a moment in the past.
+    *instead_of* is one that was taken and is over: it counts no more, unless somebody has one after
+    it. If the first comes after *latest* it is told alone and not taken, so that nobody's wait
+    grows by it. The *clock* is read when it is our turn: who waited for the others' transactions
+    must not take a moment in the past.
     """
     _hold(session, upstream)
     before, now = find_pace(session, upstream=upstream, is_held=True), clock()
-    pace, moments = before, [next_moment(before, rules, now=now, bits=bits)]
+    pace = before
+    if instead_of and rules.rate and before.next_at == instead_of + rules.rate.interval:
+        pace = replace(before, next_at=instead_of)
+    moments = [next_moment(pace, rules, now=now, bits=bits)]
     while moments[-1].at <= latest:
         pace = take(pace, rules, at=moments[-1].at, bits=bits)
         if len(moments) == count:
@@ -101,27 +119,35 @@ def take_moments(
 def take_at_once(
     session: Session,
     *,
-    upstream: str,
+    upstreams: Mapping[str, datetime | None],
     rate: Rate,
     clock: SharedClock,
     ahead: timedelta,
     latest: datetime,
     count: int,
-) -> list[Moment]:
-    """Take moments of a server's upstream that has a *rate* and no quota, in one round trip.
+) -> dict[str, list[Moment]]:
+    """Take moments of a server's upstreams that have a *rate* and no quota, in one round trip.
 
-    From *ahead* of now on; none if the last of them comes after *latest*. What is taken is on disk
-    when this returns: there is no transaction to commit.
+    So many of each, from *ahead* of now on; none of one whose last would come after *latest*. The
+    *upstreams* are named with the moment that this one is instead of, as in ``take_moments``. What
+    is taken is on disk when this returns: there is no transaction to commit.
     """
     connection = at_once(session)
+    over = {name: at for name, at in upstreams.items() if at is not None}
+    if over:
+        back = {"names": list(over), "moments": list(over.values()), "interval": rate.interval}
+        connection.execute(_GIVE_BACK, back)
     asked_at = clock.here()
-    wanted = {"name": upstream, "ahead": ahead, "latest": latest, "interval": rate.interval}
-    taken = connection.execute(_TAKE, wanted | {"whole": count * rate.interval}).first()
-    if taken is None:
-        return []
-    clock.learn(taken.shown, asked_at=asked_at)
-    first_at = taken.first_at.astimezone(UTC)
-    is_free = first_at <= taken.shown + ahead
+    wanted = {"names": list(upstreams), "ahead": ahead, "latest": latest, "interval": rate.interval}
+    taken = connection.execute(_TAKE, wanted | {"whole": count * rate.interval}).all()
+    if taken:
+        clock.learn(max(row.shown for row in taken), asked_at=asked_at)
+    return {row.name: _in_a_row(row, rate, ahead, count) for row in taken}
+
+
+def _in_a_row(row: AnyRow, rate: Rate, ahead: timedelta, count: int) -> list[Moment]:
+    first_at = row.first_at.astimezone(UTC)
+    is_free = first_at <= row.shown + ahead
     return [
         Moment(
             at=first_at + nth * rate.interval,
@@ -228,6 +254,15 @@ def failures_of(session: Session, *, upstreams: Collection[str]) -> dict[str, in
         )
     )
     return {row.name: row.failures for row in rows}
+
+
+def standing_of(
+    session: Session, *, upstreams: Collection[str]
+) -> dict[str, tuple[Embargo | None, int]]:
+    """Look up the embargo on each of *upstreams*, and how many attempts in a row failed there."""
+    embargoes = embargoes_of(session, upstreams=upstreams)
+    failures = failures_of(session, upstreams=upstreams)
+    return {name: (embargoes.get(name), failures.get(name, 0)) for name in upstreams}
 
 
 def save_failures(session: Session, *, upstream: str, failures: int) -> None:

@@ -320,7 +320,7 @@ async def test_requests_that_a_pause_held_up_put_the_others_off_once(store: Stor
 
 
 async def test_a_moment_that_was_slept_through_is_not_used() -> None:
-    """A busy machine wakes us late: then the request would crowd those that follow."""
+    """A busy machine wakes us late: another is taken, or the request would crowd the next one."""
     rules = Rules(rate=Rate(requests=1, period_seconds=0.5), quotas=(_quota(9),))
     limiter, times = make_limiter(rules), list[float]()
     async with anyio.create_task_group() as tasks:
@@ -330,10 +330,10 @@ async def test_a_moment_that_was_slept_through_is_not_used() -> None:
         time.sleep(0.7)  # noqa: ASYNC251 - blocking the event loop is what is tested
         blocked_until = anyio.current_time()
 
-    # Its own moment was at 0.53; the next one after it is what remains.
+    # Its own moment was at 0.53, and nobody has one after it.
     assert len(times) == 2
-    assert max(times) - blocked_until >= 0.0
-    assert max(times) - min(times) >= 1.03
+    assert max(times) >= blocked_until
+    assert max(times) - min(times) >= 0.5
 
 
 def _quota(amount: int) -> Quota:

@@ -18,8 +18,10 @@ from pipeline.store.permissions import (
     put_off,
     release,
     save_failures,
+    take_at_once,
     take_moments,
 )
+from pipeline.store.shared_clock import SharedClock
 from tests.store.makers import NOON
 
 DICE, OTHER = "randomnumberapi@h.example", "randomnumberapi@other.example"
@@ -269,3 +271,80 @@ def test_release_forgets_what_a_wrong_clock_spent(
         release(session, upstream=DICE, now=now)
 
     assert bool(pace_of(store).spent) is is_kept
+
+
+def test_a_moment_that_was_not_used_counts_no_more(store: Store) -> None:
+    """Unless another process has the one after it: then both would go at nearly the same time."""
+
+    def take(instead_of: datetime | None = None) -> datetime:
+        with store.write() as session:
+            [moment] = take_moments(
+                session,
+                upstream=DICE,
+                rules=PER_SECOND,
+                clock=still(),
+                latest=FOR_EVER,
+                bits=0,
+                instead_of=instead_of,
+            )
+        return moment.at
+
+    first, second = take(), take()
+
+    assert take(instead_of=second) == second
+    assert take(instead_of=first) == second + INTERVAL
+
+
+def test_moments_of_several_upstreams_are_taken_at_once(server_store: Store) -> None:
+    """A worker asks for a thousand; each keeps its own distance, and its own embargo."""
+    rate, clock = Rate(requests=1, period_seconds=5), SharedClock()
+
+    def take(latest: datetime = FOR_EVER, **of: datetime | None) -> dict[str, datetime]:
+        with server_store.write() as session:
+            taken = take_at_once(
+                session,
+                upstreams=of,
+                rate=rate,
+                clock=clock,
+                ahead=timedelta(0),
+                latest=latest,
+                count=1,
+            )
+        return {name: moment.at for name, [moment] in taken.items()}
+
+    first = take(a=None, b=None)
+    second = take(a=None, c=None)
+    again = take(a=second["a"], b=first["a"], c=None)
+
+    assert second["a"] - first["a"] == rate.interval
+    assert second["c"] < second["a"]
+    assert again["a"] == second["a"]
+    assert again["b"] - first["b"] == again["c"] - second["c"] == rate.interval
+    assert take(latest=clock.now(), a=None, d=None).keys() == {"d"}
+
+
+def test_processes_that_take_the_same_moments_at_once_do_not_wait_for_each_other(
+    server_store: Store,
+) -> None:
+    """Whatever the order in which each names them: all hold the rows in one order."""
+    rate, clock = Rate(requests=100, period_seconds=1), SharedClock()
+    names = [f"u{nth}" for nth in range(20)]
+
+    def take(nth: int) -> list[Moment]:
+        order = names if nth % 2 else names[::-1]
+        with server_store.write() as session:
+            taken = take_at_once(
+                session,
+                upstreams=dict.fromkeys(order, NOON),
+                rate=rate,
+                clock=clock,
+                ahead=timedelta(0),
+                latest=FOR_EVER,
+                count=1,
+            )
+        return [moment for moments in taken.values() for moment in moments]
+
+    with ThreadPoolExecutor(4) as threads:
+        taken = list(chain.from_iterable(threads.map(take, range(40))))
+
+    assert len(taken) == 40 * len(names)

@@ -1,0 +1,81 @@
+"""The desk at which the limiters of one process ask the store: all who want something at once.
+
+A thousand slow sources in one worker would else keep the store busy with a thousand questions.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from pipeline.pacing import Embargo, Moment, Rate
+from pipeline.run.together import Together
+from pipeline.store import permissions
+from pipeline.store.db import Store
+from pipeline.store.shared_clock import SharedClock
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    upstream: str  # a statement has each only once
+    rate: Rate = field(compare=False)
+    ahead: timedelta = field(compare=False)
+    latest: datetime = field(compare=False)
+    count: int = field(compare=False)
+    instead_of: datetime | None = field(compare=False)
+
+
+class Desk:
+    """Asks one store, by the *clock* of all who share it."""
+
+    def __init__(self, store: Store, clock: SharedClock) -> None:
+        self._store, self._clock = store, clock
+        self._moments = Together(self._take_moments)
+        self._standings = Together(self._find_standings)
+
+    async def take_moments(
+        self,
+        upstream: str,
+        rate: Rate,
+        *,
+        ahead: timedelta,
+        latest: datetime,
+        count: int,
+        instead_of: datetime | None,
+    ) -> list[Moment]:
+        """Take so many moments by a *rate* from a server, as ``take_at_once`` does.
+
+        None if the last of them would come after *latest*, or after that of others who ask now.
+        """
+        order = _Order(upstream, rate, ahead, latest, count, instead_of)
+        return await self._moments.ask(order) or []
+
+    async def find_standing(self, upstream: str) -> tuple[Embargo | None, int]:
+        """Look up the embargo on *upstream*, and how many attempts in a row failed there."""
+        return await self._standings.ask(upstream) or (None, 0)
+
+    async def _take_moments(self, orders: Sequence[_Order]) -> Mapping[_Order, list[Moment]]:
+        alike: defaultdict[tuple[Rate, timedelta, int], list[_Order]] = defaultdict(list)
+        for order in orders:
+            alike[order.rate, order.ahead, order.count].append(order)
+        taken: dict[str, list[Moment]] = {}
+        for (rate, ahead, count), group in alike.items():
+            taken |= await self._store.commit(
+                permissions.take_at_once,
+                upstreams={order.upstream: order.instead_of for order in group},
+                rate=rate,
+                clock=self._clock,
+                ahead=ahead,
+                latest=min(order.latest for order in group),
+                count=count,
+            )
+        return {order: taken.get(order.upstream, []) for order in orders}
+
+    async def _find_standings(
+        self, upstreams: Sequence[str]
+    ) -> Mapping[str, tuple[Embargo | None, int]]:
+        return await self._store.patiently(self._read_standings, upstreams)
+
+    def _read_standings(self, upstreams: Sequence[str]) -> Mapping[str, tuple[Embargo | None, int]]:
+        with self._store.read() as session:
+            return permissions.standing_of(session, upstreams=upstreams)
