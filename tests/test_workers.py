@@ -1,9 +1,12 @@
 """Workers that share the runs of one PostgreSQL store, as real processes on several machines."""
 
 import json
+import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from signal import SIGCONT, SIGKILL, SIGSTOP, SIGTERM
+from subprocess import PIPE, Popen
 from typing import Any
 
 import pytest
@@ -22,6 +25,7 @@ from pipeline.store.tables import (
     RUNS,
     SLOTS,
 )
+from tests.benchmarks.cluster import smallest_gap
 from tests.machines import machines
 from tests.playing import playing
 from tests.processes import Home, homes, serving, wait_for
@@ -203,7 +207,7 @@ def test_workers_and_their_run_survive_a_crash_of_the_server(tmp_path: Path) -> 
 
 
 def test_what_a_worker_cannot_store_the_next_one_does(tmp_path: Path) -> None:
-    """The server is gone when it is told to go: each portion has a file of its own."""
+    """The server is gone when it is told to go: what came of all portions lies in one file."""
     with (
         running() as server,
         server.database(like=LIKE_NEW) as url,
@@ -232,8 +236,8 @@ def test_what_a_worker_cannot_store_the_next_one_does(tmp_path: Path) -> None:
         with open_store(url, busy_seconds=10, for_writing=False) as store:
             stored, attempts = outcomes(store), count(store, "SELECT count(*) FROM attempts")
 
-    assert said.count("1 collected batches are set aside in") == 2
-    assert told.count("are stored now") == 2
+    assert said.count("2 collected batches are set aside in") == 1
+    assert told.count("are stored now") == 1
     assert (ended.code, ended.err) == (0, "")
     assert (stored, attempts) == ([("s0", "collected", 1), ("s1", "collected", 1)], 2)
     assert [len(upstream.requests) for upstream in upstreams] == [1, 1]
@@ -366,6 +370,61 @@ def test_who_is_told_to_go_finishes_what_is_under_way(
     assert len(upstream.requests) == 6
     assert "1 worker here." in listed
     assert "1 portion of 1 run to do: 1 in hand, 0 waiting." in listed
+
+
+def test_many_slow_sources_cost_a_worker_little(tmp_path: Path, url: str, store: Store) -> None:
+    """All are opened together and go on at once; no rule is broken, whoever asks."""
+    command = [sys.executable, "-m", "tests.benchmarks.many_upstreams", "30"]
+    with (
+        machines(tmp_path, ["m1", "m2"], "") as at,
+        Popen(command, stdin=PIPE, stdout=PIPE, text=True) as upstreams,
+    ):
+        assert upstreams.stdout is not None
+        rest = "kind = 'randomnumberapi'\nmin = 0\nmax = 65535\nmerge = false\nrate = '1/5s'\n"
+        at["m1"].config.write_text(
+            head(url)
+            + "".join(
+                f"[sources.s{port}]\n{rest}url = 'http://127.0.0.1:{port}'\nbatches = [3, 3]\n"
+                for port in upstreams.stdout.readline().split()
+            )
+        )
+        workers = [home.start("worker", "--lanes", "40") for home in at.values()]
+        wait_for_workers(store, 2)
+        ended = at["m1"].start("collect", "--spread").finish()
+        for worker in workers:
+            worker.send(SIGTERM)
+        assert {worker.finish().code for worker in workers} == {0}
+        requests = upstreams.communicate()[0].split()[0]
+
+    assert (ended.code, ended.err, requests) == (0, "", "60")
+    assert count(store, "SELECT count(*) FROM batches WHERE verdict = 'collected'") == 60
+    assert count(store, f"SELECT count(DISTINCT began_at) FROM {PORTIONS.name}") <= 15
+    assert smallest_gap(url) >= 5
+
+
+def test_a_worker_fetches_no_more_than_it_has_lanes(tmp_path: Path, url: str, store: Store) -> None:
+    """The rest is for others, who may be idle."""
+    doing = "SELECT count(*) FROM procrastinate.procrastinate_jobs WHERE status = 'doing'"
+    with machines(tmp_path, ["m1"], "") as at, ExitStack() as opened:
+        upstreams = [opened.enter_context(serving("hold")) for _ in range(4)]
+        rest = f"{DICE}batches = [3]\nrate = '9/s'\n"
+        sources = (f"[sources.s{i}]\nurl = '{of.url}'\n{rest}" for i, of in enumerate(upstreams))
+        at["m1"].config.write_text(head(url) + "".join(sources))
+        worker = at["m1"].start("worker", "--lanes", "2")
+        wait_for_workers(store, 1)
+        spread = at["m1"].start("collect", "--spread")
+        for upstream in upstreams[:2]:
+            upstream.wait_until_held()
+        at_once = count(store, doing)
+        for upstream in upstreams:
+            upstream.release.set()
+        ended = spread.finish()
+        worker.send(SIGTERM)
+        left = worker.finish()
+
+    assert at_once == 2
+    assert (ended.code, left.code) == (0, 0)
+    assert [len(upstream.requests) for upstream in upstreams] == [1] * 4
 
 
 def test_workers_keep_the_schedule(tmp_path: Path, url: str, store: Store) -> None:

@@ -6,19 +6,21 @@ be done lies in our tables (``store/portions.py``): a job that is lost is made a
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from time import monotonic
 from typing import Any
 
 import psycopg
-from procrastinate import App, PsycopgConnector, exceptions
+from procrastinate import App, BaseConnector, PsycopgConnector, exceptions
 from procrastinate.jobs import Job
+from procrastinate.manager import JobManager
 from procrastinate.schema import SchemaManager
 from sqlalchemy import make_url, text
 from sqlmodel import Session
 
-from pipeline.errors import ConfigError, StoreBusy, StoreError
+from pipeline.errors import StoreBusy, StoreError
 from pipeline.store.db import Store
 
 SCHEMA = "procrastinate"
@@ -29,8 +31,8 @@ BEAT_SECONDS = 5.0
 POLL_SECONDS = 0.5  # nobody is woken when a lock comes free
 KEY = 7_305_812_447  # of the lock of whoever creates the schema
 CONNECTIONS = 4
+MOST_AT_ONCE = 50  # jobs that one worker fetches, so that others get some as well
 GIVE_UP_SECONDS = 2.0  # for portions whose job may be another's by now
-PAUSE_SECONDS = 2.0  # before what failed here is handed out again
 
 _UNHANDED = text(
     f"""
@@ -46,6 +48,29 @@ _UNHANDED = text(
     """  # noqa: S608 - a constant
 )
 
+# As the engine's own statement does for one: not what another has, nor what another job of the same
+# lock comes before.
+_FETCH = f"""
+    WITH candidate AS (
+        SELECT job.id FROM {SCHEMA}.procrastinate_jobs AS job
+        WHERE job.status = 'todo' AND job.queue_name = ANY(%(queues)s::varchar[])
+        AND (job.scheduled_at IS NULL OR job.scheduled_at <= now())
+        AND NOT EXISTS (
+            SELECT FROM {SCHEMA}.procrastinate_jobs AS other
+            WHERE other.lock = job.lock AND (
+                other.status = 'doing'
+                OR other.status = 'todo' AND (-other.priority, other.id) < (-job.priority, job.id)
+            )
+        )
+        ORDER BY job.priority DESC, job.id LIMIT %(most)s
+        FOR UPDATE OF job SKIP LOCKED
+    )
+    UPDATE {SCHEMA}.procrastinate_jobs AS job SET status = 'doing', worker_id = %(worker_id)s
+    FROM candidate WHERE job.id = candidate.id
+    RETURNING job.id, status, task_name, priority, lock, queueing_lock, args, scheduled_at,
+        queue_name, attempts, worker_id
+"""  # noqa: S608 - a constant
+
 
 @contextmanager
 def errors() -> Iterator[None]:
@@ -59,6 +84,38 @@ def errors() -> Iterator[None]:
         raise kind(f"the engine's tables in the store: {why}") from exc
 
 
+class _Jobs(JobManager):
+    """Hands jobs to the engine's worker, and fetches as many at once as there is room for.
+
+    Attributes:
+        room: tells how many more this worker takes now.
+    """
+
+    def __init__(self, connector: BaseConnector, room: Callable[[], int]) -> None:
+        super().__init__(connector)
+        self._room = room
+        self._fetched: deque[Job] = deque()
+
+    async def fetch_job(self, queues: Iterable[str] | None, worker_id: int) -> Job | None:
+        """Give a job that was fetched, or fetch some."""
+        if queues == [UNPACED]:
+            return await super().fetch_job(queues, worker_id)
+        if not self._fetched:
+            rows = await self.connector.execute_query_all_async(
+                query=_FETCH,
+                queues=queues,
+                worker_id=worker_id,
+                most=max(1, min(MOST_AT_ONCE, self._room())),
+            )
+            self._fetched += map(Job.from_row, rows)
+        return self._fetched.popleft() if self._fetched else None
+
+    async def give_back(self) -> None:
+        """Leave what was fetched and not begun to others."""
+        while self._fetched:
+            await self.retry_job(self._fetched.popleft())
+
+
 class Engine:
     """The engine's part of one store, for one worker.
 
@@ -69,14 +126,11 @@ class Engine:
         self,
         url: str,
         carry_out: Callable[[int, int], Awaitable[None]],
-        say: Callable[[str], object],
     ) -> None:
         parsed = make_url(url).set(drivername="postgresql")
         self._address = parsed.render_as_string(hide_password=False)
         self._carry_out = carry_out
-        self._say = say
-        self._told: set[str] = set()
-        self._in_hand = 0
+        self._in_hand = self._lanes = 0
         _quiet()
 
     def create_schema(self) -> None:
@@ -100,6 +154,7 @@ class Engine:
             max_size=CONNECTIONS,
         )
         app = App(connector=connector)
+        app.job_manager = self._jobs = _Jobs(connector, lambda: self._lanes - self._in_hand)
         app.task(name=TASK)(self._portion)
         asyncio.get_running_loop().set_exception_handler(_report)
         with errors():
@@ -107,15 +162,9 @@ class Engine:
                 yield app
 
     async def _portion(self, *, run_id: int, first: int) -> None:
-        """Carry one out; if that fails it is handed out again, to whoever is first."""
         self._in_hand += 1
         try:
             await self._carry_out(run_id, first)
-        except (ConfigError, StoreError) as exc:
-            if str(exc) not in self._told:
-                self._told.add(str(exc))
-                self._say(f"run {run_id}, from batch {first} on: {exc}")
-            await asyncio.sleep(PAUSE_SECONDS)  # others may know better
         finally:
             self._in_hand -= 1
 
@@ -127,6 +176,7 @@ class Engine:
         It returns as well when the database is lost: what is in hand is given up, for others may
         have it by now; what came of it is stored when the database is back.
         """
+        self._lanes = lanes
         # Tasks of their own: they must be cancelled once, and drain then. What no rate holds back
         # keeps a core busy, so each worker has one portion of that kind at a time, or the first
         # that looks would take all.
@@ -145,6 +195,7 @@ class Engine:
             for ended in await asyncio.gather(*working, return_exceptions=True):
                 if isinstance(ended, Exception):
                     raise ended
+            await self._jobs.give_back()
 
     async def hand_out(self, app: App, store: Store) -> None:
         """Make jobs of the portions that have none, and give those of dead workers to others."""

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+from anyio.abc import TaskGroup
 from procrastinate import App, exceptions
 
 import pipeline
@@ -77,18 +78,13 @@ class Worker:
             anyio.run(self._live, store)
 
     async def _live(self, store: Store) -> None:
-        hands = Hands(
-            settings=self.settings,
-            store=store,
-            state_folder=self.state_folder,
-            is_to_go=lambda: self._is_to_go,
-        )
         asyncio.get_running_loop().set_exception_handler(_tell_what_is_ours)
-        engine = Engine(self.settings.store.url, hands.carry_out, self.say)
         stopping = asyncio.Event()
         with ungrouped():
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._obey, stopping)
+                hands = self._make_hands(store, tasks)
+                engine = Engine(self.settings.store.url, hands.carry_out)
                 await anyio.to_thread.run_sync(engine.create_schema)
                 hands.member = member = await store.commit(
                     portions.join,
@@ -100,11 +96,21 @@ class Worker:
                 tasks.start_soon(self._give_signs, store, member)
                 runs = Runs(self.command, self.say)
                 tasks.start_soon(self._keep_schedule, runs)
-                await self._work_on(engine, store, stopping)
+                await self._work_on(engine, hands, stopping)
                 runs.leave()
                 tasks.cancel_scope.cancel()
         with suppress(StoreError):
             await store.commit(portions.leave, member=member)
+
+    def _make_hands(self, store: Store, tasks: TaskGroup) -> Hands:
+        return Hands(
+            settings=self.settings,
+            store=store,
+            state_folder=self.state_folder,
+            is_to_go=lambda: self._is_to_go,
+            say=self.say,
+            tasks=tasks,
+        )
 
     async def _keep_schedule(self, runs: Runs) -> None:
         """Start a run in each slot; of all workers that do, one gets it."""
@@ -125,18 +131,19 @@ class Worker:
                 self._is_to_go = True
                 stopping.set()
 
-    async def _work_on(self, engine: Engine, store: Store, stopping: asyncio.Event) -> None:
-        """Work, and come back whenever the server does."""
+    async def _work_on(self, engine: Engine, hands: Hands, stopping: asyncio.Event) -> None:
+        """Work, and come back whenever the server does, with all stored that came before."""
         while not stopping.is_set():
             try:
                 async with engine.opened() as app, anyio.create_task_group() as tasks:
-                    tasks.start_soon(self._sweep, engine, app, store)
+                    tasks.start_soon(self._sweep, engine, app, hands.store)
                     await engine.work(
                         app, stopping, lanes=self.lanes, drain_seconds=self.drain_seconds
                     )
                     tasks.cancel_scope.cancel()
             except* StoreError as group:
                 self._tell_once(str(group.exceptions[0]))
+            await hands.settle()
             if not stopping.is_set():
                 await anyio.sleep(BACK_SECONDS)
 

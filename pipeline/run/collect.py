@@ -31,17 +31,15 @@ from pipeline.run.collected import Collected
 from pipeline.run.limiter import Route
 from pipeline.run.limiters import Limiters
 from pipeline.run.limits import describe_limits
-from pipeline.run.observer import MOST_KNOWN, ExchangeObserver
+from pipeline.run.observer import ExchangeObserver
 from pipeline.run.opening import give_signs_of_life, spool_path
-from pipeline.run.queue import Queue, find_obstacles
+from pipeline.run.queue import Queue, find_obstacles, make_observers
 from pipeline.run.recorder import Progress, Recorder
 from pipeline.run.turns import KeptByItself, Turn, turn_of
-from pipeline.run.upstreams import Upstream, make_upstreams, put_in_turn, remind
+from pipeline.run.upstreams import Upstream, make_upstreams, put_in_turn
 from pipeline.settings import Settings
-from pipeline.settings.api import MeasureRule
 from pipeline.store import heartbeats, slots, spool, writes
 from pipeline.store.db import Store
-from pipeline.store.freshness import find_earlier
 from pipeline.store.integrity.chain import lock_chain
 from pipeline.store.queries import get_run
 
@@ -217,30 +215,8 @@ class Run:
             return put_in_turn(session, upstreams, before=run_id)
 
     def _make_observers(self, run_id: int, upstreams: Sequence[Upstream]) -> list[ExchangeObserver]:
-        """Make an observer for each upstream, which knows what it brought in earlier runs."""
         with self.store.read() as session:
-            for upstream in upstreams:
-                remind(session, upstream)
-            return [
-                ExchangeObserver(
-                    run_id=run_id,
-                    secrets=upstream.policy.secrets,
-                    variable=upstream.policy.variable,
-                    earlier=find_earlier(
-                        session,
-                        source=upstream.order.source,
-                        low=upstream.order.min,
-                        high=upstream.order.max,
-                        limit=MOST_KNOWN,
-                    ),
-                    measured=self._measured(upstream.order.source),
-                )
-                for upstream in upstreams
-            ]
-
-    def _measured(self, source: str) -> Sequence[MeasureRule]:
-        api = self.settings.sources[source].api
-        return () if api is None else api.measures
+            return make_observers(session, self.settings, run_id, upstreams)
 
     def _start(self, upstreams: Sequence[Upstream], limits: Callable[[], object]) -> int:
         with self.store.write() as session:

@@ -6,46 +6,51 @@ has no outcome yet.
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from itertools import islice, takewhile
+from itertools import chain, islice
 from math import ceil
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeAlias
 
 import anyio
+from anyio.abc import TaskGroup
 from sqlmodel import Session
 
 from pipeline.errors import ConfigError, ErrorName, StoreError, ungrouped
 from pipeline.lock import host_identity
-from pipeline.models import Attempt, Fetch, Outcome, RunStatus, RunSummary, Verdict
+from pipeline.models import Attempt, Outcome, RunStatus, RunSummary, Verdict
 from pipeline.pacing import Moment, next_moment
 from pipeline.run.breaker import RetryBudget
-from pipeline.run.limiter import Route
+from pipeline.run.limiter import Limiter, Route
 from pipeline.run.limiters import Limiters
 from pipeline.run.limits import limits_of
-from pipeline.run.observer import MOST_KNOWN, ExchangeObserver
+from pipeline.run.observer import ExchangeObserver
 from pipeline.run.opening import spool_path
 from pipeline.run.order import Order
-from pipeline.run.queue import Queue, find_obstacles
+from pipeline.run.queue import Queue, find_obstacles, make_observers
 from pipeline.run.recorder import Recorder
-from pipeline.run.upstreams import Upstream, make_upstreams, remind
+from pipeline.run.together import Together
+from pipeline.run.upstreams import Upstream, make_upstreams
 from pipeline.settings import Settings
 from pipeline.store import portions, slots, spool, writes
 from pipeline.store.db import Store
-from pipeline.store.freshness import find_earlier
 from pipeline.store.integrity import chain as seals
 from pipeline.store.permissions import find_pace
 from pipeline.store.portions import Portion, Standing
 from pipeline.store.queries import find_limits, get_run
-from pipeline.store.shared_clock import SharedClock, read_clock
+from pipeline.store.shared_clock import read_clock
 
 PORTION_SECONDS = 30.0  # that a portion is worth at its source's rate
 LOOK_SECONDS = 2.0  # between two looks whether another worker has it
 UNLIMITED_FETCHES = 500  # of a source without rate
+PAUSE_SECONDS = 2.0  # before what failed here is handed out again
+
+_Key: TypeAlias = tuple[int, int]  # of a portion: its run and its first batch
 
 
 def refuse_sandbox(kind: str) -> NoReturn:
@@ -95,22 +100,45 @@ class _Hold:
         return not self.is_lost and not self.is_to_go()
 
 
-class _OrderOfPortion(Order):
-    """An order whose fetches end when the portion is no longer this worker's."""
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    portion: Portion
+    obstacle: Moment | None
 
-    is_ours: Callable[[], bool]
 
-    def fetches(self) -> Iterator[Fetch]:
-        """Walk over the fetches that are still to be carried out."""
-        return takewhile(lambda _: self.is_ours(), super().fetches())
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Opened:
+    """A portion that is this worker's, with all that it takes to ask for what is left of it."""
+
+    portion: Portion
+    standing: Standing
+    upstream: Upstream
+    limiter: Limiter
+    observer: ExchangeObserver
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class _Books:
+    """What records the results of all portions of one run that are in hand."""
+
+    recorder: Recorder
+    in_hand: int = 0
+    failed: anyio.Event = field(default_factory=anyio.Event)
+    ended: anyio.Event = field(default_factory=anyio.Event)
 
 
 @dataclass(kw_only=True)
 class Hands:
-    """What a worker carries portions out with.
+    """What a worker carries portions out with, many at once.
+
+    Portions are opened and ended together with those that come at about the same time, and the
+    results of a run are recorded in groups, whichever portions they are of: a source that has one
+    request in five seconds costs no more than one of a thousand requests in that time.
 
     Attributes:
         is_to_go: whether it is to leave what it has not begun to others.
+        say: tells a person one line.
+        tasks: outlive the portions: what came of these is stored, even if they are given up.
         member: the worker, once it has joined.
     """
 
@@ -118,58 +146,126 @@ class Hands:
     store: Store
     state_folder: Path
     is_to_go: Callable[[], bool]
+    say: Callable[[str], object]
+    tasks: TaskGroup
     member: int | None = None
     _limits: dict[int, dict[str, Any]] = field(default_factory=dict, init=False)
-    _mine: set[tuple[int, int]] = field(default_factory=set, init=False)
+    _upstreams: dict[str, Upstream] = field(default_factory=dict, init=False)
+    _books: dict[int, _Books] = field(default_factory=dict, init=False)
+    _unsettled: set[_Books] = field(default_factory=set, init=False)
+    _told: set[str] = field(default_factory=set, init=False)
+    _mine: set[_Key] = field(default_factory=set, init=False)
     _looked_at: float = field(default=float("-inf"), init=False)
     _looking: anyio.Lock = field(default_factory=anyio.Lock, init=False)
+
+    def __post_init__(self) -> None:
+        self._limiters = Limiters(
+            store=self.store, url=self.settings.store.url, state_folder=self.state_folder
+        )
+        self._opening = Together(self._open)
+        self._ending = Together(self._end)
 
     async def carry_out(self, run_id: int, first: int) -> None:
         """Carry out the portion that begins with batch *first*, and end the run if it was the last.
 
-        Nothing is done if it is done already, or its run has ended.
-
-        Raises:
-            ConfigError: the configuration here has no such source, or would ask it otherwise.
-            StoreError: the server failed.
+        Nothing is done if it is done already, or its run has ended. If it fails a line says why,
+        and somebody else may try.
         """
-        found = None
-        if not self.is_to_go():
-            found = await self.store.patiently(self._begin, run_id, first)
-        if found is None:
-            return
-        portion, standing = found
-        obstacle = None
-        if standing.undecided:
-            obstacle = await self._ask(portion, standing)
-        if await self.store.commit(portions.end, portion, obstacle=obstacle):
-            await self.store.patiently(partial(end_run, self.store, self.settings, run_id))
+        try:
+            await self._carry_out(run_id, first)
+        except (ConfigError, StoreError) as exc:
+            self._tell(f"run {run_id}, from batch {first} on: ", exc)
+            await anyio.sleep(PAUSE_SECONDS)  # others may know better
 
-    def _begin(self, run_id: int, first: int) -> tuple[Portion, Standing] | None:
-        host, pid = host_identity(), os.getpid()
+    def _tell(self, where: str, exc: Exception) -> None:
+        if str(exc) not in self._told:
+            self._told.add(str(exc))
+            self.say(f"{where}{exc}")
+
+    async def _carry_out(self, run_id: int, first: int) -> None:
+        opened = None if self.is_to_go() else await self._opening.ask((run_id, first))
+        if isinstance(opened, ConfigError):
+            raise opened
+        if opened is not None:
+            obstacle = await self._ask(opened) if opened.standing.undecided else None
+            await self._ending.ask(_Ended(opened.portion, obstacle))
+
+    async def settle(self) -> None:
+        """Wait until all that came of portions that were given up is stored, or set aside."""
+        while self._unsettled:
+            await next(iter(self._unsettled)).ended.wait()
+
+    # ---- Opening ----
+
+    async def _open(self, keys: Sequence[_Key]) -> Mapping[_Key, _Opened | ConfigError]:
+        return await self.store.patiently(self._open_all, keys)
+
+    def _open_all(self, keys: Sequence[_Key]) -> Mapping[_Key, _Opened | ConfigError]:
+        found: dict[_Key, tuple[Portion, Standing] | ConfigError] = {}
         with self.store.write() as session:
-            portion = portions.find_portion(session, run_id=run_id, first=first)
-            if portion is None:
-                return None
-            limits = self._limits.get(run_id)
-            if limits is None:
-                found = find_limits(session, run_id=run_id) or {}
-                limits = found.get("sources", {})
-                self._limits = {run_id: limits}  # of a thousand sources they are long
-            try:
-                self._refuse_others(portion, limits.get(portion.source, {}))
-            except ConfigError as exc:
-                refusal = exc
-                portions.refuse(session, portion, why=f"{host} pid {pid}: {exc}")
-            else:
-                return portion, portions.begin(session, portion, host=host, pid=pid)
-        raise refusal
+            for run_id, firsts in _by_run(keys).items():
+                found |= self._begin(session, run_id, firsts)
+        upstreams: dict[_Key, Upstream] = {}
+        for key, it in found.items():
+            if not isinstance(it, ConfigError):
+                try:
+                    upstreams[key] = self._upstream_of(*it)
+                except ConfigError as exc:  # that must not keep the others
+                    found[key] = exc
+        limiters = self._limiters.open(list(upstreams.values()))
+        observers: dict[_Key, ExchangeObserver] = {}
+        with self.store.read() as session:
+            for run_id in _by_run(upstreams):
+                its = {key: upstream for key, upstream in upstreams.items() if key[0] == run_id}
+                made = make_observers(
+                    session, self.settings, run_id, list(its.values()), member=self.member
+                )
+                observers |= zip(its, made, strict=True)
+        return {
+            key: it
+            if isinstance(it, ConfigError)
+            else _Opened(
+                portion=it[0],
+                standing=it[1],
+                upstream=upstreams[key],
+                limiter=limiters[upstreams[key].key],
+                observer=observers[key],
+            )
+            for key, it in found.items()
+        }
 
-    def _refuse_others(self, portion: Portion, limits: Mapping[str, object]) -> None:
+    def _begin(
+        self, session: Session, run_id: int, firsts: Collection[int]
+    ) -> dict[_Key, tuple[Portion, Standing] | ConfigError]:
+        """Begin with those that are not done, if the configuration here is right for them."""
+        ours: dict[int, Portion] = {}
+        found: dict[_Key, tuple[Portion, Standing] | ConfigError] = {}
+        host, pid = host_identity(), os.getpid()
+        for first, portion in portions.find_portions(session, run_id=run_id, firsts=firsts).items():
+            try:
+                self._refuse_others(portion, self._limits_of(session, run_id))
+                ours[first] = portion
+            except ConfigError as exc:
+                found[run_id, first] = exc
+                portions.refuse(session, portion, why=f"{host} pid {pid}: {exc}")
+        if ours:
+            begun = portions.begin(session, run_id=run_id, firsts=ours, host=host, pid=pid)
+            found |= {(run_id, first): (ours[first], begun[first]) for first in ours}
+        return found
+
+    def _limits_of(self, session: Session, run_id: int) -> Mapping[str, Mapping[str, object]]:
+        limits = self._limits.get(run_id)
+        if limits is None:
+            limits = (find_limits(session, run_id=run_id) or {}).get("sources", {})
+            self._limits = {run_id: limits}  # of a thousand sources they are long
+        return limits
+
+    def _refuse_others(self, portion: Portion, limits: Mapping[str, Mapping[str, object]]) -> None:
         """Refuse a portion of a source that has other rules here than where it was ordered."""
-        upstream = self._upstream(portion)
+        upstream = self._upstream(portion.source)
         ours = limits_of(upstream)
-        other = [name for name, limit in limits.items() if ours.get(name) != limit]
+        theirs = limits.get(portion.source, {})
+        other = [name for name, limit in theirs.items() if ours.get(name) != limit]
         if portion.lock not in (None, upstream.key):
             other.insert(0, "url")
         if other:
@@ -178,69 +274,79 @@ class Hands:
                 " left to workers with the configuration of the run"
             )
 
-    def _upstream(self, portion: Portion) -> Upstream:
-        source = self.settings.enabled_sources.get(portion.source)
-        if source is None:
-            raise ConfigError(
-                f"no source {portion.source} is enabled in {self.settings.named}; left to workers"
-                " with the configuration of the run"
-            )
-        narrowed = replace(self.settings, sources={portion.source: source})
-        [upstream] = make_upstreams(narrowed, refuse_sandbox)
-        return upstream
+    def _upstream(self, name: str) -> Upstream:
+        """Make a source ready, once."""
+        if name not in self._upstreams:
+            source = self.settings.enabled_sources.get(name)
+            if source is None:
+                raise ConfigError(
+                    f"no source {name} is enabled in {self.settings.named}; left to workers"
+                    " with the configuration of the run"
+                )
+            narrowed = replace(self.settings, sources={name: source})
+            [self._upstreams[name]] = make_upstreams(narrowed, refuse_sandbox)
+        return self._upstreams[name]
 
-    async def _ask(self, portion: Portion, standing: Standing) -> Moment | None:
-        """Ask for what has no outcome, and tell what the rules kept until the deadline."""
-        hold = _Hold(portion, self.is_to_go)
-        upstream = self._upstream_of(portion, standing, hold)
-        clock = SharedClock()
-        limiters = Limiters(
-            store=self.store,
-            url=self.settings.store.url,
-            state_folder=self.state_folder,
-            clock=clock,
+    def _upstream_of(self, portion: Portion, standing: Standing) -> Upstream:
+        upstream = self._upstream(portion.source)
+        batches = standing.batches
+        order = Order(
+            source=portion.source,
+            sizes=[batch.n for batch in batches],
+            min=batches[0].min,
+            max=batches[0].max,
+            first=portion.first,
+            max_numbers=upstream.order.max_numbers,
+            is_merged=upstream.order.is_merged,
+            turns=[number - portion.first for number in sorted(standing.undecided)],
         )
-        limiter = (await self.store.patiently(limiters.open, [upstream]))[upstream.key]
-        observer = await self.store.patiently(self._make_observer, portion, upstream)
-        seconds_left = (standing.until - clock.now()).total_seconds()
+        share = ceil(upstream.retry_budget * len(batches) / len(upstream.order.sizes))
+        return replace(upstream, order=order, retry_budget=share)
+
+    # ---- Asking ----
+
+    async def _ask(self, opened: _Opened) -> Moment | None:
+        """Ask for what has no outcome, and tell what the rules kept until the deadline."""
+        portion, standing, upstream = opened.portion, opened.standing, opened.upstream
+        hold = _Hold(portion, self.is_to_go)
+        seconds_left = (standing.until - self._limiters.clock.now()).total_seconds()
         scope = anyio.CancelScope(deadline=anyio.current_time() + seconds_left)
         budget = RetryBudget(upstream.retry_budget)
-        route = Route(limiter=limiter, budget=budget, give_up_at=scope.deadline)
-        queue = Queue(upstream, route, observer)
-        recorder = self._make_recorder(portion, standing)
+        route = Route(limiter=opened.limiter, budget=budget, give_up_at=scope.deadline)
+        queue = Queue(upstream, route, opened.observer, is_ours=hold.is_ours)
+        books = self._open_books(portion.run_id, standing.uid)
         try:
             with ungrouped():
-                await self._work(queue, recorder, scope, hold)
-        except StoreError as exc:
-            # Others may have met it first, but only the recorder knows what became of the numbers.
-            if recorder.failure in (None, exc):
-                raise
-            raise recorder.failure from exc
+                await self._work(queue, books, scope, hold)
+        finally:
+            self._leave(books)
+        await books.recorder.on_disk()
         if not hold.is_ours():
             return None
         return (await find_obstacles([queue], is_stopped=False)).get(portion.source)
 
     async def _work(
-        self, queue: Queue, recorder: Recorder, scope: anyio.CancelScope, hold: _Hold
+        self, queue: Queue, books: _Books, scope: anyio.CancelScope, hold: _Hold
     ) -> None:
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(recorder.run)
-            tasks.start_soon(self._watch, hold)
+            tasks.start_soon(self._watch, hold, books)
             try:
                 with scope:
                     async with anyio.create_task_group() as lanes:
                         for _ in range(queue.workers):
-                            lanes.start_soon(queue.work, recorder)
+                            lanes.start_soon(queue.work, books.recorder)
             finally:
-                recorder.close()
                 hold.watching.cancel()
 
-    async def _watch(self, hold: _Hold) -> None:
-        """Look now and then whether another worker has the portion."""
+    async def _watch(self, hold: _Hold, books: _Books) -> None:
+        """Look now and then whether another worker has the portion, until the books fail."""
         portion = hold.portion
         with hold.watching:
             while not hold.is_lost:
-                await anyio.sleep(LOOK_SECONDS)
+                with anyio.move_on_after(LOOK_SECONDS):
+                    await books.failed.wait()
+                if books.recorder.failure is not None:
+                    raise books.recorder.failure
                 with suppress(StoreError):  # who has to write is told
                     await self._look()
                     hold.is_lost = (portion.run_id, portion.first) not in self._mine
@@ -253,69 +359,84 @@ class Hands:
                 self._mine = await self.store.in_thread(self._find_mine)
                 self._looked_at = began
 
-    def _find_mine(self) -> set[tuple[int, int]]:
+    def _find_mine(self) -> set[_Key]:
         with self.store.read() as session:
             return portions.held_by(session, host=host_identity(), pid=os.getpid())
 
-    def _upstream_of(self, portion: Portion, standing: Standing, hold: _Hold) -> Upstream:
-        upstream = self._upstream(portion)
-        batches = standing.batches
-        order = _OrderOfPortion(
-            source=portion.source,
-            sizes=[batch.n for batch in batches],
-            min=batches[0].min,
-            max=batches[0].max,
-            first=portion.first,
-            max_numbers=upstream.order.max_numbers,
-            is_merged=upstream.order.is_merged,
-            turns=[number - portion.first for number in sorted(standing.undecided)],
-        )
-        object.__setattr__(order, "is_ours", hold.is_ours)
-        share = ceil(upstream.retry_budget * len(batches) / len(upstream.order.sizes))
-        return replace(upstream, order=order, retry_budget=share)
+    # ---- Recording ----
 
-    def _make_observer(self, portion: Portion, upstream: Upstream) -> ExchangeObserver:
-        with self.store.read() as session:
-            remind(session, upstream)
-            return ExchangeObserver(
-                run_id=portion.run_id,
-                secrets=upstream.policy.secrets,
-                variable=upstream.policy.variable,
-                member=self.member,
-                earlier=find_earlier(
-                    session,
-                    source=portion.source,
-                    low=upstream.order.min,
-                    high=upstream.order.max,
-                    limit=MOST_KNOWN,
-                ),
+    def _open_books(self, run_id: int, uid: str) -> _Books:
+        """Begin to record a run, or go on; to be left when all that came has been handed in."""
+        books = self._books.get(run_id)
+        if books is None:
+            recorder = Recorder(
+                self.store,
+                run_id=run_id,
+                ordered=0,
+                keep_numbers=self.settings.store.keep_numbers,
+                on_progress=lambda _: None,
+                set_aside=partial(self._set_aside, uid),
+                save=portions.save_results,
             )
+            books = self._books[run_id] = _Books(recorder=recorder)
+            self._unsettled.add(books)
+            self.tasks.start_soon(self._keep_books, run_id, books)
+        books.in_hand += 1
+        return books
 
-    def _make_recorder(self, portion: Portion, standing: Standing) -> Recorder:
-        keep_numbers = self.settings.store.keep_numbers
+    def _leave(self, books: _Books) -> None:
+        books.in_hand -= 1
+        if not books.in_hand:
+            self._forget(books)
+            books.recorder.close()
 
-        def set_aside(attempts: Sequence[Attempt], outcomes: Sequence[Outcome]) -> Path:
-            # The server is gone, and other portions of the run set theirs aside as well.
-            name = f"{standing.uid}-{portion.first}"
-            path = spool_path(self.settings.store, name, self.state_folder)
-            spool.set_aside(
-                path,
-                uid=standing.uid,
-                attempts=attempts,
-                outcomes=[each for each in outcomes if each.verdict is not Verdict.CANCELLED],
-                keep_numbers=keep_numbers,
-            )
-            return path
+    def _forget(self, books: _Books) -> None:
+        self._books = {run: each for run, each in self._books.items() if each is not books}
 
-        return Recorder(
-            self.store,
-            run_id=portion.run_id,
-            ordered=len(standing.undecided),
-            keep_numbers=keep_numbers,
-            on_progress=lambda _: None,
-            set_aside=set_aside,
-            save=partial(portions.save_results, first=portion.first),
+    async def _keep_books(self, run_id: int, books: _Books) -> None:
+        try:
+            await books.recorder.run()
+        except StoreError as exc:
+            self._tell(f"run {run_id}: ", exc)
+            books.failed.set()
+        finally:
+            self._forget(books)
+            self._unsettled.discard(books)
+            books.ended.set()
+
+    def _set_aside(
+        self, uid: str, attempts: Sequence[Attempt], outcomes: Sequence[Outcome]
+    ) -> Path:
+        # The server is gone, and other workers set results of the run aside as well.
+        first = min(chain((a.fetch for a in attempts), (o.batch.number for o in outcomes)))
+        path = spool_path(self.settings.store, f"{uid}-{first}", self.state_folder)
+        spool.set_aside(
+            path,
+            uid=uid,
+            attempts=attempts,
+            outcomes=[each for each in outcomes if each.verdict is not Verdict.CANCELLED],
+            keep_numbers=self.settings.store.keep_numbers,
         )
+        return path
+
+    # ---- Ending ----
+
+    async def _end(self, ended: Sequence[_Ended]) -> Mapping[_Ended, None]:
+        """Say that portions are done, and end the runs of which all is."""
+        for run_id in {each.portion.run_id for each in ended}:
+            obstacles = {
+                each.portion: each.obstacle for each in ended if each.portion.run_id == run_id
+            }
+            if await self.store.commit(portions.end, run_id=run_id, obstacles=obstacles):
+                await self.store.patiently(partial(end_run, self.store, self.settings, run_id))
+        return {}
+
+
+def _by_run(keys: Iterable[_Key]) -> dict[int, set[int]]:
+    found: defaultdict[int, set[int]] = defaultdict(set)
+    for run_id, first in keys:
+        found[run_id].add(first)
+    return found
 
 
 def end_run(

@@ -1,23 +1,71 @@
 """What is still to be fetched from one source, and the workers that share it."""
 
-from collections.abc import Sequence
-from itertools import groupby
+from collections.abc import Callable, Sequence
+from itertools import groupby, takewhile
 from operator import attrgetter
+
+from sqlmodel import Session
 
 from pipeline.models import Fetch
 from pipeline.pacing import Moment
 from pipeline.run.fetcher import Fetcher, FetchResult
 from pipeline.run.limiter import Limiter, Route
-from pipeline.run.observer import ExchangeObserver
+from pipeline.run.observer import MOST_KNOWN, ExchangeObserver
 from pipeline.run.recorder import Recorder
-from pipeline.run.upstreams import Upstream
+from pipeline.run.upstreams import Upstream, remind
+from pipeline.settings import Settings
 from pipeline.sources.http import open_client
+from pipeline.store.freshness import Earlier, find_earlier, sources_with_history
+
+
+def make_observers(
+    session: Session,
+    settings: Settings,
+    run_id: int,
+    upstreams: Sequence[Upstream],
+    *,
+    member: int | None = None,
+) -> list[ExchangeObserver]:
+    """Make an observer for each source, which knows what it brought in earlier runs.
+
+    *member* is the worker that asks, if several share the run.
+    """
+    known = sources_with_history(session, {upstream.order.source for upstream in upstreams})
+    observers = []
+    for upstream in upstreams:
+        order, earlier = upstream.order, Earlier()
+        remind(session, upstream)
+        if order.source in known:
+            earlier = find_earlier(
+                session, source=order.source, low=order.min, high=order.max, limit=MOST_KNOWN
+            )
+        api = settings.sources[order.source].api
+        observer = ExchangeObserver(
+            run_id=run_id,
+            secrets=upstream.policy.secrets,
+            variable=upstream.policy.variable,
+            member=member,
+            earlier=earlier,
+            measured=() if api is None else api.measures,
+        )
+        observers.append(observer)
+    return observers
 
 
 class Queue:
-    """The fetches of one source in one run, and how far its workers have come with them."""
+    """The fetches of one source in one run, and how far its workers have come with them.
 
-    def __init__(self, upstream: Upstream, route: Route, observer: ExchangeObserver) -> None:
+    It ends early once they are no longer ours.
+    """
+
+    def __init__(
+        self,
+        upstream: Upstream,
+        route: Route,
+        observer: ExchangeObserver,
+        *,
+        is_ours: Callable[[], bool] = lambda: True,
+    ) -> None:
         order = upstream.order
         self.source = order.source
         self.limiter: Limiter = route.limiter
@@ -25,7 +73,7 @@ class Queue:
         self.cheapest = upstream.source.cost_bits(order.smallest_fetch())
         self.workers = min(upstream.in_flight, len(order.sizes))
         self._upstream, self._route, self._observer = upstream, route, observer
-        self._fetches = order.fetches()
+        self._fetches = takewhile(lambda _: is_ours(), order.fetches())
         self._undecided = 0  # of those that were begun
 
     async def work(self, recorder: Recorder) -> None:

@@ -68,11 +68,14 @@ class Recorder:
         self._arrived = anyio.Event()
         self._hurry = anyio.Event()
         self._saved = anyio.Event()
+        self._taken = self._on_disk = 0
+        self._news = anyio.Event()
         self._is_closed = False
 
     def keep(self, result: FetchResult) -> None:
         """Take *result*; it is on disk when the progress counts it."""
         self._waiting.append(result)
+        self._taken += 1
         self._arrived.set()
         if len(self._waiting) >= GROUP_SIZE:
             self._hurry.set()
@@ -81,6 +84,18 @@ class Recorder:
         """Wait until the disk has caught up with the network."""
         while len(self._waiting) >= MOST_WAITING:
             await self._saved.wait()
+
+    async def on_disk(self) -> None:
+        """Wait until all that was taken by now is on disk.
+
+        Raises:
+            StoreError: it cannot be; ``run`` has raised it as well.
+        """
+        taken = self._taken
+        while self._on_disk < taken:
+            if self.failure is not None:
+                raise self.failure
+            await self._news.wait()
 
     async def prepare(self, meanwhile: Callable[[], object]) -> None:
         """Get ready for the end of the run, and do *meanwhile*, if its first answers take time."""
@@ -112,6 +127,8 @@ class Recorder:
             except StoreError as exc:
                 self.failure = self._give_up(exc)
                 raise self.failure from exc
+            finally:
+                self._news.set()
 
     async def _save_all(self) -> None:
         is_patient = True
@@ -139,6 +156,9 @@ class Recorder:
     async def _put_on_disk(self) -> None:
         await self._store.patiently(self._save, self._left)
         group, self._left = self._left, []
+        self._on_disk += len(group)
+        self._news.set()
+        self._news = anyio.Event()
         self._count(group)
 
     def _save(self, group: Sequence[FetchResult]) -> None:

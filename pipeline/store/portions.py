@@ -4,8 +4,9 @@ A portion is a stretch of one source's batches, by their numbers. It may be hand
 once: whoever has it asks for what has no outcome yet, and the first outcome of a batch stays.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, exists, func, insert, select, update
@@ -32,6 +33,12 @@ FORGOTTEN = timedelta(hours=1)  # so long a worker that fell silent is listed
 
 _ADD = insert(PORTIONS)
 _UNDECIDED = BATCHES.c.verdict.is_(None)
+_WANTED = [each.name for each in fields(Batch)]
+_IS_WITHIN = (
+    (BATCHES.c.run_id == PORTIONS.c.run_id)
+    & (BATCHES.c.source == PORTIONS.c.source)
+    & BATCHES.c.number.between(PORTIONS.c.first, PORTIONS.c.last)
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,41 +85,59 @@ def vars_of(portion: Portion) -> dict[str, object]:
     return {name: getattr(portion, name) for name in Portion.__slots__}
 
 
-def find_portion(session: Session, *, run_id: int, first: int) -> Portion | None:
-    """Look a portion up that is not done, of a run that goes on."""
+def find_portions(session: Session, *, run_id: int, firsts: Collection[int]) -> dict[int, Portion]:
+    """Look up which of the portions that begin with these batches are not done; none if the run is.
+
+    By their first batches.
+    """
     query = (
         select(*(PORTIONS.c[name] for name in Portion.__slots__))
         .join(RUNS, RUNS.c.id == PORTIONS.c.run_id)
-        .where(PORTIONS.c.run_id == run_id, PORTIONS.c.first == first)
+        .where(PORTIONS.c.run_id == run_id, PORTIONS.c.first.in_(firsts))
         .where(RUNS.c.status == RunStatus.RUNNING, PORTIONS.c.ended_at.is_(None))
     )
-    row = session.connection().execute(query).first()
-    return None if row is None else record(Portion, row)
+    return {row.first: record(Portion, row) for row in session.connection().execute(query)}
 
 
-def begin(session: Session, portion: Portion, *, host: str, pid: int) -> Standing:
-    """Say who carries *portion* out, and tell how it stands."""
+def begin(
+    session: Session, *, run_id: int, firsts: Collection[int], host: str, pid: int
+) -> dict[int, Standing]:
+    """Say who carries these portions out, and tell how each stands, by their first batches."""
     connection = session.connection()
     now = read_clock(connection)
-    taking = update(PORTIONS).where(_is_it(portion))
+    are_they = (PORTIONS.c.run_id == run_id) & PORTIONS.c.first.in_(firsts)
+    taking = update(PORTIONS).where(are_they)
     connection.execute(taking.values(host=host, pid=pid, began_at=now, refusal=None))
     uid, until = connection.execute(
         select(RUNS.c.uid, HEARTBEATS.c.until)
         .outerjoin(HEARTBEATS, HEARTBEATS.c.run_id == RUNS.c.id)
-        .where(RUNS.c.id == portion.run_id)
+        .where(RUNS.c.id == run_id)
     ).one()
-    rows = connection.execute(select(BATCHES).where(*_within(portion)).order_by(BATCHES.c.number))
-    batches, undecided = [], set()
+    rows = connection.execute(
+        select(PORTIONS.c.first, *(BATCHES.c[name] for name in _WANTED), BATCHES.c.verdict)
+        .join(BATCHES, _IS_WITHIN)
+        .where(are_they)
+        .order_by(BATCHES.c.number)
+    )
+    batches: defaultdict[int, list[Batch]] = defaultdict(list)
+    undecided: defaultdict[int, set[int]] = defaultdict(set)
     for row in rows:
-        batches.append(record(Batch, row))
+        batches[row.first].append(record(Batch, row))
         if row.verdict is None:
-            undecided.add(row.number)
-    return Standing(uid=uid, until=until or now, batches=batches, undecided=frozenset(undecided))
+            undecided[row.first].add(row.number)
+    return {
+        first: Standing(
+            uid=uid, until=until or now, batches=those, undecided=frozenset(undecided[first])
+        )
+        for first, those in batches.items()
+    }
 
 
 def refuse(session: Session, portion: Portion, *, why: str) -> None:
     """Say why somebody who was given *portion* leaves it to others; it has not begun it."""
-    refusing = update(PORTIONS).where(_is_it(portion))
+    refusing = update(PORTIONS).where(
+        PORTIONS.c.run_id == portion.run_id, PORTIONS.c.first == portion.first
+    )
     session.connection().execute(refusing.values(refusal=one_line(why)))
 
 
@@ -128,27 +153,27 @@ def save_results(
     session: Session,
     *,
     run_id: int,
-    first: int,
     attempts: Sequence[Attempt],
     outcomes: Sequence[Outcome],
     keep_numbers: bool,
 ) -> None:
-    """Record results of the portion that begins with batch *first*: a batch's first outcome stays.
+    """Record results of any portions of a run: a batch's first outcome stays.
 
     All attempts are kept, numbered on where another process has asked for the same, and beside the
     run if that has ended. A batch that this process was told to leave has no outcome yet.
     """
     wanted = [each for each in outcomes if each.verdict is not Verdict.CANCELLED]
-    if not _hold(session, run_id, first):
+    numbers = {each.batch.number for each in wanted} | {each.fetch for each in attempts}
+    undecided = _hold(session, run_id, numbers)
+    if undecided is None:
         rows = as_rows(writes.outcome_columns(run_id, wanted, keep_numbers))
         late.keep(
             session, run_id=run_id, attempts=attempts, outcomes=rows, keep_numbers=keep_numbers
         )
         return
-    kept, numbers = writes.number_on(session, run_id=run_id, attempts=attempts)
-    undecided = _open_of(session, run_id, {each.batch.number for each in wanted})
+    kept, renumbered = writes.number_on(session, run_id=run_id, attempts=attempts)
     decided = [
-        replace(each, attempt=_renumbered(each, numbers))
+        replace(each, attempt=_renumbered(each, renumbered))
         for each in wanted
         if each.batch.number in undecided
     ]
@@ -157,16 +182,22 @@ def save_results(
     )
 
 
-def _hold(session: Session, run_id: int, first: int) -> bool:
-    """Keep whoever has or had the portion out, and the end of its run; tell if that goes on.
+def _hold(session: Session, run_id: int, numbers: Collection[int]) -> set[int] | None:
+    """Keep out who would save results of the same batches, and the end of their run.
 
-    Those who save other portions of the run are not kept out: they are many.
+    Gives those without an outcome; None if the run has ended. A fetch bears the number of its first
+    batch, so whoever holds that is the only one who adds attempts of it. All take them in one
+    order, and after the run, as whoever ends it does: so none waits for who waits for it.
     """
     connection = session.connection()
-    portion = select(PORTIONS.c.first).where(PORTIONS.c.run_id == run_id, PORTIONS.c.first == first)
-    connection.execute(portion.with_for_update())
     status = select(RUNS.c.status).where(RUNS.c.id == run_id).with_for_update(read=True)
-    return connection.scalar(status) == RunStatus.RUNNING
+    if connection.scalar(status) != RunStatus.RUNNING:
+        return None
+    query = select(BATCHES.c.number, BATCHES.c.verdict).where(
+        BATCHES.c.run_id == run_id, BATCHES.c.number.in_(numbers)
+    )
+    rows = connection.execute(query.order_by(BATCHES.c.number).with_for_update(key_share=True))
+    return {number for number, verdict in rows if verdict is None}
 
 
 def _renumbered(outcome: Outcome, numbers: writes.Numbers) -> int | None:
@@ -175,34 +206,29 @@ def _renumbered(outcome: Outcome, numbers: writes.Numbers) -> int | None:
     return numbers[outcome.fetch, outcome.attempt]
 
 
-def _open_of(session: Session, run_id: int, numbers: set[int]) -> set[int]:
-    query = select(BATCHES.c.number).where(
-        BATCHES.c.run_id == run_id, BATCHES.c.number.in_(numbers), _UNDECIDED
-    )
-    return set(session.connection().scalars(query)) if numbers else set()
-
-
-def end(session: Session, portion: Portion, *, obstacle: Moment | None) -> bool:
-    """Say that *portion* is done, if it is; put off what an *obstacle* keeps; tell if all is done.
+def end(session: Session, *, run_id: int, obstacles: Mapping[Portion, Moment | None]) -> bool:
+    """Say which of these portions are done; put off what an obstacle keeps; tell if all is done.
 
     That is: whether no batch of the run is without an outcome.
     """
     connection = session.connection()
-    if obstacle is not None:
-        connection.execute(
-            update(BATCHES)
-            .where(*_within(portion), _UNDECIDED)
-            .values(
-                verdict=Verdict.DEFERRED.value,
-                detail=one_line(obstacle.why),
-                not_before=obstacle.at,
+    for portion, obstacle in obstacles.items():
+        if obstacle is not None:
+            connection.execute(
+                update(BATCHES)
+                .where(BATCHES.c.run_id == run_id, BATCHES.c.source == portion.source)
+                .where(BATCHES.c.number.between(portion.first, portion.last), _UNDECIDED)
+                .values(
+                    verdict=Verdict.DEFERRED.value,
+                    detail=one_line(obstacle.why),
+                    not_before=obstacle.at,
+                )
             )
-        )
-    is_left = exists().where(*_within(portion), _UNDECIDED)
-    connection.execute(
-        update(PORTIONS).where(_is_it(portion), ~is_left).values(ended_at=read_clock(connection))
-    )
-    of_run = exists().where(BATCHES.c.run_id == portion.run_id, _UNDECIDED)
+    firsts = {portion.first for portion in obstacles}
+    are_done = (PORTIONS.c.run_id == run_id) & PORTIONS.c.first.in_(firsts)
+    are_done &= ~exists().where(_IS_WITHIN, _UNDECIDED)
+    connection.execute(update(PORTIONS).where(are_done).values(ended_at=read_clock(connection)))
+    of_run = exists().where(BATCHES.c.run_id == run_id, _UNDECIDED)
     return not connection.scalar(select(of_run))
 
 
@@ -226,18 +252,6 @@ def count_outcomes(session: Session, *, run_id: int) -> tuple[int, int]:
     ).where(BATCHES.c.run_id == run_id)
     collected, lost = session.connection().execute(query).one()
     return collected, lost
-
-
-def _is_it(portion: Portion) -> ColumnElement[bool]:
-    return (PORTIONS.c.run_id == portion.run_id) & (PORTIONS.c.first == portion.first)
-
-
-def _within(portion: Portion) -> tuple[ColumnElement[bool], ...]:
-    return (
-        BATCHES.c.run_id == portion.run_id,
-        BATCHES.c.source == portion.source,
-        BATCHES.c.number.between(portion.first, portion.last),
-    )
 
 
 # ---- Who is here ----
@@ -294,16 +308,7 @@ def find_members(session: Session) -> list[Member]:
 
 def find_open_portions(session: Session) -> list[PortionRecord]:
     """List the portions that are not done, of the runs that go on, in the order of their ranks."""
-    undecided = (
-        select(func.count())
-        .where(
-            BATCHES.c.run_id == PORTIONS.c.run_id,
-            BATCHES.c.source == PORTIONS.c.source,
-            BATCHES.c.number.between(PORTIONS.c.first, PORTIONS.c.last),
-            _UNDECIDED,
-        )
-        .scalar_subquery()
-    )
+    undecided = select(func.count()).where(_IS_WITHIN, _UNDECIDED).scalar_subquery()
     query = (
         select(PORTIONS, undecided.label("undecided"))
         .where(PORTIONS.c.ended_at.is_(None), _goes_on())

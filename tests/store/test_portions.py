@@ -13,7 +13,7 @@ from pipeline.store import heartbeats, portions
 from pipeline.store.db import Store
 from pipeline.store.integrity.verify import verify
 from pipeline.store.late import find_late
-from pipeline.store.portions import Portion
+from pipeline.store.portions import Portion, Standing
 from pipeline.store.shared_clock import read_clock
 from pipeline.store.tables import ATTEMPTS, BATCHES, HEARTBEATS, MEMBERS
 from pipeline.store.window import Window
@@ -43,11 +43,28 @@ def save(session: Session, portion: Portion, *numbers: int, minutes: int = 0) ->
     portions.save_results(
         session,
         run_id=portion.run_id,
-        first=portion.first,
         attempts=[make_attempt(n, began_at=at(minutes)) for n in numbers],
         outcomes=[make_collected(make_batch(n)) for n in numbers],
         keep_numbers=True,
     )
+
+
+def find(session: Session, portion: Portion) -> Portion | None:
+    """Look *portion* up, if it is to be carried out."""
+    found = portions.find_portions(session, run_id=portion.run_id, firsts=[portion.first])
+    return found.get(portion.first)
+
+
+def take(session: Session, portion: Portion, *, host: str, pid: int) -> Standing:
+    """Begin with *portion*."""
+    firsts = [portion.first]
+    begun = portions.begin(session, run_id=portion.run_id, firsts=firsts, host=host, pid=pid)
+    return begun[portion.first]
+
+
+def end(session: Session, portion: Portion, obstacle: Moment | None = None) -> bool:
+    """Say that *portion* is done, if it is; tell whether all is."""
+    return portions.end(session, run_id=portion.run_id, obstacles={portion: obstacle})
 
 
 def attempts(session: Session) -> list[tuple[int, int]]:
@@ -60,10 +77,10 @@ def test_who_carries_it_out_learns_what_is_left(store: Store) -> None:
     """A second delivery asks only for what the first did not get."""
     with store.write() as session:
         portion = order(session)
-        assert portions.find_portion(session, run_id=portion.run_id, first=0) == portion
-        first = portions.begin(session, portion, host=HOST, pid=PID)
+        assert find(session, portion) == portion
+        first = take(session, portion, host=HOST, pid=PID)
         save(session, portion, 1)
-        second = portions.begin(session, portion, host="m2", pid=8)
+        second = take(session, portion, host="m2", pid=8)
 
         assert [batch.number for batch in first.batches] == [0, 1]
         assert (first.undecided, second.undecided) == (frozenset({0, 1}), frozenset({0}))
@@ -93,7 +110,6 @@ def test_an_outcome_names_the_attempt_that_brought_it(store: Store) -> None:
         portions.save_results(
             session,
             run_id=portion.run_id,
-            first=0,
             attempts=[failed],
             outcomes=[],
             keep_numbers=True,
@@ -112,13 +128,12 @@ def test_what_was_left_by_who_had_to_go_stays_open(store: Store) -> None:
         portions.save_results(
             session,
             run_id=portion.run_id,
-            first=portion.first,
             attempts=[make_attempt(0)],
             outcomes=[left],
             keep_numbers=True,
         )
 
-        assert portions.begin(session, portion, host=HOST, pid=PID).undecided == {0, 1}
+        assert take(session, portion, host=HOST, pid=PID).undecided == {0, 1}
         assert attempts(session) == [(0, 1)]
 
 
@@ -144,14 +159,14 @@ def test_the_last_portion_is_known(store: Store) -> None:
         portion = order(session)
         other = replace(portion, first=2, last=3)
         save(session, portion, 0)
-        assert not portions.end(session, portion, obstacle=None)
-        assert portions.find_portion(session, run_id=portion.run_id, first=0) == portion
+        assert not end(session, portion)
+        assert find(session, portion) == portion
         save(session, portion, 1)
-        assert not portions.end(session, portion, obstacle=None)
-        assert portions.find_portion(session, run_id=portion.run_id, first=0) is None
+        assert not end(session, portion)
+        assert find(session, portion) is None
         tomorrow = Moment(at=NOON, why="quota: 9 requests per day")
 
-        assert portions.end(session, other, obstacle=tomorrow)
+        assert end(session, other, tomorrow)
         assert portions.count_outcomes(session, run_id=portion.run_id) == (2, 2)
 
 
@@ -174,7 +189,7 @@ def test_what_waits_and_why_is_told(store: Store, is_begun: bool) -> None:
     with store.write() as session:
         portion = order(session)
         if is_begun:
-            portions.begin(session, portion, host=HOST, pid=PID)
+            take(session, portion, host=HOST, pid=PID)
         listed = portions.find_open_portions(session)
 
     assert [(each.first, each.undecided) for each in listed] == [(0, 2), (2, 2)]
@@ -187,11 +202,11 @@ def test_who_leaves_a_portion_to_others_says_why(server_store: Store) -> None:
     with server_store.write() as session:
         portion = order(session)
         portions.join(session, host=HOST, pid=PID, version="1", lanes=3)
-        portions.begin(session, portion, host=HOST, pid=PID)
+        take(session, portion, host=HOST, pid=PID)
         portions.refuse(session, portion, why="m2 pid 8: another rate")
         refused = portions.find_open_portions(session)
         [idle] = portions.find_members(session)
-        portions.begin(session, portion, host=HOST, pid=PID)
+        take(session, portion, host=HOST, pid=PID)
         begun = portions.find_open_portions(session)
 
     configured = "a worker with the configuration of the run; m2 pid 8: another rate"
@@ -207,7 +222,7 @@ def test_workers_come_stay_and_go(server_store: Store) -> None:
         portion = order(session)
         one = portions.join(session, host="m1", pid=7, version="1", lanes=3)
         portions.join(session, host="m2", pid=8, version="1", lanes=3)
-        portions.begin(session, portion, host=HOST, pid=PID)
+        take(session, portion, host=HOST, pid=PID)
         portions.stay(session, member=one)
         before = portions.find_members(session)
         portions.leave(session, member=one)
