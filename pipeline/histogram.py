@@ -64,11 +64,12 @@ class Histogram:
         self.counts[us] += 1
 
     def add_all(self, durations: Sequence[int]) -> None:
-        """Count some durations: much quicker than one by one."""
+        """Count some durations, by their buckets: quicker, and in less memory than one by one."""
         self.n += len(durations)
         self.total_us += sum(durations)
         self.max_us = max(self.max_us, *durations)
-        self.counts.update(durations)
+        for us, times in Counter(durations).items():
+            self.counts[bucket_of(us)] += times
 
     def merge(self, other: Self) -> None:
         """Count all that *other* has counted."""

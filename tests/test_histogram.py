@@ -103,3 +103,16 @@ def test_what_is_stored_is_small() -> None:
     histogram = counted(list(range(1_000, 1_000_000, 97)))
 
     assert len(histogram.to_json()[-1]) <= 320
+
+
+def test_many_durations_come_to_what_they_do_one_by_one() -> None:
+    """And to few counts, however many lengths there are: a run has a hundred thousand of them."""
+    durations = [n * n for n in range(10_000)]
+    many, one_by_one = Histogram(), Histogram()
+
+    many.add_all(durations)
+    for us in durations:
+        one_by_one.add(us)
+
+    assert many.to_json() == one_by_one.to_json()
+    assert len(many.counts) < 1_000
