@@ -31,7 +31,7 @@ BEAT_SECONDS = 5.0
 POLL_SECONDS = 0.5  # nobody is woken when a lock comes free
 KEY = 7_305_812_447  # of the lock of whoever creates the schema
 CONNECTIONS = 4
-MOST_AT_ONCE = 50  # jobs that one worker fetches, so that others get some as well
+MOST_AT_ONCE = 50  # jobs that one worker fetches
 GIVE_UP_SECONDS = 2.0  # for portions whose job may be another's by now
 
 _UNHANDED = text(
@@ -49,7 +49,7 @@ _UNHANDED = text(
 )
 
 # As the engine's own statement does for one: not what another has, nor what another job of the same
-# lock comes before.
+# lock comes before. And no more than a share of what there is, so that others get some as well.
 _FETCH = f"""
     WITH candidate AS (
         SELECT job.id FROM {SCHEMA}.procrastinate_jobs AS job
@@ -62,7 +62,11 @@ _FETCH = f"""
                 OR other.status = 'todo' AND (-other.priority, other.id) < (-job.priority, job.id)
             )
         )
-        ORDER BY job.priority DESC, job.id LIMIT %(most)s
+        ORDER BY job.priority DESC, job.id
+        LIMIT least(%(most)s, greatest(1, (
+            SELECT count(*) FROM {SCHEMA}.procrastinate_jobs
+            WHERE status = 'todo' AND queue_name = ANY(%(queues)s::varchar[])
+        ) / greatest(1, (SELECT count(*) FROM {SCHEMA}.procrastinate_workers))))
         FOR UPDATE OF job SKIP LOCKED
     )
     UPDATE {SCHEMA}.procrastinate_jobs AS job SET status = 'doing', worker_id = %(worker_id)s
