@@ -87,17 +87,18 @@ def _measure(
     told = course.told
     interval_us = usual_interval_us(told)
     longest_us = HOLDS * (interval_us or 0)
-    # A run that started after the end was recorded by a clock that has been set back since.
-    ends = map(min, [*told[1:], until_us], repeat(until_us))
-    gaps = list(map(max, map(sub, ends, told), repeat(0)))
+    gaps = list(map(sub, [*told[1:], until_us], told))
+    if told and told[-1] > until_us:  # by a clock that has been set back since
+        ends = map(min, [*told[1:], until_us], repeat(until_us))
+        gaps = list(map(max, map(sub, ends, told), repeat(0)))
     spent_us = {True: 0, False: 0}
     outages, recoveries_us, first = 0, list[int](), 0
     for is_up, n in course.states:
         held = gaps[first : first + n]
-        spent_us[is_up] += sum(map(min, held, repeat(longest_us)))
+        was_watched = max(held) <= longest_us
+        spent_us[is_up] += sum(held if was_watched else map(min, held, repeat(longest_us)))
         if not is_up:
             outages += 1
-            was_watched = max(held) <= longest_us
             if was_watched and first + n < len(told):
                 recoveries_us.append(told[first + n] - told[first])
         first += n
