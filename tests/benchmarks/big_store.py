@@ -101,6 +101,7 @@ COMMANDS = [
     "report numbers",
     "report sources",
     "report slots",
+    "report health",
     "report --format markdown",
     "report --format html",
     "audit",
@@ -115,6 +116,8 @@ COMMANDS = [
             "report sources",
             "report errors",
             "report numbers",
+            "report slots",
+            "report health",
             "report --format html",
             "audit",
             "audit dossier source_1",
@@ -267,7 +270,7 @@ def sizes(path: Path) -> Iterator[tuple[str, float]]:
     """Tell how many bytes each table and index takes for an attempt with its batch."""
     query = """
         SELECT name, 1.0 * sum(pgsize) / (SELECT count(*) FROM attempts) AS size FROM dbstat
-        GROUP BY name HAVING size >= 1 ORDER BY size DESC
+        GROUP BY name ORDER BY size DESC
     """
     with closing(sqlite3.connect(path)) as connection:
         yield from connection.execute(query)
@@ -343,11 +346,11 @@ def main() -> None:
         if not path.exists():
             began = perf_counter()
             fill(path, attempts)
-            size = path.stat().st_size
+            parts = dict(sizes(path))
             print(
                 f"{attempts} attempts in {perf_counter() - began:.0f} s,"
-                f" {size / attempts:.0f} bytes for an attempt with its batch:",
-                ", ".join(f"{name} {size:.0f}" for name, size in sizes(path)),
+                f" {sum(parts.values()):.1f} bytes for an attempt with its batch:",
+                ", ".join(f"{name} {size:.1f}" for name, size in parts.items() if size >= 1),
             )
         paths.append(path)
     with TemporaryDirectory() as folder:
