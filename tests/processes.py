@@ -296,15 +296,15 @@ def _check_run(connection: sqlite3.Connection, run: sqlite3.Row) -> None:
     assert len(made) == len(attempts)
     for attempt in attempts:
         assert attempt["wait_us"] is not None
-    collected = [batch for batch in batches if batch["verdict"] == "collected"]
+    collected = [batch for batch in batches if batch["verdict"] == 1]
     for batch in collected:
         assert made[batch["fetch"], batch["attempt"]]["error"] is None
         _check_numbers(batch)
     if run["status"] == "running":
         return
     verdicts = [batch["verdict"] for batch in batches]
-    for verdict in ("collected", "failed", "deferred", "cancelled"):
-        assert run[verdict] == verdicts.count(verdict)
+    for code, verdict in enumerate(("collected", "failed", "deferred", "cancelled"), 1):
+        assert run[verdict] == verdicts.count(code)
     assert None not in verdicts
     assert run["ordered"] == len(batches)
     assert run["numbers"] == sum(batch["n"] for batch in collected)

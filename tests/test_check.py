@@ -172,7 +172,7 @@ def test_batches_come_from_standard_input(home: Home, played: Played) -> None:
     closed = home.run("collect", "--batches", "-", before="exec 0<&-")
 
     assert (ended.code, ended.err) == (0, "")
-    assert home.rows("SELECT n, verdict FROM batches ORDER BY number") == [
+    assert home.rows("SELECT n, verdict FROM batch_list ORDER BY batch_number") == [
         (n, "collected") for n in (3, 4, 5, 6)
     ]
     assert "--batches -: standard input cannot be read: " in refused.err

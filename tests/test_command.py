@@ -147,7 +147,7 @@ def test_the_file_of_another_program_is_passed_over(home: Home) -> None:
     assert [lost.code, lost.err.count("\n"), found.code] == [78, 2, 0]
     assert lost.err.startswith(passed_over)
     assert found.err == f"{passed_over} (none of its tables), passed over\n"
-    assert home.rows("SELECT DISTINCT source FROM batches") == [("dice",)]
+    assert home.rows("SELECT name FROM sources") == [("dice",)]
 
 
 def test_nothing_is_left_open_and_nothing_is_deprecated(home: Home) -> None:

@@ -4,7 +4,7 @@ from enum import StrEnum
 
 
 class Verdict(StrEnum):
-    """What became of a batch."""
+    """What became of a batch. The store numbers them in this order: new ones come last."""
 
     COLLECTED = "collected"
     FAILED = "failed"

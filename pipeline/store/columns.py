@@ -12,13 +12,22 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Column,
+    ColumnElement,
     DateTime,
     Dialect,
+    Integer,
     LargeBinary,
     MetaData,
+    ScalarSelect,
     String,
+    Table,
     TypeDecorator,
+    UniqueConstraint,
+    cast,
+    func,
+    select,
 )
+from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.types import TypeEngine
 from sqlmodel import SQLModel
 
@@ -169,6 +178,63 @@ class Word(TypeDecorator[StrEnum]):
         return (members | {None: None, self.none: None}).__getitem__
 
 
+class Code(TypeDecorator[StrEnum]):
+    """A word of ours where there are millions of rows: in the database its place among *words*.
+
+    The first of them is 1. Any other word, or number, is a KeyError.
+    """
+
+    impl = Integer
+    cache_ok = True
+
+    def __init__(self, words: type[StrEnum]) -> None:
+        super().__init__()
+        self.words = words
+        self.by_code = dict(enumerate(words, 1))
+
+    def bind_processor(self, dialect: Dialect) -> Callable[[Any], Any]:
+        """Look a word up."""
+        del dialect
+        codes: dict[str | None, int | None] = {str(w): code for code, w in self.by_code.items()}
+        return (codes | {None: None}).__getitem__
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], Any]:
+        """Look a number up."""
+        del dialect, coltype
+        words: dict[int | None, StrEnum | None] = {None: None}
+        return (words | self.by_code).__getitem__
+
+
+class SourceName(TypeDecorator[str]):
+    """The name of a source where there are millions of rows: in the database its ``sources.id``.
+
+    SQL looks the name up wherever such a column is written, compared with a name or selected. In
+    the order of the column itself sources come as they became known; two such columns compare as
+    they are, and one with a name in another column by ``id_of``.
+    """
+
+    impl = String  # what a parameter is, and what is selected
+    cache_ok = True
+
+    def bind_expression(self, bindparam: ColumnElement[str]) -> ColumnElement[Any]:
+        """Find the id of a name; NULL, which no such column takes, if nobody gave it one."""
+        return id_of(bindparam)
+
+    def column_expression(self, column: ColumnElement[str]) -> ColumnElement[Any]:
+        """Find the name."""
+        return name_of(column)
+
+    def compare_against_backend(self, dialect: Dialect, conn_type: TypeEngine[Any]) -> bool:
+        """Tell Alembic what the column is."""
+        del dialect
+        return isinstance(conn_type, Integer)
+
+
+@compiles(SourceName)
+def _type_of_id(*_: object, **__: object) -> str:
+    return "INTEGER"
+
+
 class WholeText(TypeDecorator[int]):
     """A whole number of any size, as text: an integer column holds 64 bits."""
 
@@ -247,3 +313,29 @@ class Row(SQLModel):
     """The base of all tables; its own metadata, so that no other SQLModel table can mix in."""
 
     metadata = MetaData(naming_convention=NAMES)
+
+
+# The name of each source that was ever ordered from, once and for ever.
+SOURCES = Table(
+    "sources",
+    Row.metadata,
+    Column("id", Integer, primary_key=True),
+    *filled(String, "name"),
+    UniqueConstraint("name"),
+)
+
+
+def id_of(name: ColumnElement[str]) -> ScalarSelect[int]:
+    """Look up the id of a source."""
+    query = select(SOURCES.c.id).where(SOURCES.c.name == name)
+    return query.scalar_subquery().correlate_except(SOURCES)
+
+
+def name_of(source: ColumnElement[Any]) -> ColumnElement[str]:
+    """Look up the name of a source by what lies in a column of the type ``SourceName``.
+
+    For a number that is damaged it is that number.
+    """
+    query = select(SOURCES.c.name).where(SOURCES.c.id == source)
+    name = query.scalar_subquery().correlate_except(SOURCES)
+    return func.coalesce(name, cast(source, String))

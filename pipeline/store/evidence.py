@@ -11,6 +11,7 @@ from sqlmodel import Session
 
 from pipeline.errors import Phase
 from pipeline.models import Batch, Evidence, Fetch, Request, StoredAnswer
+from pipeline.store.columns import name_of
 from pipeline.store.rows import columns_of, record
 from pipeline.store.tables import ATTEMPTS, BATCHES, EVIDENCE, REQUESTS, RUNS
 from pipeline.store.window import within
@@ -82,7 +83,7 @@ def stored_answers(
         select(groups, EVIDENCE, ATTEMPTS.c.run_id, ATTEMPTS.c.fetch)
         .join(EVIDENCE, EVIDENCE.c.digest == groups.c.evidence)
         .join(ATTEMPTS, ATTEMPTS.c.id == groups.c.newest)
-        .order_by(groups.c.source, groups.c.newest)
+        .order_by(name_of(groups.c.source), groups.c.newest)
     )
     options = {"yield_per": ANSWERS_AT_ONCE}
     for row in session.connection().execute(query, execution_options=options):

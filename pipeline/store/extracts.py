@@ -91,11 +91,10 @@ def sources_of(session: Session, selection: Selection) -> list[str]:
         .join(RUNS, RUNS.c.id == BATCHES.c.run_id)
         .where(selection.wanted)
         .distinct()
-        .order_by(BATCHES.c.source)
     )
     if selection.source is not None:
         query = query.where(BATCHES.c.source == selection.source)
-    return list(session.connection().scalars(query))
+    return sorted(session.connection().scalars(query))
 
 
 def count_pruned(session: Session, selection: Selection) -> int:

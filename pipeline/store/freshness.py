@@ -19,9 +19,11 @@ _WITH_HISTORY = text(
     SELECT source FROM unnest(CAST(:sources AS text[])) AS wanted (source)
     WHERE EXISTS (SELECT FROM tallies WHERE tallies.source = wanted.source)
     UNION
-    SELECT DISTINCT source FROM batches
-    WHERE run_id IN (SELECT id FROM runs WHERE status = 'running')
-    AND verdict = 'collected' AND source = ANY(CAST(:sources AS text[]))
+    SELECT name FROM sources
+    WHERE name = ANY(CAST(:sources AS text[])) AND id IN (
+        SELECT source FROM batches
+        WHERE run_id IN (SELECT id FROM runs WHERE status = 'running') AND verdict = 1
+    )
     """
 )
 

@@ -23,7 +23,15 @@ from pipeline.health.continuous import Excess, Progress, follow, limits_of
 from pipeline.models import Verdict
 from pipeline.store.numbers import distances, width_of
 from pipeline.store.rows import AnyRow, as_row, record
-from pipeline.store.tables import BATCHES, HEALTH, HEALTH_ALARMS, HEALTH_BLOCKS, RUNS, SEALS
+from pipeline.store.tables import (
+    BATCHES,
+    HEALTH,
+    HEALTH_ALARMS,
+    HEALTH_BLOCKS,
+    RUNS,
+    SEALS,
+    SOURCES,
+)
 
 ResultRow: TypeAlias = dict[str, Any]
 
@@ -84,7 +92,8 @@ _NUMBERS = (
     .order_by(BATCHES.c.number)
     .execution_options(yield_per=BATCHES_AT_ONCE)
 )
-_NUMBERS_OF_SOME = _NUMBERS.where(BATCHES.c.source.in_(bindparam("sources", expanding=True)))
+_SOME = select(SOURCES.c.id).where(SOURCES.c.name.in_(bindparam("sources", expanding=True)))
+_NUMBERS_OF_SOME = _NUMBERS.where(BATCHES.c.source.in_(_SOME))
 _ADD_ALARM, _ADD_BLOCK = insert(HEALTH_ALARMS), insert(HEALTH_BLOCKS)
 _STATES = select(HEALTH).order_by(*HEALTH.primary_key)
 _ADD_STATE = insert(HEALTH)

@@ -6,6 +6,7 @@ from sqlalchemy import func, insert, select
 from sqlmodel import Session
 
 from pipeline.models import Attempt, Measure, WeakMeasure
+from pipeline.store.columns import name_of
 from pipeline.store.rows import as_row, record, stream
 from pipeline.store.tables import ATTEMPTS, MEASURES, RUNS
 from pipeline.store.window import Window, within
@@ -62,7 +63,7 @@ def find_weak(session: Session, window: Window, *, source: str | None) -> list[W
         .where(*within(RUNS.c.started_at, window.since, window.until))
         .group_by(ATTEMPTS.c.source, MEASURES.c.name)
         .having(func.count().filter(is_weak) > 0)
-        .order_by(ATTEMPTS.c.source, MEASURES.c.name)
+        .order_by(name_of(ATTEMPTS.c.source), MEASURES.c.name)
     )
     if source is not None:
         query = query.where(ATTEMPTS.c.source == source)

@@ -24,6 +24,7 @@ from pipeline.models import (
 from pipeline.pacing import Moment
 from pipeline.sanitize import one_line
 from pipeline.store import late, writes
+from pipeline.store.columns import id_of
 from pipeline.store.heartbeats import SILENCE
 from pipeline.store.rows import AnyRow, as_rows, execute_many, record
 from pipeline.store.shared_clock import read_clock
@@ -36,7 +37,7 @@ _UNDECIDED = BATCHES.c.verdict.is_(None)
 _WANTED = [each.name for each in fields(Batch)]
 _IS_WITHIN = (
     (BATCHES.c.run_id == PORTIONS.c.run_id)
-    & (BATCHES.c.source == PORTIONS.c.source)
+    & (BATCHES.c.source == id_of(PORTIONS.c.source))
     & BATCHES.c.number.between(PORTIONS.c.first, PORTIONS.c.last)
 )
 
@@ -115,7 +116,7 @@ def begin(
     ).one()
     rows = connection.execute(
         select(PORTIONS.c.first, *(BATCHES.c[name] for name in _WANTED), BATCHES.c.verdict)
-        .join(BATCHES, _IS_WITHIN)
+        .join_from(PORTIONS, BATCHES, _IS_WITHIN)
         .where(are_they)
         .order_by(BATCHES.c.number)
     )

@@ -47,7 +47,7 @@ from pipeline.models import (
     Timings,
     Verdict,
 )
-from pipeline.store.columns import PHASE_COLUMNS
+from pipeline.store.columns import PHASE_COLUMNS, name_of
 from pipeline.store.evidence import find_evidence, find_request
 from pipeline.store.measures import measures_of
 from pipeline.store.numbers import whole_digest
@@ -508,7 +508,7 @@ def phase_totals(session: Session, *, run_id: int) -> list[PhaseTotals]:
         select(ATTEMPTS.c.source, *columns)
         .where(ATTEMPTS.c.run_id == run_id)
         .group_by(ATTEMPTS.c.source)
-        .order_by(ATTEMPTS.c.source)
+        .order_by(name_of(ATTEMPTS.c.source))
     )
     return [
         PhaseTotals(source=source, phase=phase, n=n, total_us=total, min_us=low, max_us=high)

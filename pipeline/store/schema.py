@@ -39,6 +39,7 @@ REVISIONS = (
     "0011",
     "0012",
     "0014",
+    "0015",
 )
 NEWEST = REVISIONS[-1]
 TESTED_SINCE = "0008"  # an older database has numbers that no test of health has seen

@@ -21,7 +21,7 @@ from pipeline.errors import ErrorName, Phase
 from pipeline.histogram import Histogram
 from pipeline.models import Loss, Step, Tally, Totals, Verdict
 from pipeline.pacing import Rate, Rules
-from pipeline.store.columns import PHASE_COLUMNS, from_us, to_us
+from pipeline.store.columns import PHASE_COLUMNS, from_us, name_of, to_us
 from pipeline.store.rows import ROWS_AT_ONCE, AnyRow, as_row, insert_into
 from pipeline.store.tables import (
     ATTEMPTS,
@@ -72,7 +72,7 @@ _BATCHES = (
     )
     .where(_OF_THE_RUN)
     .group_by(*_OF_A_RANGE, BATCHES.c.verdict)
-    .order_by(BATCHES.c.source)
+    .order_by(name_of(BATCHES.c.source))
 )
 # In the phase in which the last attempt ended, if that ended in the same error.
 _LOST = (

@@ -16,6 +16,10 @@ _SQLITE_MOMENT = (
     " || printf('.%06dZ', {0} % 1000000) AS {0}"
 )
 _SQLITE_DAY = "date(started_at / 1000000, 'unixepoch')"
+_VERDICT = (
+    "CASE verdict WHEN 1 THEN 'collected' WHEN 2 THEN 'failed' WHEN 3 THEN 'deferred'"
+    " WHEN 4 THEN 'cancelled' END AS verdict"
+)
 
 RUN_LIST = """
 CREATE VIEW run_list AS
@@ -30,10 +34,11 @@ BATCH_LIST = """
 CREATE VIEW batch_list AS
 SELECT
     batches.run_id, 'w' || batches.number AS batch, batches.number AS batch_number,
-    batches.source, is_sandbox, verdict, n, sum, min, max, batches.error, batches.detail,
+    sources.name AS source, is_sandbox, {verdict}, n, sum, min, max, batches.error, batches.detail,
     {not_before}, batches."fetch", attempts.id AS attempt_id, attempt AS attempt_number,
     host, pid
 FROM batches
+JOIN sources ON sources.id = batches.source
 LEFT JOIN attempts
 ON attempts.run_id = batches.run_id
 AND attempts."fetch" = batches."fetch" AND attempts.number = batches.attempt
@@ -43,7 +48,7 @@ LEFT JOIN members ON members.id = attempts.member
 FAILED_ATTEMPTS = """
 CREATE VIEW failed_attempts AS
 SELECT
-    attempts.id AS attempt_id, run_id, source, {began_at}, error, phase,
+    attempts.id AS attempt_id, run_id, sources.name AS source, {began_at}, error, phase,
     CASE
         WHEN error IN (
             'dns', 'connect_refused', 'connect_timeout', 'unreachable', 'write_timeout',
@@ -58,6 +63,7 @@ SELECT
     END AS whose,
     status AS http_status, detail, "fetch", number AS attempt_number, evidence, host, pid
 FROM attempts
+JOIN sources ON sources.id = attempts.source
 LEFT JOIN members ON members.id = attempts.member
 WHERE error IS NOT NULL
 """
@@ -87,5 +93,6 @@ def view_statements(dialect: str) -> Iterator[str]:
     """Write the statements that create the views in a database of a *dialect*."""
     is_sqlite = dialect == "sqlite"
     terms = {name: _SQLITE_MOMENT.format(name) if is_sqlite else name for name in MOMENTS}
+    terms["verdict"] = _VERDICT
     terms["day"] = _SQLITE_DAY if is_sqlite else "date(started_at)"
     return (statement.format(**terms) for statement in VIEWS.values())

@@ -41,7 +41,15 @@ from pipeline.store.rows import (
     execute_columns,
     insert_into,
 )
-from pipeline.store.tables import ATTEMPTS, BATCHES, CONFIGURATIONS, EVIDENCE, REQUESTS, RUNS
+from pipeline.store.tables import (
+    ATTEMPTS,
+    BATCHES,
+    CONFIGURATIONS,
+    EVIDENCE,
+    REQUESTS,
+    RUNS,
+    SOURCES,
+)
 
 NONE_KNOWN: Mapping[str, Moment] = MappingProxyType({})
 Numbers: TypeAlias = dict[tuple[int, int], int]  # of attempts, by fetch and the one they had
@@ -106,8 +114,19 @@ def order_batches(session: Session, *, run_id: int, batches: Iterable[Batch]) ->
     """
     remaining = iter(batches)
     while some := list(islice(remaining, ROWS_AT_ONCE)):
+        _know_sources(session, list(dict.fromkeys(batch.source for batch in some)))
         columns = {"run_id": repeat(run_id), **as_columns(BATCHES, Batch, some)}
         execute_columns(session, _ADD_BATCH, columns)
+
+
+def _know_sources(session: Session, names: list[str]) -> None:
+    """Give each source an id that has none yet."""
+    connection = session.connection()
+    query = select(SOURCES.c.name).where(SOURCES.c.name.in_(names))
+    known = set(connection.scalars(query))
+    if new := [{"name": name} for name in names if name not in known]:
+        adding = insert_into(session, SOURCES).on_conflict_do_nothing(index_elements=["name"])
+        connection.execute(adding, new)
 
 
 def save_results(
@@ -212,6 +231,7 @@ def _shown(
 def _save_attempts(
     session: Session, run_id: int, attempts: Sequence[Attempt], shown: Sequence[Evidence | None]
 ) -> None:
+    _know_sources(session, list(dict.fromkeys(attempt.source for attempt in attempts)))
     columns = as_columns(ATTEMPTS, Attempt, attempts)
     columns |= as_columns(ATTEMPTS, Timings, [attempt.timings for attempt in attempts])
     columns |= {

@@ -28,7 +28,7 @@ def configured(home: Path) -> None:
 
 def ordered(database: Path) -> list[tuple[int, str, int, str]]:
     """List the batches of all runs."""
-    query = "SELECT run_id, source, n, verdict FROM batches ORDER BY run_id, number"
+    query = "SELECT run_id, source, n, verdict FROM batch_list ORDER BY run_id, batch_number"
     with closing(sqlite3.connect(database)) as connection:
         return connection.execute(query).fetchall()
 

@@ -237,7 +237,7 @@ def read_books(store: Path) -> Books:
         assert found == [("ok",)], f"damaged: {found[:2]}"
         assert not raw.execute("PRAGMA foreign_key_check").fetchall(), "references lead nowhere"
         batches = raw.execute(
-            "SELECT run_id, number, sum, digest, numbers FROM batches WHERE verdict = 'collected'"
+            "SELECT run_id, number, sum, digest, numbers FROM batches WHERE verdict = 1"
         )
         collected = {(run, number): tuple(rest) for run, number, *rest in batches}
         return Books(dict(raw.execute("SELECT id, status FROM runs").fetchall()), collected)

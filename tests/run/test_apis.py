@@ -53,7 +53,7 @@ def test_every_api_is_asked_within_its_rules(home: Home, played: Played) -> None
     ended = home.run("collect", env=KEYS)
 
     assert (ended.code, ended.err) == (0, "")
-    assert home.rows("SELECT verdict, count(*) FROM batches GROUP BY 1") == [("collected", 20)]
+    assert home.rows("SELECT verdict, count(*) FROM batch_list GROUP BY 1") == [("collected", 20)]
     assert len(played.log()) == 8  # csrng gives one number per request, all others merge
     assert played.violations()["total"] == 0
     check_invariants(home.database)
@@ -68,7 +68,7 @@ def test_a_refusal_has_its_name_and_its_wait(home: Home, played: Played) -> None
     ended = home.run("collect", env=KEYS)
 
     assert ended.code in (3, 4)
-    assert dict(home.rows("SELECT DISTINCT source, error FROM attempts")) == {
+    assert dict(home.rows("SELECT DISTINCT source, error FROM failed_attempts")) == {
         "lfd": "refused",
         "csrng": "rate_limited",
         "outshift": "quota_exhausted",
@@ -92,7 +92,7 @@ def test_a_source_is_left_alone_when_nothing_is_left(home: Home, played: Played,
     ended = home.run("collect")
 
     assert (ended.code, ended.err) == (0, "")
-    assert home.rows("SELECT verdict, count(*) FROM batches GROUP BY 1 ORDER BY 1") == [
+    assert home.rows("SELECT verdict, count(*) FROM batch_list GROUP BY 1 ORDER BY 1") == [
         ("collected", 2),
         ("deferred", 1),
     ]

@@ -227,7 +227,7 @@ def test_what_the_sandbox_made_is_marked(run: Collect, database: Path) -> None:
         run(real + f"url = '{upstream.url}'\n")
 
     marks = [(1, "dice", 1), (1, "real", 0), (2, "real", 0)]
-    for table in ("batches", "tallies"):
+    for table in ("batch_list", "tallies"):
         query = f"SELECT DISTINCT run_id, source, is_sandbox FROM {table} ORDER BY 1, 2"
         assert rows(database, query) == marks
     assert rows(database, "SELECT is_sandbox FROM runs ORDER BY id") == [(1,), (0,)]
@@ -565,7 +565,7 @@ def test_what_the_rate_forbids_before_the_deadline_is_deferred(
     assert (ended.exit_status, summary.failed, summary.cancelled) == (0, 0, 0)
     assert summary.deferred == 600 - summary.collected > 500
     assert summary.collected == len(upstream.requests)
-    assert rows(database, "SELECT DISTINCT detail FROM batches WHERE verdict = 'deferred'") == [
+    assert rows(database, "SELECT DISTINCT detail FROM batch_list WHERE verdict = 'deferred'") == [
         ("rate: 20 per 1 s",)
     ]
     ((early,),) = rows(database, "SELECT count(*) FROM batches WHERE not_before < '2026'")
@@ -625,7 +625,7 @@ def test_a_signal_is_told_from_what_the_rules_forbid(run: Collect, database: Pat
 
         def stop() -> None:
             other.wait_until_held()
-            told = "SELECT 1 FROM batches WHERE verdict = 'deferred'"
+            told = "SELECT 1 FROM batches WHERE verdict = 3"
             wait_for(lambda: rows(database, told) != [])
             os.kill(os.getpid(), signal.SIGTERM)
 
@@ -636,7 +636,7 @@ def test_a_signal_is_told_from_what_the_rules_forbid(run: Collect, database: Pat
         stopping.join()
 
     assert ended.exit_status == 128 + signal.SIGTERM
-    assert rows(database, "SELECT source, verdict, count(*) FROM batches GROUP BY 1, 2") == [
+    assert rows(database, "SELECT source, verdict, count(*) FROM batch_list GROUP BY 1, 2") == [
         ("dice", "collected", 1),
         ("dice", "deferred", 8),
         ("other", "cancelled", 10),
@@ -658,7 +658,7 @@ def test_the_clock_counts_from_when_the_run_started(run: Collect, database: Path
 
 def test_every_batch_has_its_turn(run: Collect, database: Path) -> None:
     """With a rate that lets half of them go, the other half goes in the next run."""
-    found = "SELECT number, count(*) FROM batches WHERE verdict = 'collected' GROUP BY number"
+    found = "SELECT batch_number, count(*) FROM batch_list WHERE verdict = 'collected' GROUP BY 1"
     collected: list[tuple[object, ...]] = []
     with serving() as upstream:
         rules = "rate = '1/s'\nin_flight = 2"
@@ -685,7 +685,8 @@ def test_every_source_of_an_upstream_has_its_turn(run: Collect, database: Path) 
 
     assert rows(
         database,
-        "SELECT run_id, source, number FROM batches WHERE verdict = 'collected' ORDER BY 1",
+        "SELECT run_id, source, batch_number FROM batch_list"
+        " WHERE verdict = 'collected' ORDER BY 1",
     ) == [
         *((1, "dice", 0), (2, "coin", 2), (3, "sand", 4)),
         *((4, "dice", 1), (5, "coin", 3), (6, "sand", 5)),
@@ -703,7 +704,7 @@ def test_batches_that_share_requests_have_their_turn(run: Collect, database: Pat
             )
             assert ended.exit_status == 0
 
-    found = "SELECT run_id, number FROM batches WHERE verdict = 'collected' ORDER BY 1, 2"
+    found = "SELECT run_id, batch_number FROM batch_list WHERE verdict = 'collected' ORDER BY 1, 2"
     assert rows(database, found) == [(1, 0), (2, 1), (2, 2), (3, 0), (3, 3), (4, 1), (4, 2)]
     check_invariants(database)
 

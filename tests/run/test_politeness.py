@@ -25,7 +25,7 @@ from tests.processes import PATIENCE_SECONDS, Home, check_invariants, homes, ser
 LESSON = range(2, 30)
 LAST_NOT_BEFORE = (
     "SELECT not_before FROM batches WHERE run_id = (SELECT max(id) FROM runs)"
-    " AND verdict = 'deferred' ORDER BY number"
+    " AND verdict = 3 ORDER BY number"
 )
 
 
@@ -45,8 +45,8 @@ def configure(home: Home, kind: str, url: str, more: str = "batches = [2, 3, 4]"
 def outcomes(home: Home) -> list[tuple[str, str | None]]:
     """List verdict and error of the newest run's batches."""
     return home.rows(
-        "SELECT verdict, error FROM batches WHERE run_id = (SELECT max(id) FROM runs)"
-        " ORDER BY number"
+        "SELECT verdict, error FROM batch_list WHERE run_id = (SELECT max(id) FROM runs)"
+        " ORDER BY batch_number"
     )
 
 
@@ -277,7 +277,7 @@ def test_many_runs_at_random_moments_break_no_rule(home: Home) -> None:
     assert violations == {"total": 0, "by_kind": {}}
     assert len(asked) == 5
     assert of_anu >= 1
-    assert home.rows("SELECT DISTINCT verdict FROM batches WHERE source <> 'anu'") == [
+    assert home.rows("SELECT DISTINCT verdict FROM batch_list WHERE source <> 'anu'") == [
         ("collected",)
     ]
     check_invariants(home.database)

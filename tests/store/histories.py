@@ -25,7 +25,17 @@ from tests.store.makers import (
 )
 
 # What the chain of seals is over; the rest is no history.
-SEALED = ("runs", "batches", "attempts", "evidence", "requests", "tallies", "losses", "seals")
+SEALED = (
+    "runs",
+    "batches",
+    "attempts",
+    "evidence",
+    "requests",
+    "sources",
+    "tallies",
+    "losses",
+    "seals",
+)
 
 
 def request_for(n: int) -> Request:
@@ -117,4 +127,5 @@ def contents_of(path: Path) -> dict[str, list[tuple[object, ...]]]:
 def _values(raw: sqlite3.Connection, table: str) -> list[tuple[object, ...]]:
     names = [row[1].decode() for row in raw.execute(f"PRAGMA table_info({table})")]
     columns = ", ".join(f'"{name}", typeof("{name}")' for name in names)
-    return raw.execute(f"SELECT {columns} FROM {table} ORDER BY 1, 3, 5").fetchall()
+    order = ", ".join(("1", "3", "5")[: len(names)])
+    return raw.execute(f"SELECT {columns} FROM {table} ORDER BY {order}").fetchall()

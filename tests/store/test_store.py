@@ -296,7 +296,7 @@ from pipeline.errors import StoreError
 from pipeline.store.db import open_store
 from tests.store.makers import make_batch, record_run
 
-resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, 150_000))
+resource.setrlimit(resource.RLIMIT_FSIZE, (170_000, 170_000))
 with open_store({url!r}, busy_seconds=0.1, for_writing=True) as store:
     try:
         with store.write() as session:

@@ -131,19 +131,20 @@ SELECT source, count(*) FILTER (WHERE verdict = 'collected'),
     count(*) FILTER (WHERE verdict = 'failed'), count(*) FILTER (WHERE verdict = 'deferred'),
     count(*) FILTER (WHERE verdict = 'cancelled'),
     coalesce(sum(n) FILTER (WHERE verdict = 'collected'), 0), coalesce(sum(sum), 0)
-FROM batches GROUP BY source ORDER BY source
+FROM batch_list GROUP BY source ORDER BY source
 """
 ASKED = """
-SELECT source, count(*), count(error), count(*) FILTER (WHERE number > 1),
+SELECT name, count(*), count(error), count(*) FILTER (WHERE number > 1),
     count(*) FILTER (WHERE number > 1 AND error IS NULL), sum(coalesce(wait_us, 0)),
     sum(coalesce(dns_us, 0) + coalesce(connect_us, 0) + coalesce(tls_us, 0) + coalesce(send_us, 0)
         + coalesce(first_byte_us, 0) + coalesce(body_us, 0) + coalesce(check_us, 0))
-FROM attempts GROUP BY source ORDER BY source
+FROM attempts JOIN sources ON sources.id = source GROUP BY name ORDER BY name
 """
 LOST = """
-SELECT source, error, phase, count(*),
+SELECT name, error, phase, count(*),
     min(began_at + coalesce(wait_us, 0)), max(began_at + coalesce(wait_us, 0))
-FROM attempts WHERE error IS NOT NULL GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
+FROM attempts JOIN sources ON sources.id = source
+WHERE error IS NOT NULL GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
 """
 
 

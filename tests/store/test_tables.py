@@ -5,7 +5,7 @@ import zlib
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import literal_column, select, update
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import StatementError
 
@@ -44,7 +44,7 @@ def run_id(store: Store) -> int:
 @pytest.mark.parametrize(
     "change",
     [
-        {"verdict": "lucky"},
+        {"verdict": literal_column("5")},
         {"n": 0},
         {"min": 7},
         {"sum": 19},

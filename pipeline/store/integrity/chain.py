@@ -5,7 +5,9 @@ losses, which stay; its ``contents`` one over its batches and attempts, which ma
 ``chain`` one over both and the chain of the seal before. What is hashed is always SHA-256 over
 rows, each of them written as a JSON array in ASCII without spaces, and a comma: times as the text
 ``2026-01-31T23:59:59.000000Z`` (SQLite holds them as microseconds since 1970), bytes in hex, true
-as 1. Whoever mistrusts this program can do it all again with sqlite3 and json.
+as 1. Where ``batches`` and ``attempts`` hold a number for a source it is the name that ``sources``
+has under it, and for a verdict the word: 1 collected, 2 failed, 3 deferred, 4 cancelled. Whoever
+mistrusts this program can do it all again with sqlite3 and json.
 
 - ``record``: the row of ``runs``; then those of ``tallies`` and of ``losses``, each table's sorted
   by their JSON.
@@ -61,7 +63,7 @@ from sqlmodel import Session
 
 from pipeline.models import RunStatus
 from pipeline.rendering.words import iso_time
-from pipeline.store.columns import EPOCH, Hex, UtcTime
+from pipeline.store.columns import EPOCH, Code, Hex, SourceName, UtcTime, name_of
 from pipeline.store.numbers import whole_digest
 from pipeline.store.rows import ROWS_AT_ONCE
 from pipeline.store.schema import hold_revision
@@ -114,13 +116,35 @@ def _second(seconds: int) -> str:
     return iso_time(EPOCH + timedelta(seconds=seconds)).partition(".")[0]
 
 
+class _Word(TypeDecorator[Any]):
+    """What is hashed for the number of a word: the word, if it is not damaged."""
+
+    impl = NullType
+    cache_ok = True
+
+    def __init__(self, code: Code) -> None:
+        super().__init__()
+        self.code = code
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], Any]:
+        """Look the word up."""
+        del dialect, coltype
+        words = {code: str(word) for code, word in self.code.by_code.items()}
+        return lambda value: words.get(value, value)
+
+
 def as_stored(column: Column[Any]) -> ColumnElement[Any]:
     """Select what lies in the database, not the value that it stands for.
 
-    So that what was damaged can be read and told from what was not: 3 is as true as 1.
+    So that what was damaged can be read and told from what was not: 3 is as true as 1. Where a
+    number stands for a name or a word, those are given, unless there is none.
     """
     if isinstance(column.type, Boolean):
         return cast(column, Integer).label(column.name)
+    if isinstance(column.type, SourceName):
+        return name_of(column).label(column.name)
+    if isinstance(column.type, Code):
+        return type_coerce(column, _Word(column.type)).label(column.name)
     kind = _Published if isinstance(column.type, UtcTime | Hex) else NullType
     return type_coerce(column, kind()).label(column.name)
 

@@ -19,7 +19,17 @@ from sqlalchemy import (
     select,
 )
 
-from pipeline.store.columns import Headers, Hex, Packed, UtcTime, WholeText, Word, unpack_json
+from pipeline.store.columns import (
+    Code,
+    Headers,
+    Hex,
+    Packed,
+    SourceName,
+    UtcTime,
+    WholeText,
+    Word,
+    unpack_json,
+)
 from pipeline.store.tables import Row
 
 # From the first to the last microsecond that a calendar has.
@@ -32,6 +42,7 @@ _KINDS = (
     (Headers, "JSON", _JSON),
     (Packed, "JSON that was compressed", "is_packed({0})"),
     (Boolean, "true or false", "{0} IN (0, 1)"),
+    (SourceName, "the number of a source", "{0} IN (SELECT id FROM sources)"),
     (Float, "a number", "typeof({0}) IN ('real', 'integer')"),
     (Integer, "a whole number", "typeof({0}) = 'integer'"),
     ((LargeBinary, Hex), "bytes", "typeof({0}) = 'blob'"),
@@ -70,6 +81,8 @@ def _rule(column: Column[object]) -> tuple[str, str]:
     if isinstance(column.type, Word):
         words = [*column.type.words, *([] if column.type.none is None else [column.type.none])]
         what, good = "a word of ours", f"{{0}} IN ({', '.join(map(repr, map(str, words)))})"
+    if isinstance(column.type, Code):
+        what, good = "the number of a word of ours", f"{{0}} IN {(*column.type.by_code,)}"
     good = good.format(name)
     return what, f"{name} IS NULL OR {good}" if column.nullable else good
 

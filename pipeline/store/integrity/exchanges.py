@@ -4,13 +4,14 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from sqlalchemy import Column, Table, exists, select
+from sqlalchemy import Column, Table, select
 
 from pipeline.models import Evidence, Request
 from pipeline.store.db import Store
 from pipeline.store.integrity.chain import as_stored
 from pipeline.store.integrity.checks import Problem
 from pipeline.store.integrity.processes import Tell
+from pipeline.store.integrity.pruning import is_unused
 from pipeline.store.rows import AnyRow, record
 from pipeline.store.tables import ATTEMPTS, EVIDENCE, REQUESTS, SEALS
 from pipeline.store.writes import digest_of_evidence, digest_of_request
@@ -40,13 +41,23 @@ def changed_exchanges(store: Store, _tell: Tell, *, after: int = 0) -> list[Prob
     return [
         Problem(text=f"{kind.name} {row.digest}: {wrong}")
         for kind in (_ANSWERS, _REQUESTS)
+        for unused in (_unused(store, kind, after),)
         for row in _rows_of(store, kind, after)
-        if (wrong := _what_is_wrong(row, kind))
+        if (wrong := _what_is_wrong(row, kind, unused))
     ]
 
 
-def _what_is_wrong(row: AnyRow, kind: _Kind) -> str | None:
-    if not row.is_used:
+def _unused(store: Store, kind: _Kind, after: int) -> set[str]:
+    """Find, by their digests, those that belong to no attempt: by one walk over all attempts."""
+    if after:  # those that are looked at are found by their attempts
+        return set()
+    query = select(kind.table.c.digest).where(is_unused(kind.reference))
+    with store.read() as session:
+        return set(session.connection().scalars(query))
+
+
+def _what_is_wrong(row: AnyRow, kind: _Kind, unused: set[str]) -> str | None:
+    if row.digest in unused:
         return "belongs to no attempt"
     return None if _has_digest(row, kind) else "was changed"
 
@@ -55,11 +66,10 @@ def _rows_of(store: Store, kind: _Kind, after: int) -> Iterator[AnyRow]:
     """Read a table by its digests, some rows in a transaction."""
     digest = kind.table.c.digest
     (key,) = kind.table.primary_key
-    is_used = exists().where(kind.reference == key)
-    query = select(*map(as_stored, kind.table.c), is_used.label("is_used"))
+    query = select(*map(as_stored, kind.table.c))
     if after:
-        is_new = (SEALS.c.run_id == ATTEMPTS.c.run_id) & (SEALS.c.position > after)
-        query = query.where(key.in_(select(kind.reference).where(exists().where(is_new))))
+        new_runs = select(SEALS.c.run_id).where(SEALS.c.position > after)
+        query = query.where(key.in_(select(kind.reference).where(ATTEMPTS.c.run_id.in_(new_runs))))
     query = query.order_by(digest).limit(EXCHANGES_AT_ONCE)
     last = ""
     while True:

@@ -6,7 +6,7 @@ a time, so that a run that collects need not wait for long. Killed in between it
 are marked and still whole, which verify as before, and which the next pruning deletes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 
@@ -178,7 +178,9 @@ def prune(
             health.leave_behind(session.connection(), run_ids=run_ids)
             pruned += _delete(session.connection(), run_ids)
         watch(pruned.runs, total)
-    return pruned
+    with store.read() as session:
+        newest, unused = unused_requests(session.connection())
+    return pruned + Pruned(requests=delete_requests(store, newest, unused))
 
 
 def _portions(connection: Connection) -> list[list[int]]:
@@ -205,7 +207,6 @@ def _portions(connection: Connection) -> list[list[int]]:
 
 def _delete(connection: Connection, runs: list[int]) -> Pruned:
     answers = _references(connection, ATTEMPTS.c.evidence, runs)
-    requests = _references(connection, ATTEMPTS.c.request, runs)
     _delete_of(connection, MEASURES, runs)
     _delete_of(connection, PROOFS, runs)
     _delete_of(connection, PORTIONS, runs)
@@ -215,13 +216,44 @@ def _delete(connection: Connection, runs: list[int]) -> Pruned:
         batches=_delete_of(connection, BATCHES, runs),
         attempts=_delete_of(connection, ATTEMPTS, runs),
         evidence=_delete_unused(connection, EVIDENCE.c.digest, ATTEMPTS.c.evidence, answers),
-        requests=_delete_unused(connection, REQUESTS.c.id, ATTEMPTS.c.request, requests),
     )
 
 
 def _references(connection: Connection, column: Column[object], runs: list[int]) -> list[object]:
     query = select(column).where(ATTEMPTS.c.run_id.in_(runs), column.is_not(None)).distinct()
     return list(connection.scalars(query))
+
+
+def is_unused(reference: Column[object]) -> ColumnElement[bool]:
+    """Choose what no attempt refers to: in one walk over all attempts, however much it is."""
+    (key,) = reference.foreign_keys
+    return key.column.not_in(select(reference).where(reference.is_not(None)))
+
+
+def unused_requests(connection: Connection) -> tuple[int, Sequence[int]]:
+    """List the requests that no attempt refers to, behind the id of the newest attempt there is.
+
+    No index finds the attempts of a request, which are most often all of a source: it would take
+    more room than what it answers.
+    """
+    newest = connection.scalar(select(func.max(ATTEMPTS.c.id))) or 0
+    unused = connection.scalars(select(REQUESTS.c.id).where(is_unused(ATTEMPTS.c.request)))
+    return newest, unused.all()
+
+
+def delete_requests(store: Store, newest: int, unused: Sequence[int]) -> int:
+    """Delete the requests that were *unused* and still are, and count them.
+
+    Only attempts after the *newest* one can have sent one of them again.
+    """
+    came_back = exists().where(ATTEMPTS.c.id > newest, ATTEMPTS.c.request == REQUESTS.c.id)
+    statement = delete(REQUESTS).where(REQUESTS.c.id == bindparam("unused"), ~came_back)
+    count = 0
+    for first in range(0, len(unused), ROWS_PER_TRANSACTION):
+        rows = [{"unused": each} for each in unused[first : first + ROWS_PER_TRANSACTION]]
+        with store.write() as session:
+            count += session.connection().execute(statement, rows).rowcount
+    return count
 
 
 def _delete_of(connection: Connection, table: Table, runs: list[int]) -> int:

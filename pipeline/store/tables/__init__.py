@@ -5,7 +5,7 @@ and what must never be false is a constraint here. ``migrations/`` says the same
 test holds the two together.
 """
 
-from pipeline.store.columns import Row
+from pipeline.store.columns import SOURCES, Row
 from pipeline.store.tables.coordination import (
     CONFIGURATIONS,
     EMBARGOES,
@@ -69,6 +69,7 @@ __all__ = [
     "SEALS",
     "SHEETS",
     "SLOTS",
+    "SOURCES",
     "TALLIES",
     "TIMINGS",
     "UPSTREAMS",

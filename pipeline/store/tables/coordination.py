@@ -49,6 +49,7 @@ SLOTS = Table(
     ForeignKeyConstraint(["run_id"], ["runs.id"]),
     Index("ix_slots_claimed", "schedule", sqlite_where=text("fate IS NULL")),
     Index("ix_slots_gaps", "schedule", sqlite_where=text("last_due_at IS NOT NULL")),
+    sqlite_with_rowid=False,
 )
 
 # The limits in force, as JSON, once for each configuration and version of the program that ran: a

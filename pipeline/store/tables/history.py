@@ -19,10 +19,12 @@ from pipeline.errors import ErrorName, Phase
 from pipeline.models import Aspect, ProofWord, RunStatus, Verdict
 from pipeline.store.columns import (
     PHASE_COLUMNS,
+    Code,
     Headers,
     Hex,
     Packed,
     Row,
+    SourceName,
     UtcTime,
     Word,
     check,
@@ -72,10 +74,10 @@ BATCHES = Table(
     Row.metadata,
     Column("run_id", Integer, primary_key=True),
     Column("number", Integer, primary_key=True),
-    *filled(String, "source"),
+    *filled(SourceName, "source"),
     *filled(Boolean, "is_sandbox"),
     *filled(BigInteger, "n", "min", "max"),
-    Column("verdict", Word(Verdict)),
+    Column("verdict", Code(Verdict)),
     *unfilled(Integer, "fetch", "attempt"),
     *unfilled(BigInteger, "offset", "sum"),
     Column("digest", LargeBinary),
@@ -84,23 +86,22 @@ BATCHES = Table(
     Column("not_before", UtcTime),
     Column("numbers", LargeBinary),  # last, so that a listing never walks over it
     ForeignKeyConstraint(["run_id"], ["runs.id"]),
-    one_of("verdict", Verdict),
+    check("verdict", f"verdict BETWEEN 1 AND {len(Verdict)}"),
     check("n", "n > 0"),
     check("range", "min <= max"),
     check("sum", "sum BETWEEN n * min AND n * max"),
     check(
         "collected",
-        "verdict <> 'collected' OR (attempt IS NOT NULL AND sum IS NOT NULL"
+        "verdict <> 1 OR (attempt IS NOT NULL AND sum IS NOT NULL"
         " AND digest IS NOT NULL AND error IS NULL)",
     ),
     check("digest", "length(digest) = CASE WHEN numbers IS NULL THEN 32 ELSE 8 END"),
     check(
         "lost",
-        "coalesce(verdict, '') = 'collected'"
-        " OR (sum IS NULL AND digest IS NULL AND numbers IS NULL)",
+        "coalesce(verdict, 0) = 1 OR (sum IS NULL AND digest IS NULL AND numbers IS NULL)",
     ),
-    check("failed", "verdict <> 'failed' OR error IS NOT NULL"),
-    check("deferred", "verdict <> 'deferred' OR not_before IS NOT NULL"),
+    check("failed", "verdict <> 2 OR error IS NOT NULL"),
+    check("deferred", "verdict <> 3 OR not_before IS NOT NULL"),
     # The rows lie in the order in which they are always read. There is no index: the batches of a
     # source are found by the runs that asked it, which its tallies name.
     sqlite_with_rowid=False,
@@ -127,7 +128,7 @@ ATTEMPTS = Table(
     Row.metadata,
     Column("id", Integer, primary_key=True),
     *filled(Integer, "run_id", "fetch", "number"),
-    *filled(String, "source"),
+    *filled(SourceName, "source"),
     *filled(UtcTime, "began_at"),
     *unfilled(BigInteger, *PHASE_COLUMNS.values()),
     *filled(Boolean, "is_reused"),
@@ -143,7 +144,8 @@ ATTEMPTS = Table(
     UniqueConstraint("run_id", "fetch", "number"),
     ForeignKeyConstraint(["run_id"], ["runs.id"]),
     ForeignKeyConstraint(["evidence"], ["evidence.digest"]),
-    ForeignKeyConstraint(["request"], ["requests.id"]),
+    # A file has neither this nor the index: one writer at a time, and `db prune` walks once.
+    ForeignKeyConstraint(["request"], ["requests.id"]).ddl_if(dialect="postgresql"),
     check("number", "number > 0"),
     check("failed", "(error IS NULL) = (phase IS NULL)"),
     one_of("phase", Phase),
@@ -160,7 +162,7 @@ ATTEMPTS = Table(
     ),
     # Without these, each row that a pruning deletes there costs a walk over all attempts.
     Index("ix_attempts_evidence", "evidence", sqlite_where=text("evidence IS NOT NULL")),
-    Index(None, "request"),
+    Index(None, "request").ddl_if(dialect="postgresql"),
 )
 
 # Attempts that came to the books when their run had ended and was sealed: no part of it, and of no

@@ -14,6 +14,7 @@ from pipeline.store.db import Store
 from pipeline.store.integrity.chain import read_seals
 from tests.store.histories import join, record_history, record_mixed_run
 
+VERDICTS = {1: "collected", 2: "failed", 3: "deferred", 4: "cancelled"}
 EVIDENCE = "e.status, e.headers, e.body_bytes, e.first_seen_at"
 
 
@@ -33,6 +34,19 @@ def published(found: sqlite3.Cursor) -> list[tuple[Any, ...]]:
             for name, cell in zip(names, row, strict=True)
         )
         for row in found
+    ]
+
+
+def worded(found: sqlite3.Cursor, sources: dict[int, str]) -> list[tuple[Any, ...]]:
+    """Read rows that have numbers for sources and verdicts, as the docstring says."""
+    names = [column[0] for column in found.description]
+    words = {"source": sources, "verdict": VERDICTS}
+    return [
+        tuple(
+            words[name].get(cell) if name in words else cell
+            for name, cell in zip(names, row, strict=True)
+        )
+        for row in published(found)
     ]
 
 
@@ -71,14 +85,17 @@ def test_a_seal_is_what_its_documentation_says(store: Store, path: Path) -> None
             published(raw.execute(f"SELECT * FROM {table} WHERE {key} = ?", (run_id,)))
             for table, key in (("runs", "id"), ("tallies", "run_id"), ("losses", "run_id"))
         )
-        batches = published(raw.execute("SELECT * FROM batches ORDER BY run_id, number"))
-        attempts = published(
+        sources = dict(raw.execute("SELECT id, name FROM sources").fetchall())
+        found = raw.execute("SELECT * FROM batches ORDER BY run_id, number")
+        batches = worded(found, sources)
+        attempts = worded(
             raw.execute(
                 f"SELECT a.*, {EVIDENCE}, r.digest, m.host, m.pid FROM attempts a"
                 " LEFT JOIN evidence e ON e.digest = a.evidence"
                 " LEFT JOIN requests r ON r.id = a.request"
                 " LEFT JOIN members m ON m.id = a.member ORDER BY fetch, number"
-            )
+            ),
+            sources,
         )
         (seal,) = published(raw.execute("SELECT * FROM seals"))
 

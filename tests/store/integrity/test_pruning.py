@@ -157,6 +157,25 @@ def test_a_request_goes_with_the_last_that_sent_it(store: Store, history: Path) 
     assert rows(history, "SELECT id FROM requests ORDER BY id") == [(1,), (2,)]
 
 
+@pytest.mark.sqlite
+def test_a_request_that_is_sent_again_meanwhile_stays(store: Store, history: Path) -> None:
+    """No reference holds it in a file, and a run may collect while the old ones are pruned."""
+    tamper(
+        history,
+        "INSERT INTO requests VALUES (8, 'one', 'GET', '', '[]', x'')",
+        "INSERT INTO requests VALUES (9, 'other', 'GET', '', '[]', x'')",
+    )
+    with store.read() as session:
+        newest, unused = pruning.unused_requests(session.connection())
+    record_mixed_run(store, started_at=at(50 * DAY))
+    tamper(history, "UPDATE attempts SET request = 9 WHERE id = (SELECT max(id) FROM attempts)")
+
+    deleted = pruning.delete_requests(store, newest, unused)
+
+    assert (list(unused), deleted) == ([8, 9], 1)
+    assert rows(history, "SELECT id FROM requests WHERE id > 2") == [(9,)]
+
+
 def test_a_run_that_goes_on_is_left_alone(store: Store, path: Path) -> None:
     """It may have started long ago, and it may be dead; somebody else finds out."""
     start_endless_run(store)

@@ -156,6 +156,19 @@ def test_an_empty_database_is_sound(store: Store) -> None:
             ],
         ),
         (
+            "UPDATE batches SET verdict = 4, error = 'dns' WHERE run_id = 2 AND number = 3",
+            ["run 2: its batches, its attempts"],
+        ),
+        (
+            "UPDATE batches SET source = 2 WHERE run_id = 2 AND number = 0",
+            ["run 2: its batches, its attempts", "run 2: the tally of dice says"],
+        ),
+        ("UPDATE sources SET name = 'other' WHERE id = 1", ["run 2: its batches, its attempts"]),
+        (
+            "UPDATE attempts SET request = 99 WHERE run_id = 2 AND number = 1",
+            ["run 2: its batches, its attempts or their answers were changed"],
+        ),
+        (
             "UPDATE batches SET is_sandbox = 1 WHERE number = 0",
             ["run 1: its batches, its attempts"],
         ),
@@ -335,6 +348,7 @@ KEYS = {
     "attempts": ("id",),
     "evidence": ("digest",),
     "requests": ("id",),
+    "sources": ("id",),
     "tallies": ("run_id", "source"),
     "losses": ("run_id", "source", "error", "phase"),
     "seals": ("position",),
