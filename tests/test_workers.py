@@ -397,7 +397,7 @@ def test_many_slow_sources_cost_a_worker_little(tmp_path: Path, url: str, store:
         requests = upstreams.communicate()[0].split()[0]
 
     assert (ended.code, ended.err, requests) == (0, "", "60")
-    assert count(store, "SELECT count(*) FROM batches WHERE verdict = 'collected'") == 60
+    assert count(store, "SELECT count(*) FROM batch_list WHERE verdict = 'collected'") == 60
     assert count(store, f"SELECT count(DISTINCT began_at) FROM {PORTIONS.name}") <= 15
     assert smallest_gap(url) >= 5
 

@@ -4,8 +4,9 @@ from enum import StrEnum
 
 
 class Verdict(StrEnum):
-    """What became of a batch. The store numbers them in this order: new ones come last."""
+    """What became of a batch."""
 
+    # The store numbers them in this order: new ones come last.
     COLLECTED = "collected"
     FAILED = "failed"
     DEFERRED = "deferred"
