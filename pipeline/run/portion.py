@@ -12,9 +12,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from itertools import chain, islice
+from itertools import islice
 from math import ceil
 from pathlib import Path
+from secrets import token_hex
 from typing import Any, NoReturn, TypeAlias
 
 import anyio
@@ -407,9 +408,9 @@ class Hands:
     def _set_aside(
         self, uid: str, attempts: Sequence[Attempt], outcomes: Sequence[Outcome]
     ) -> Path:
-        # The server is gone, and other workers set results of the run aside as well.
-        first = min(chain((a.fetch for a in attempts), (o.batch.number for o in outcomes)))
-        path = spool_path(self.settings.store, f"{uid}-{first}", self.state_folder)
+        # The server is gone, and others here, or we before, have set results of the run aside: a
+        # name that is taken would lose these.
+        path = spool_path(self.settings.store, f"{uid}-{token_hex(4)}", self.state_folder)
         spool.set_aside(
             path,
             uid=uid,
