@@ -10,12 +10,15 @@ from pathlib import Path
 from pipeline.audit.proofs import look_at_proofs
 from pipeline.audit.sheets import examine_day
 from pipeline.errors import StoreError, UsageError
+from pipeline.lock import lock_path
 from pipeline.rendering.output import json_lines, write, write_prose
 from pipeline.rendering.progress import progress
 from pipeline.rendering.records import pick
 from pipeline.rendering.shapes import Format
 from pipeline.rendering.words import count_of, show_time
 from pipeline.settings import Settings, StoreSettings
+from pipeline.settings.environment import xdg_folder
+from pipeline.store import upkeep
 from pipeline.store.db import Store, open_store
 from pipeline.store.integrity.checks import Problem, structure_problems
 from pipeline.store.integrity.noted import Mark, Noted, has, is_of, read_note, write_note
@@ -43,10 +46,9 @@ def verify(
     expect: str | None,
     with_proofs: bool,
     is_all: bool,
-    note: Path,
     format_: Format,
 ) -> None:
-    """Verify what came since the head in the *note*, or all, and note the head that was verified.
+    """Verify what came since the head that was noted, or all, and note the head that was verified.
 
     The chain is held to the head in the note, and to the one to *expect*. *with_proofs*: what
     sources signed, and the numbers that must follow from it, as well; always all of it.
@@ -56,6 +58,8 @@ def verify(
         StoreError: something is not as it was written; a line for each.
     """
     expected = None if expect is None else _parse_mark(expect)
+    state_folder = xdg_folder(os.environ, "XDG_STATE_HOME", ".local/state")
+    note = lock_path(settings.store.url, "verified", state_folder=state_folder)
     with _opened(settings.store) as store:
         noted, said, problems = _take_up(store, note)
         since = None if is_all or problems else noted
@@ -96,6 +100,18 @@ def check(settings: StoreSettings, *, with_structure: bool = False) -> None:
         found = _look(store)
     _refuse(problems + found.problems)
     write_prose(_sum_up(found))
+
+
+def back_up(settings: StoreSettings, target: Path, *, is_verified: bool) -> None:
+    """Copy the database to the new file *target*, and verify the copy if it is to be.
+
+    Raises:
+        StoreError: the copy is not as the database was written.
+    """
+    copy = upkeep.back_up(settings, target)
+    if is_verified:
+        check(copy)
+    write_prose(f"Copied and checked: {target}")
 
 
 def _opened(settings: StoreSettings) -> Store:

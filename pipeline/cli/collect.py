@@ -9,7 +9,7 @@ import typer
 from typer import Option
 
 from pipeline.cli.boundary import LogFormat, complain, error_boundary, inform, log_as
-from pipeline.cli.configuration import is_by_hand, read_batches, read_settings_to_run
+from pipeline.cli.configuration import is_by_hand, read_settings_to_run, with_options
 from pipeline.cli.options import (
     BatchesOption,
     ConfigOption,
@@ -87,17 +87,10 @@ def collect(
     log_as(log_format)
     with error_boundary():
         from pipeline.schedule.start import Start
-        from pipeline.settings import with_overrides
 
-        settings = with_overrides(
-            read_settings_to_run(config),
-            deadline_seconds=deadline,
-            sources=source or (),
-            batches=read_batches(batches),
-        )
         is_watched = sys.stdout is not None and sys.stdout.isatty()
         start = Start(
-            settings=settings,
+            settings=with_options(read_settings_to_run(config), deadline, source, batches),
             slot=slot,
             is_narrowed=bool(source) or batches is not None,
             is_by_hand=is_by_hand(),
