@@ -2,9 +2,8 @@
 
 import os
 import re
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from datetime import datetime
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from pipeline.audit.proofs import look_at_proofs
@@ -26,18 +25,8 @@ from pipeline.store.integrity.verify import Verification
 from pipeline.store.integrity.verify import verify as look_at_history
 
 LOOKED_AT = "runs pruned batches attempts numbers"
+BEFORE = "position=head.position chain=head.chain batches verified_at all_verified_at"
 PROBLEM = "text run_id=run batch position"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VerifiedBefore:
-    """What was verified earlier and not read again: up to a head of the chain."""
-
-    position: int
-    chain: str
-    batches: int
-    verified_at: datetime
-    all_verified_at: datetime
 
 
 def verify(
@@ -71,7 +60,7 @@ def verify(
     if found.noted and not found.problems and (why := write_note(note, found.noted)):
         said.append(f"This could not be noted for another time: {note}: {why}")
     if format_ is Format.JSON:
-        _write_json(found, None if proofs is None else asdict(proofs.counts()))
+        _write_json(found, None if proofs is None else proofs.counts())
     _refuse(found.problems)
     if format_ is Format.TEXT:
         write_prose(_sum_up(found), *said)
@@ -163,25 +152,16 @@ def _look(
         )
 
 
-def _write_json(found: Verification, proofs: dict[str, object] | None) -> None:
+def _write_json(found: Verification, proofs: Mapping[str, int] | None) -> None:
     head = {
         "schema": "pipeline.verify/1",
         "is_sound": not found.problems,
         **pick(found, LOOKED_AT),
-        "verified_before": found.since and asdict(_before(found.since)),
+        "verified_before": found.since and pick(found.since, BEFORE),
         "proofs": proofs,
         "head": found.head and found.head._asdict(),
     }
     write("\n".join(json_lines(head, problems=(pick(each, PROBLEM) for each in found.problems))))
-
-
-def _before(noted: Noted) -> VerifiedBefore:
-    return VerifiedBefore(
-        **noted.head._asdict(),
-        batches=noted.batches,
-        verified_at=noted.verified_at,
-        all_verified_at=noted.all_verified_at,
-    )
 
 
 def _refuse(problems: Sequence[Problem]) -> None:

@@ -87,11 +87,6 @@ def _log_line(line: str, level: str) -> str:
     return json.dumps({"at": at, "level": level, "message": printable(line)})
 
 
-def inform(text: str) -> None:
-    """Write *text* to stderr like ``complain``, though nothing is wrong."""
-    complain(text, level="info")
-
-
 def output_failed(reason: OSError) -> ExitCode:
     """Say that stdout takes no more, unless its reader has simply had enough, and shut it."""
     if sys.stdout is not None:

@@ -3,12 +3,13 @@
 import gc
 import os
 import sys
+from functools import partial
 from typing import Annotated
 
 import typer
 from typer import Option
 
-from pipeline.cli.boundary import LogFormat, complain, error_boundary, inform, log_as
+from pipeline.cli.boundary import LogFormat, complain, error_boundary, log_as
 from pipeline.cli.configuration import is_by_hand, read_settings_to_run, with_options
 from pipeline.cli.options import (
     BatchesOption,
@@ -99,7 +100,7 @@ def collect(
             shown=None if quiet else format_ or (Format.TEXT if is_watched else None),
             environ=os.environ,
             say=complain,
-            inform=inform if verbose else lambda _: None,
+            inform=partial(complain, level="info") if verbose else lambda _: None,
         )
         # The garbage collector gets its work back, but not the thousands of objects of our modules.
         gc.freeze()
