@@ -270,12 +270,11 @@ def show_top(settings: Settings, shape: Format, *, every_seconds: float) -> None
         write_lines(_lines(seen, shape))
         return
     console = Console()
+    live = Live(_draw(seen, console), console=console, screen=True, auto_refresh=False)
     with ExitStack() as opened:
         opened.enter_context(_keys_at_once())
-        live = opened.enter_context(
-            Live(_draw(seen, console), console=console, screen=True, auto_refresh=False)
-        )
-        live.refresh()
+        opened.callback(live.stop)  # not as a context: a signal may come while it is being entered
+        live.start(refresh=True)
         while not _is_quit_typed(every_seconds):
             try:
                 live.update(_draw(watch.look(), console), refresh=True)
