@@ -23,7 +23,8 @@ from pipeline.validation import json_name
 _QUOTED = 80  # characters of upstream text that an error may show; the evidence keeps more
 _READ = 4096  # characters of it that are searched for a secret
 
-_WITH_BODY = frozenset(range(200, 300)) - {HTTPStatus.NO_CONTENT, HTTPStatus.RESET_CONTENT}
+_NO_DATA = {HTTPStatus.NO_CONTENT, HTTPStatus.RESET_CONTENT, HTTPStatus.NOT_MODIFIED}
+_WITH_BODY = frozenset(range(200, 300)) - _NO_DATA
 
 # By 520 and above Cloudflare tells what became of its own request to the service.
 _GATEWAYS = dict.fromkeys(
@@ -48,6 +49,13 @@ _MARKS = {  # UTF-32's begins as UTF-16's does
     codecs.BOM_UTF16_LE: "UTF-16",
     codecs.BOM_UTF16_BE: "UTF-16",
 }
+
+_NO_JSON = (
+    (re.compile(rb"\s*+\Z"), "the body is empty"),
+    (re.compile(rb"\s*+<"), "the body is a page (HTML or XML)"),
+    (re.compile(rb"\x1f\x8b"), "the body is compressed (gzip), and no header says so"),
+    (re.compile(rb"\x00+[ -~]|[ -~]\x00"), "the body is UTF-16 or UTF-32, not UTF-8"),
+)
 
 # Possessive (`++`), so that a body of any size is turned down in one pass.
 _ROWS = re.compile(r"(?:-?[0-9]++(?:\t-?[0-9]++)*+\r?\n)++")
@@ -87,7 +95,7 @@ def _name_status(answer: Answer, *, has_key: bool) -> tuple[ErrorName, str]:
     status = answer.status
     if status == HTTPStatus.TOO_MANY_REQUESTS:  # of whomever: what it asks for is the same
         return ErrorName.RATE_LIMITED, "too many requests"
-    if status in (HTTPStatus.NO_CONTENT, HTTPStatus.RESET_CONTENT):
+    if status in _NO_DATA:
         return ErrorName.SCHEMA, "no data"
     if stranger := find_stranger(answer):
         return stranger
@@ -165,9 +173,12 @@ def _refuse_json(detail: str) -> Never:
     raise SourceError(ErrorName.NOT_JSON, detail)
 
 
-def _about_mark(body: bytes) -> str | None:
+def _about_body(body: bytes) -> str | None:
+    """Say what it is that is no JSON, where that can be told."""
     charset = next((name for mark, name in _MARKS.items() if body.startswith(mark)), None)
-    return charset and f"a byte order mark (BOM) of {charset} stands before the JSON"
+    if charset:
+        return f"a byte order mark (BOM) of {charset} stands before the JSON"
+    return next((what for form, what in _NO_JSON if form.match(body)), None)
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -211,10 +222,10 @@ def read_json(answer: Answer) -> object:
     try:
         value: object = _DECODER.decode(answer.body.decode("utf-8"))
     except UnicodeDecodeError as exc:
-        detail = _about_mark(answer.body) or f"no UTF-8 at byte {exc.start}"
+        detail = _about_body(answer.body) or f"no UTF-8 at byte {exc.start}"
         raise SourceError(ErrorName.NOT_JSON, detail) from exc
     except json.JSONDecodeError as exc:
-        detail = _about_mark(answer.body) or f"{exc.msg}, at character {exc.pos}"
+        detail = _about_body(answer.body) or f"{exc.msg}, at character {exc.pos}"
         raise SourceError(ErrorName.NOT_JSON, detail) from exc
     except RecursionError as exc:
         raise SourceError(ErrorName.NOT_JSON, "nested too deeply") from exc

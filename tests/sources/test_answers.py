@@ -1,5 +1,6 @@
 """Tests for pipeline/sources/answers.py."""
 
+import gzip
 import time
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -57,7 +58,7 @@ def test_success_passes(status: int) -> None:
         (204, ErrorName.SCHEMA, False),
         (205, ErrorName.SCHEMA, False),
         (301, ErrorName.REDIRECT_REFUSED, False),
-        (304, ErrorName.REDIRECT_REFUSED, False),
+        (304, ErrorName.SCHEMA, False),
         (400, ErrorName.HTTP_4XX, False),
         (401, ErrorName.UNAUTHORIZED, False),
         (403, ErrorName.UNAUTHORIZED, False),
@@ -199,6 +200,29 @@ def test_a_byte_order_mark_is_named(codec: str, name: str) -> None:
     assert _json_error(body.encode(codec)).detail == (
         f"a byte order mark (BOM) of {name} stands before the JSON"
     )
+
+
+@pytest.mark.parametrize(
+    ("body", "detail"),
+    [
+        (b"", "the body is empty"),
+        (b"\r\n ", "the body is empty"),
+        (b"\n<!DOCTYPE html><title>Log in</title>", "the body is a page (HTML or XML)"),
+        (b'<?xml version="1.0"?><error/>', "the body is a page (HTML or XML)"),
+        (gzip.compress(b"[1, 2]"), "the body is compressed (gzip), and no header says so"),
+        *(
+            ("[1, 2]".encode(f"utf-{bits}-{order}"), "the body is UTF-16 or UTF-32, not UTF-8")
+            for bits in (16, 32)
+            for order in ("le", "be")
+        ),
+        (b"\0[1, 2", "the body is UTF-16 or UTF-32, not UTF-8"),
+        (b"oops", "Expecting value, at character 0"),
+        (b"[1, 2]\0", "Extra data, at character 6"),
+    ],
+)
+def test_what_is_no_json_is_named(body: bytes, detail: str) -> None:
+    """Where a reader would otherwise look for a fault at a character that he cannot see."""
+    assert _json_error(body).detail == detail
 
 
 @pytest.mark.parametrize(
