@@ -21,8 +21,13 @@ def _with_one_length(head: bytes) -> bytes:
     """Leave out lengths that repeat one: RFC 9112, 6.3 lets them pass, and llhttp does not."""
     kept: dict[bytes | int, bytes] = {}
     for number, line in enumerate(head.split(b"\r\n")):
-        text = b"".join(line.lower().split())
-        kept.setdefault(text if text.startswith(LENGTH + b":") else number, line)
+        name, _, values = line.lower().partition(b":")
+        lengths = {value.strip(b" \t") for value in values.split(b",")}
+        if name == LENGTH and len(lengths) == 1:
+            length = b"%b: %b" % (name, *lengths)
+            kept.setdefault(length, length)
+        else:
+            kept[number] = line
     return b"\r\n".join(kept.values())
 
 

@@ -35,6 +35,7 @@ WHOLE_ANSWERS = {
     "continue": (b"HTTP/1.1 100 Continue\r\nX: y\r\n\r\n\r\n" + WHOLE, GOOD),
     "early close": (b"HTTP/1.1 103 Early\r\nConnection: close\r\n\r\n" + WHOLE, GOOD),
     "twice": (OK + b"Content-Length: 9\r\nX: y\r\ncontent-length:9\r\n\r\n" + GOOD, GOOD),
+    "in a list": (OK + b"Content-Length: 9, 9 ,9\r\ncontent-length: 9\r\n\r\n" + GOOD, GOOD),
     "thrice": (OK + b"Content-Length: 9\r\n" * 3 + b"\r\n" + GOOD, GOOD),
 }
 
@@ -88,6 +89,9 @@ BROKEN = {
     "a bare newline after a chunk": CHUNKED + b"9\r\n" + GOOD + b"\n0\r\n\r\n",
     "a prefix before a chunk size": CHUNKED + b"0x9\r\n" + GOOD + b"\r\n0\r\n\r\n",
     "a sign before a length": OK + b"Content-Length: +9\r\n\r\n" + GOOD,
+    "a list of two": OK + b"Content-Length: 9, 7\r\n\r\n" + GOOD,
+    "a list with a gap": OK + b"Content-Length: 9, \r\n\r\n" + GOOD,
+    "a list of none": OK + b"Content-Length: ,\r\n\r\n" + GOOD,
     "two lengths": OK + b"Content-Length: 9\r\nContent-Length: 7\r\n\r\n" + GOOD,
     "another coding": OK + b"Transfer-Encoding: gzip\r\n\r\n" + GOOD,
     "two codings": OK + b"Transfer-Encoding: gzip, chunked\r\n\r\n" + FRAMED,
