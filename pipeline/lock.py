@@ -38,6 +38,7 @@ from uuid import uuid4
 
 from pipeline.errors import LockHeld, StoreError
 from pipeline.files import blame, create, database_file, make_folder, owner_at
+from pipeline.sanitize import one_line
 
 NOTE_BYTES = 200
 LOOK_AGAIN_SECONDS = 0.1
@@ -146,11 +147,16 @@ def sign_of(path: Path) -> str | None:
     return f"{kernel}:{found.st_dev}:{found.st_ino}"
 
 
+def host_name() -> str:
+    """Name this machine in text that can be kept and shown: the kernel takes any bytes."""
+    return one_line(os.fsencode(gethostname()).decode("utf-8", "backslashreplace"))
+
+
 def host_identity() -> str:
     """Name this machine the same way every time, and unlike its neighbours where it can be told."""
-    with suppress(OSError):
-        return f"{gethostname()}/{Path('/etc/machine-id').read_text('ascii').strip()[:8]}"
-    return gethostname()
+    with suppress(OSError, UnicodeError):
+        return f"{host_name()}/{Path('/etc/machine-id').read_text('ascii').strip()[:8]}"
+    return host_name()
 
 
 def name_holder() -> str:

@@ -4,13 +4,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from socket import gethostname
 
 from sqlmodel import Session
 
 from pipeline import __version__
 from pipeline.errors import UsageError
 from pipeline.files import database_file
+from pipeline.lock import host_name
 from pipeline.models import RunSummary
 from pipeline.rendering.document import Origin
 from pipeline.rendering.words import show_time
@@ -132,7 +132,7 @@ def origin_of(
     """Say where an answer of now comes from."""
     return Origin(
         store=str(database_file(settings.url) or hide_password(settings.url)),
-        host=gethostname(),
+        host=host_name(),
         version=__version__,
         window=window,
         written_at=datetime.now(UTC),
