@@ -34,7 +34,7 @@ def sandbox(
         int, Option(min=0, max=65535, metavar="PORT", help="On 127.0.0.1; 0 takes a free one.")
     ] = 8765,
     latency: Annotated[
-        float, Option(min=0, metavar="SECONDS", help="Before each answer's first byte.")
+        float, Option(min=0, max=86_400, metavar="SECONDS", help="Before each answer's first byte.")
     ] = 0.0,
     fault: Annotated[
         list[str],
@@ -84,6 +84,8 @@ def sandbox(
     Example: pipeline sandbox --latency 0.2 --fault anu_legacy:rate_limited=5
     """
     with error_boundary():
+        import anyio
+
         from pipeline.sandbox.service import print_faults, serve
 
         if list_faults:
@@ -102,4 +104,4 @@ def sandbox(
             tls=tls,
         )
         gc.enable()  # the command line switched it off, and this may run for days
-        serve(options, ca_file, log, seconds)
+        anyio.run(serve, options, ca_file, log, seconds)
