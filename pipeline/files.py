@@ -10,6 +10,7 @@ import fcntl
 import os
 import pwd
 import re
+import select
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -21,6 +22,8 @@ from pipeline.errors import StoreError
 
 # At the end of the URL of a file. A `?` elsewhere belongs to the name of a folder.
 URL_QUERY = r"\?(\w+=[^/?]*)?$"
+
+WRITER_SECONDS = 10  # that the writer of a pipe may take
 
 _UNFINISHED = ".pipeline-*.tmp"
 
@@ -137,6 +140,30 @@ def _name(path: Path, target: Path) -> None:
             path.rename(target)
         finally:
             os.close(folder)
+
+
+def read_bytes(file: Path, most: int) -> bytes:
+    """Read *file*, which may be one without an end, or a pipe into which nobody writes.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is longer than *most* bytes, or its name is none.
+    """
+    descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        poll, content = select.poll(), b""
+        poll.register(descriptor, select.POLLIN)
+        while len(content) <= most:
+            if not poll.poll(1000 * WRITER_SECONDS):
+                why = f"nothing came from it for {WRITER_SECONDS} s"
+                raise TimeoutError(errno.ETIMEDOUT, why)
+            piece = os.read(descriptor, most + 1 - len(content))
+            if not piece:
+                return content
+            content += piece
+    finally:
+        os.close(descriptor)
+    raise ValueError(f"it is longer than {most} bytes")
 
 
 def make_folder(folder: Path) -> None:

@@ -10,7 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.files import blame, create, make_folder, owner_at, publish, remove_dead, unfinished
+from pipeline import files
+from pipeline.files import (
+    blame,
+    create,
+    make_folder,
+    owner_at,
+    publish,
+    read_bytes,
+    remove_dead,
+    unfinished,
+)
 
 WRITE = """
 import sys
@@ -166,3 +176,44 @@ def test_who_has_a_file_that_we_may_not_use_is_named(tmp_path: Path) -> None:
         f"; {lock} belongs to root (mode 600), and this is user {SOMEBODY}:"
         f" run as root, or have root chown it to user {SOMEBODY}\n"
     )
+
+
+def test_a_pipe_is_read_as_far_as_it_is_written(tmp_path: Path) -> None:
+    """A shell's `<(…)` is one, and its writer may take its time."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    command = ["sh", "-c", 'exec >"$0"; sleep 0.2; echo one; sleep 0.2; echo two', str(pipe)]
+
+    with subprocess.Popen(command):
+        assert read_bytes(pipe, 100) == b"one\ntwo\n"
+
+
+def test_a_pipe_without_a_writer_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An open() would wait for ever; so would a read() from a writer that is silent."""
+    monkeypatch.setattr(files, "WRITER_SECONDS", 0)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+
+    with pytest.raises(TimeoutError, match="nothing came from it"):
+        read_bytes(pipe, 100)
+    with pipe.open("r+b", buffering=0), pytest.raises(TimeoutError, match="nothing came from it"):
+        read_bytes(pipe, 100)
+
+
+@pytest.mark.parametrize("most", [0, 1, 99, 100, 101])
+def test_a_file_is_read_whole_or_not_at_all(tmp_path: Path, most: int) -> None:
+    """What may be too long is not read to its end to find out."""
+    file = tmp_path / "file"
+    file.write_bytes(b"x" * 100)
+
+    if most < 100:
+        with pytest.raises(ValueError, match=f"longer than {most} bytes"):
+            read_bytes(file, most)
+        with pytest.raises(ValueError, match=f"longer than {most} bytes"):
+            read_bytes(Path("/dev/zero"), most)
+    else:
+        assert read_bytes(file, most) == b"x" * 100
+    with pytest.raises(IsADirectoryError):
+        read_bytes(tmp_path, most)

@@ -8,7 +8,6 @@ import typer
 
 from pipeline.cli.boundary import error_boundary
 from pipeline.cli.configuration import is_by_hand
-from pipeline.cli.options import ForceOption
 from pipeline.errors import UsageError
 
 
@@ -35,7 +34,7 @@ def init(
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="FILE", help="The file to write.")
     ] = Path("config.toml"),
-    force: ForceOption = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
 ) -> None:
     """Write a first config.toml, check it, and say what to type next.
 

@@ -12,7 +12,7 @@ from pipeline.cli.options import (
     SinceOption,
     SourceOption,
     UntilOption,
-    WholeRunOption,
+    complete_runs,
 )
 from pipeline.rendering.shapes import Shape
 from pipeline.report.choices import Report
@@ -26,7 +26,16 @@ def report(
         Argument(metavar="WHAT", help="Without it: the last runs."),
     ] = None,
     config: ConfigOption = None,
-    run: WholeRunOption = None,
+    run: Annotated[
+        str | None,
+        Option(
+            "--run",
+            "-r",
+            metavar="ID|last",
+            help="Only this run; alone: all its batches.",
+            autocompletion=complete_runs,
+        ),
+    ] = None,
     since: SinceOption = None,
     until: UntilOption = None,
     source: SourceOption = None,

@@ -1,5 +1,7 @@
 """What the environment says: home folders, and variables that win over the file."""
 
+import os
+import pwd
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -14,7 +16,7 @@ from pydantic import BaseModel
 
 from pipeline.errors import ConfigError
 from pipeline.settings.checks import is_loopback
-from pipeline.settings.complaints import Complaints, Location, dotted, printable
+from pipeline.settings.complaints import Complaints, Location, dotted, printable, shown
 from pipeline.settings.tables import (
     CollectSettings,
     NotifySettings,
@@ -50,10 +52,13 @@ Document = dict[str, Any]  # config.toml as tomllib reads it
 
 
 def _home(environ: Mapping[str, str]) -> Path:
-    try:
-        return Path(environ.get("HOME") or Path.home())
-    except RuntimeError as error:
+    try:  # not Path.home(), to which an empty HOME is "/"
+        home = environ.get("HOME") or pwd.getpwuid(os.getuid()).pw_dir
+    except KeyError as error:
         raise ConfigError("HOME: is not set; set it, or name all files in full") from error
+    if not home.startswith("/"):
+        raise ConfigError(f"HOME: must be the full name of a folder, not {shown(home)}")
+    return Path(home)
 
 
 def expand_home(name: str, environ: Mapping[str, str]) -> Path:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from pipeline.errors import ConfigError, UsageError
+from pipeline.files import read_bytes
 from pipeline.settings.checks import check_name
 from pipeline.settings.complaints import (
     Complaints,
@@ -36,7 +37,7 @@ from pipeline.settings.environment import (
     xdg_folder,
 )
 from pipeline.settings.presets import PRESETS
-from pipeline.settings.resolve import Resolver, read_bytes, reason
+from pipeline.settings.resolve import Resolver, reason
 from pipeline.settings.sizes import BATCH_FORMS, parse_orders
 from pipeline.settings.tables import (
     KINDS,

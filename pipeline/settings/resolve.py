@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from pipeline.files import URL_QUERY
+from pipeline.files import URL_QUERY, read_bytes
 from pipeline.settings.checks import check_ping_url, check_proxy_url
 from pipeline.settings.complaints import Complaints, Location
 from pipeline.settings.environment import expand_home, xdg_folder
@@ -20,6 +20,7 @@ from pipeline.settings.tables import (
 
 MOST_KEY_BYTES = 4096
 MOST_CA_BYTES = 2**20
+HIGHEST_PORT = 65535
 DATABASE = "pipeline.db"
 
 _KEY = rb"[\x21-\x7e]+"  # what every HTTP header carries unharmed
@@ -28,6 +29,7 @@ _SCHEME = (
     r"(?ai)(sqlite|file|postgres\w*|mysql|mariadb|oracle|mssql)(\+\w+)?:|[a-z][\w+]*:(//|[^/]*$)"
 )
 _SQLITE_FILE = r"(?a)(sqlite(?:\+\w+)?:///)(?!file:)(.+)"
+_SERVER = r"(?a)[^:]+://(.*@)?(\[[\w:.%]+\]|[^\[\]:/?@]*)(:(?P<port>\d{1,5}))?([/?].*)?"
 _SQLITE_MEMORY = r"(?a)(sqlite(\+\w+)?:/*)?(:memory:)?(\?[^/]*)?"
 
 
@@ -36,18 +38,9 @@ def reason(error: OSError | ValueError) -> str:
     return getattr(error, "strerror", None) or str(error)
 
 
-def read_bytes(file: Path, most: int) -> bytes:
-    """Read *file*, which may be one without an end.
-
-    Raises:
-        OSError: it cannot be read.
-        ValueError: it is longer than *most* bytes, or its name is none.
-    """
-    with file.open("rb") as stream:
-        content = stream.read(most + 1)
-    if len(content) > most:
-        raise ValueError(f"it is longer than {most} bytes")
-    return content
+def _is_server(url: str) -> bool:
+    found = re.fullmatch(_SERVER, url)
+    return found is not None and 0 < int(found["port"] or 1) <= HIGHEST_PORT
 
 
 def _check_key(key: bytes) -> str:
@@ -142,8 +135,14 @@ class Resolver:
         return SecretStr("")
 
     def _absolute(self, location: Location, name: str) -> Path:
-        folder = Path.cwd() if location in self.complaints.variables else self.folder
-        return folder / expand_home(name, self.environ)
+        file = expand_home(name, self.environ)
+        if location not in self.complaints.variables:
+            return self.folder / file
+        try:
+            return file.absolute()
+        except OSError:
+            self.complaints.add(location, "the current folder is gone; give the full name")
+        return file
 
     def _store_url(self, url: str) -> str:
         location = ("store", "url")
@@ -162,6 +161,10 @@ class Resolver:
             scheme = url.partition(":")[0]
             problem = f"a store is an SQLite file or postgresql://…, not {scheme}"
             self.complaints.add(location, problem)
+        elif re.match("(?i)sqlite[^:]*://[^/]", url):
+            self.complaints.add(location, "must name a file, as in sqlite:///name.db")
+        elif not _is_server(url) and not re.match("(?i)sqlite", url):
+            self.complaints.add(location, "is no postgresql://user:password@host:port/database")
         return url
 
     def _find_key(self, name: str, source: SourceSettings) -> SecretStr | None:

@@ -7,9 +7,11 @@ from pathlib import Path
 
 from pipeline.errors import ConfigError
 from pipeline.extras import how_to_install
+from pipeline.files import read_bytes
 
 _OF_SHA512 = bytes.fromhex("3051300d060960864801650304020305000440")
 _BEGIN, _END = "-----BEGIN", "-----END"
+_MOST_BYTES = 2**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +100,7 @@ def read_keys(file: str) -> tuple[RsaKey, ...]:
         raise ConfigError(f"proof_key_file needs cryptography: {install}") from None
     keys: list[RsaKey] = []
     try:
-        for block in _blocks(Path(file).read_text("ascii")):
+        for block in _blocks(read_bytes(Path(file), _MOST_BYTES).decode("ascii")):
             certificate = x509.load_pem_x509_certificate(block.encode())
             public = certificate.public_key()
             if not isinstance(public, rsa.RSAPublicKey):

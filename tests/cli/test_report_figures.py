@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from sqlmodel import Session
 
-from pipeline.errors import ErrorName, ExitCode
+from pipeline.cli.boundary import ExitCode
+from pipeline.errors import ErrorName
 from pipeline.models import Batch, Fate, RunStatus, SlotClaim, Verdict
 from pipeline.pacing import Embargo
 from pipeline.report.run import total_line

@@ -251,6 +251,18 @@ class TestWhichFile:
         """A system service of root has no $HOME."""
         assert load_settings(None, {}).store.url.endswith("/pipeline/pipeline.db")
 
+    def test_empty_home_folder_is_none(self) -> None:
+        """Python would take it for "/", and the account would lie there without a word."""
+        assert load_settings(None, {"HOME": ""}).store == load_settings(None, {}).store
+
+    @pytest.mark.parametrize("home", [".", "home", "~", "\x1b[31m"])
+    def test_home_folder_without_a_full_name_is_refused(self, home: str) -> None:
+        """It would be another one in each current folder."""
+        with pytest.raises(ConfigError) as caught:
+            load_settings(None, {"HOME": home})
+
+        assert str(caught.value) == f"HOME: must be the full name of a folder, not {home!r}"
+
     def test_no_home_folder_at_all(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """A container may run as a number that no file knows."""
         monkeypatch.delenv("HOME")
@@ -1162,6 +1174,8 @@ class TestStore:
             ("sqlite:////x.db", "sqlite:////x.db"),
             ("sqlite:///file:x.db?uri=true", "sqlite:///file:x.db?uri=true"),
             ("postgresql+psycopg://me@host/db", "postgresql+psycopg://me@host/db"),
+            ("postgresql://me:a/b@[::1]:5432/db", "postgresql://me:a/b@[::1]:5432/db"),
+            ("postgresql:///db?host=/run&a=b@c", "postgresql:///db?host=/run&a=b@c"),
             ("a?b/x.db", "sqlite:///{folder}/sub/a?b/x.db"),
             ("a?b=c/x.db", "sqlite:///{folder}/sub/a?b=c/x.db"),
             ("a:b/x.db", "sqlite:///{folder}/sub/a:b/x.db"),
@@ -1188,9 +1202,31 @@ class TestStore:
 
         assert loaded.store.url == f"sqlite:///{folder}/x.db"
 
+    def test_variable_needs_a_current_folder(self, folder: Path) -> None:
+        """One that somebody has removed since; a full name needs none."""
+        file = folder / "config.toml"
+        file.write_text(SOURCE)
+        (folder / "gone").mkdir()
+        os.chdir(folder / "gone")
+        (folder / "gone").rmdir()
+
+        with pytest.raises(ConfigError, match=r"^PIPELINE_STORE_URL: the current folder is gone"):
+            load_settings(file, {"HOME": str(folder), "PIPELINE_STORE_URL": "x.db"})
+        loaded = load_settings(file, {"HOME": str(folder), "PIPELINE_STORE_URL": "/x.db"})
+        assert loaded.store.url == "sqlite:////x.db"
+
     @pytest.mark.parametrize(
         ("url", "problem"),
         [
+            ("sqlite://x.db", "must name a file, as in sqlite:///name.db"),
+            ("sqlite+pysqlite://host/x.db", "must name a file, as in sqlite:///name.db"),
+            *(
+                (
+                    f"postgresql://{CANARY}@{address}/db",
+                    "is no postgresql://user:password@host:port/database",
+                )
+                for address in ("[::1", "::1", "h:0", "h:65536", "h:x", "h:", "h1:1,h2:2")
+            ),
             ("sqlite://", "would be forgotten after the run; name a file"),
             ("sqlite:///:memory:", "would be forgotten after the run; name a file"),
             (":memory:", "would be forgotten after the run; name a file"),
