@@ -3,7 +3,7 @@
 PYTHON ?= .venv/bin/python
 BIN = $(dir $(PYTHON))
 
-.PHONY: check format lint types arrows test bench schemas lock
+.PHONY: check format lint types arrows test bench bench-all schemas lock
 
 check: lint types arrows test
 
@@ -24,12 +24,21 @@ arrows:
 test:
 	$(PYTHON) -m pytest -n auto --dist worksteal --cov --cov-report=term
 
-bench:
+bench: # less than five minutes on two idle cores
+	$(PYTHON) -m tests.benchmarks.speed
+	$(PYTHON) -m tests.benchmarks.asking --rounds 6
+	$(PYTHON) -m tests.benchmarks.politeness --each 50 --runs 12
+	$(PYTHON) -m tests.benchmarks.health --numbers 1000000
+	$(PYTHON) -m tests.benchmarks.cluster distance place
+
+bench-all: # everything at full size; FOLDER needs three gigabytes
 	$(PYTHON) -m tests.benchmarks.speed
 	$(PYTHON) -m tests.benchmarks.asking
 	$(PYTHON) -m tests.benchmarks.politeness
 	$(PYTHON) -m tests.benchmarks.health
 	$(PYTHON) -m tests.benchmarks.cluster
+	$(PYTHON) -m tests.benchmarks.verifying
+	$(PYTHON) -m tests.benchmarks.big_store $(or $(FOLDER),$(error say FOLDER=…, where three gigabytes are free))
 
 schemas:
 	$(PYTHON) -m tests.schemas

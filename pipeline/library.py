@@ -4,11 +4,11 @@ import os
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Literal, NamedTuple, Self, TypedDict, Unpack
 
 from pipeline.export.choices import Records
 from pipeline.export.encoders import arrow_tables
-from pipeline.export.records import Account, columns_of, read_pages
+from pipeline.export.records import Account, columns_of, read_pages, read_run_pages
 from pipeline.models import AttemptRecord, RunSummary
 from pipeline.report.batches import BatchLine, batch_lines
 from pipeline.run.collect import Run
@@ -20,7 +20,7 @@ from pipeline.settings import load_settings as settings_from
 from pipeline.settings.environment import xdg_folder
 from pipeline.store import queries
 from pipeline.store.db import Store, open_store
-from pipeline.store.extracts import Selection, read_runs, select_runs
+from pipeline.store.extracts import Selection, select_runs
 from pipeline.store.rows import record
 
 if TYPE_CHECKING:
@@ -47,6 +47,15 @@ class Number(NamedTuple):
     value: int
 
 
+class Which(TypedDict, total=False):
+    """What to read: one *source* alone; runs from *since* to before *until*; or one *run*."""
+
+    source: str | None
+    since: datetime | None
+    until: datetime | None
+    run: int | None
+
+
 class Books:
     """An open store: a context manager, or ``close`` it.
 
@@ -69,67 +78,37 @@ class Books:
         """Close the store; calling it again does nothing."""
         self._store.close()
 
-    def runs(
-        self,
-        *,
-        source: str | None = None,
-        since: datetime | None = None,
-        until: datetime | None = None,
-        run: int | None = None,
-    ) -> Iterator[RunSummary]:
+    def runs(self, **which: Unpack[Which]) -> Iterator[RunSummary]:
         """Read the runs that wanted something, from *source* if it is given."""
-        selection = self._select(source, since, until, run)
-        return (each for page in self._pages(selection) for each in page)
+        pages = read_run_pages(self._store, self._select(**which))
+        return (record(RunSummary, row, is_alive=None) for page in pages for row in page)
 
-    def batches(
-        self,
-        *,
-        source: str | None = None,
-        since: datetime | None = None,
-        until: datetime | None = None,
-        run: int | None = None,
-    ) -> Iterator[BatchLine]:
+    def batches(self, **which: Unpack[Which]) -> Iterator[BatchLine]:
         """Read the batches: ``.batch``, with the time and attempts it took, and its ``.values``."""
-        for each in self.runs(source=source, since=since, until=until, run=run):
+        source = which.get("source")
+        for each in self.runs(**which):
             with self._store.read() as session:
                 found = list(batch_lines(session, each, source=source, with_numbers=True))
             yield from found
 
-    def attempts(
-        self,
-        *,
-        source: str | None = None,
-        since: datetime | None = None,
-        until: datetime | None = None,
-        run: int | None = None,
-    ) -> Iterator[AttemptRecord]:
+    def attempts(self, **which: Unpack[Which]) -> Iterator[AttemptRecord]:
         """Read the attempts with their timings and errors."""
-        for each in self.runs(source=source, since=since, until=until, run=run):
+        source = which.get("source")
+        for each in self.runs(**which):
             with self._store.read() as session:
                 found = list(queries.attempts_of_run(session, run_id=each.id))
             yield from (made for made in found if source in (None, made.attempt.source))
 
-    def numbers(
-        self,
-        *,
-        source: str | None = None,
-        since: datetime | None = None,
-        until: datetime | None = None,
-        run: int | None = None,
-    ) -> Iterator[Number]:
+    def numbers(self, **which: Unpack[Which]) -> Iterator[Number]:
         """Read the numbers one by one; each batch is checked against its digest."""
-        selection = self._select(source, since, until, run)
+        selection = self._select(**which)
         for page in read_pages(self._store, Records.NUMBERS, selection, Account()):
             yield from map(Number._make, zip(*page, strict=True))
 
     def arrow(
         self,
         what: Literal["numbers", "batches", "attempts", "runs"],
-        *,
-        source: str | None = None,
-        since: datetime | None = None,
-        until: datetime | None = None,
-        run: int | None = None,
+        **which: Unpack[Which],
     ) -> "pa.Table":
         """Read the same as ``pipeline export`` writes into one table of pyarrow.
 
@@ -138,30 +117,20 @@ class Books:
         Raises:
             pipeline.errors.UsageError: pyarrow is not installed; it says how to install it.
         """
-        selection, records = self._select(source, since, until, run), Records(what)
+        selection, records = self._select(**which), Records(what)
         pages = read_pages(self._store, records, selection, Account())
         return arrow_tables(columns_of(records), pages).read_all()
 
-    def _select(
-        self, source: str | None, since: datetime | None, until: datetime | None, run: int | None
-    ) -> Selection:
+    def _select(self, **which: Unpack[Which]) -> Selection:
+        since, until = which.get("since"), which.get("until")
         for name, moment in (("since", since), ("until", until)):
             if moment is not None and moment.tzinfo is None:
                 raise ValueError(
                     f"{name}={moment!r} has no time zone; give datetime(…, tzinfo=UTC)"
                 )
         with self._store.read() as session:
+            source, run = which.get("source"), which.get("run")
             return select_runs(session, since=since, until=until, source=source, run_id=run)
-
-    def _pages(self, selection: Selection) -> Iterator[list[RunSummary]]:
-        after = 0
-        while True:
-            with self._store.read() as session:
-                rows = read_runs(session, selection, after=after)
-            if not rows:
-                return
-            yield [record(RunSummary, row, is_alive=None) for row in rows]
-            after = rows[-1].id
 
 
 def open(store: str | Path | None = None) -> Books:  # noqa: A001 - as pipeline.open it is plain

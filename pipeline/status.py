@@ -13,7 +13,7 @@ from pipeline.files import database_file
 from pipeline.models import Fate, Finding, RunStatus, RunSummary, Severity, Tally
 from pipeline.pacing import Embargo
 from pipeline.rendering.document import Document, Part
-from pipeline.rendering.output import json_lines, spooled
+from pipeline.rendering.output import json_lines, write_lines
 from pipeline.rendering.records import pick
 from pipeline.rendering.render import render
 from pipeline.rendering.shapes import Format, Shape
@@ -29,8 +29,11 @@ from pipeline.store import history, permissions, queries
 from pipeline.store.slots import recent_slots
 from pipeline.store.window import Window
 
-SOURCE = "source state last_good_at collected ordered not_before=embargo.until why=embargo.why"
-LISTED = "source state last_good_at collected=came not_before=embargo.until"
+SOURCE = (
+    "source state last_good_at collected=newest.collected ordered=newest.ordered"
+    " not_before=embargo.until why=embargo.why"
+)
+LISTED = "source state last_good_at collected=newest.came not_before=embargo.until"
 SLOT = "schedule next_at last_due_at fate is_overdue"
 
 
@@ -52,32 +55,12 @@ class SourceState:
     @property
     def state(self) -> str:
         """Say it in a word: ok, partial, failed, deferred, not asked yet."""
-        newest = self.newest
-        if newest is None:
-            return "not asked yet"
-        if newest.failed + newest.cancelled:
-            return "partial" if newest.collected else "failed"
-        return "ok" if newest.collected else "deferred"
+        return "not asked yet" if self.newest is None else self.newest.state
 
     @property
     def is_well(self) -> bool:
         """Tell whether nothing was lost in that run."""
-        return self.newest is None or not self.newest.failed + self.newest.cancelled
-
-    @property
-    def collected(self) -> int | None:
-        """Count the batches that came in that run."""
-        return None if self.newest is None else self.newest.collected
-
-    @property
-    def ordered(self) -> int | None:
-        """Count the batches that were wanted in that run."""
-        return None if self.newest is None else self.newest.ordered
-
-    @property
-    def came(self) -> str | None:
-        """Write how many of its batches came in that run."""
-        return None if self.newest is None else f"{self.collected}/{self.ordered}"
+        return self.newest is None or not self.newest.lost
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,8 +211,7 @@ def show_status(settings: Settings, shape: Format) -> bool:
     """
     found = find_status(settings)
     lines = _json(found) if shape is Format.JSON else render(_document(found), Shape.TEXT)
-    with spooled() as paper:
-        paper.writelines(f"{line}\n" for line in lines)
+    write_lines(lines)
     return found.is_healthy
 
 

@@ -20,7 +20,7 @@ from sqlmodel import Session
 from pipeline.errors import StoreError
 from pipeline.histogram import Histogram
 from pipeline.models import RunSummary, Verdict
-from pipeline.rendering.output import json_lines, spooled
+from pipeline.rendering.output import json_lines, write_lines
 from pipeline.rendering.palette import TONE_COLOURS
 from pipeline.rendering.records import pick
 from pipeline.rendering.shapes import Format
@@ -43,8 +43,12 @@ from pipeline.store.window import Window
 STRIP = 60  # attempts of each source
 HOUR = timedelta(hours=1)
 MICROSECOND = timedelta(microseconds=1)
-SOURCE = "source state not_before why quotas recent collected open ordered p50_us p90_us"
-LISTED = "source state now=shown recent=strip p50_us p90_us"
+SOURCE = (
+    "source state not_before why quotas recent collected open ordered"
+    " p50_us=durations.p50_us p90_us=durations.p90_us"
+)
+BESIDE = ("source", "state", "now", "p50", "p90")  # heads of the columns beside the strip
+LISTED = "source state now=shown recent=strip p50_us=durations.p50_us p90_us=durations.p90_us"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,16 +88,6 @@ class SourceNow:
     def ordered(self) -> int:
         """Count its batches in the run that goes on."""
         return sum(self.verdicts.values())
-
-    @property
-    def p50_us(self) -> int | None:
-        """Half of the exchanges of the last hour took this at most."""
-        return None if self.durations is None else self.durations.p50_us
-
-    @property
-    def p90_us(self) -> int | None:
-        """Nine of ten exchanges of the last hour took this at most."""
-        return None if self.durations is None else self.durations.p90_us
 
     @property
     def strip(self) -> str:
@@ -240,25 +234,22 @@ def _lines(seen: Snapshot, shape: Format) -> Iterator[str]:
 def _draw(seen: Snapshot, console: Console) -> Group:
     """Draw a snapshot for a terminal of this width."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for head in ("source", "state", "now", "last attempts", "p50", "p90"):
+    for head in (*BESIDE[:3], "last attempts", *BESIDE[3:]):
         table.add_column(head, no_wrap=True, justify="right" if head.startswith("p") else "left")
-    taken = 2 * 6 + sum(max(len(cell) for cell in cells) for cells in _cells_beside(seen))
+    rows = [_cells(each) for each in seen.sources]
+    taken = 2 * 6 + sum(max(map(len, column)) for column in zip(BESIDE, *rows, strict=True))
     width = min(max(console.width - taken, 5), STRIP)
-    for each in seen.sources:
+    for each, cells in zip(seen.sources, rows, strict=True):
         strip = Text.assemble(*(_sign(error) for error in each.recent[-width:]))
-        p50, p90 = show_duration(each.p50_us), show_duration(each.p90_us)
-        table.add_row(each.source, each.state, each.shown, strip, p50, p90)
+        table.add_row(*cells[:3], strip, *cells[3:])
     at = Text(f"{show_time(seen.asked_at)}, q to quit", "dim")
     heads = [Text(printable(line)) for line in _heads(seen)]
     return Group(*heads, Text(""), table, Text(""), at)
 
 
-def _cells_beside(seen: Snapshot) -> Iterator[list[str]]:
-    yield ["source", *(each.source for each in seen.sources)]
-    yield ["state", *(each.state for each in seen.sources)]
-    yield ["now", *(each.shown for each in seen.sources)]
-    yield ["p50", *(show_duration(each.p50_us) for each in seen.sources)]
-    yield ["p90", *(show_duration(each.p90_us) for each in seen.sources)]
+def _cells(of: SourceNow) -> list[str]:
+    ranks = (Histogram() if of.durations is None else of.durations).percentiles(0.5, 0.9)
+    return [of.source, of.state, of.shown, *map(show_duration, ranks)]
 
 
 def _sign(error: str | None) -> tuple[str, str]:
@@ -276,16 +267,14 @@ def show_top(settings: Settings, shape: Format, *, every_seconds: float) -> None
     seen = watch.look()
     is_live = sys.stdin is not None and sys.stdin.isatty() and Console().is_interactive
     if shape is Format.JSON or not is_live:
-        with spooled() as paper:
-            paper.writelines(f"{line}\n" for line in _lines(seen, shape))
+        write_lines(_lines(seen, shape))
         return
     console = Console()
+    live = Live(_draw(seen, console), console=console, screen=True, auto_refresh=False)
     with ExitStack() as opened:
         opened.enter_context(_keys_at_once())
-        live = opened.enter_context(
-            Live(_draw(seen, console), console=console, screen=True, auto_refresh=False)
-        )
-        live.refresh()
+        opened.callback(live.stop)  # not as a context: a signal may come while it is being entered
+        live.start(refresh=True)
         while not _is_quit_typed(every_seconds):
             try:
                 live.update(_draw(watch.look(), console), refresh=True)

@@ -18,9 +18,8 @@ from typing_extensions import TypeAliasType, TypedDict
 
 import pipeline
 from pipeline.audit.availability import Availability
-from pipeline.audit.proofs import ProofCounts
 from pipeline.audit.replay import GROUP, Group
-from pipeline.audit.verify import PROBLEM, VerifiedBefore
+from pipeline.audit.verify import BEFORE, PROBLEM
 from pipeline.doctor import CHECK, Check
 from pipeline.errors import Phase
 from pipeline.models import (
@@ -56,7 +55,7 @@ from pipeline.rendering.vocabulary import (
     TALLY,
     VOCABULARY,
 )
-from pipeline.report import errors, health, numbers, slots, sources, timings, workers
+from pipeline.report import errors, health, numbers, runs, slots, sources, timings, workers
 from pipeline.report.batches import PUBLISHED, BatchLine
 from pipeline.report.errors import SourceLoss
 from pipeline.report.runs import RunLine
@@ -70,7 +69,7 @@ from pipeline.status import SLOT as SLOT_STATE
 from pipeline.status import SOURCE, SlotState, SourceState
 from pipeline.store.health_figures import BlockTest, HealthAlarm, HealthBlock, RangeHealth
 from pipeline.store.integrity.checks import Problem
-from pipeline.store.integrity.noted import Mark
+from pipeline.store.integrity.noted import Mark, Noted
 from pipeline.store.stats import StoreStats, TableStats
 from pipeline.store.totals import LossTotals, RangeTotals, SourceTotals
 from pipeline.store.window import Window
@@ -172,7 +171,7 @@ def all_of(kind: type) -> tuple[type, str]:
     return kind, " ".join(names)
 
 
-RUN_LINE = record("run", (RunSummary, RUN), (RunLine, "retries is_alive"))
+RUN_LINE = record("run", (RunSummary, RUN), (RunLine, runs.PUBLISHED))
 BARE_BATCH = (BatchRecord, BATCH)
 BATCH_LINE = record("batch", BARE_BATCH, (BatchLine, PUBLISHED), about="and its fetch")
 ATTEMPT_RECORD = record("attempt", (AttemptRecord, ATTEMPT), about="null: not reached, or unknown")
@@ -359,8 +358,11 @@ ANSWERS: Mapping[str, tuple[str, Mapping[str, Hint]]] = {
             "batches": int,
             "attempts": int,
             "numbers": int,
-            "verified_before": record("verified_before", all_of(VerifiedBefore)) | None,
-            "proofs": record("proof_counts", all_of(ProofCounts)) | None,
+            "verified_before": record("verified_before", (Noted, BEFORE)) | None,
+            "proofs": record(
+                "proof_counts", verified=int, chained=int, not_verifiable=int, unsigned=int
+            )
+            | None,
             "head": record("seal", all_of(Mark)) | None,
             "problems": many(
                 record(

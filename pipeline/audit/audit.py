@@ -84,11 +84,6 @@ class Examination:
     availability: list[Availability]
     failures: list[LossTotals]
 
-    @property
-    def is_alarming(self) -> bool:
-        """Tell whether any finding is a warning or worse."""
-        return self.findings.are_alarming
-
 
 def examine(
     session: Session, window: Window, *, source: str | None = None, enabled: Collection[str] = ()
@@ -97,7 +92,7 @@ def examine(
 
     *enabled* are the sources that runs are expected to ask.
     """
-    seen = _so_far(window, datetime.now(UTC))
+    seen = _so_far(window)
     sheet, findings = _judge(session, seen, source, enabled)
     runs = sheet.runs
     if source is not None:
@@ -120,11 +115,12 @@ def find_wrongs(
     session: Session, window: Window, *, source: str | None = None, enabled: Collection[str] = ()
 ) -> Findings:
     """List what ``examine`` finds, for those who do not ask how long a source was up."""
-    return _judge(session, _so_far(window, datetime.now(UTC)), source, enabled)[1]
+    return _judge(session, _so_far(window), source, enabled)[1]
 
 
-def _so_far(window: Window, now: datetime) -> Window:
+def _so_far(window: Window) -> Window:
     """Leave out the rest of today, which is still to come."""
+    now = datetime.now(UTC)
     return Window(since=window.since, until=min(window.until or now, now))
 
 
@@ -239,14 +235,14 @@ def audit(
     )
     for line in _json(found) if is_json else render(document, shape):
         write(line)
-    return found.is_alarming
+    return found.findings.are_alarming
 
 
 def _json(found: Examination) -> Iterator[str]:
     head = {
         "schema": "pipeline.audit/1",
         "window": window_json(found.window),
-        **pick(found, "source runs is_alarming"),
+        **pick(found, "source runs is_alarming=findings.are_alarming"),
         "accounting_rule": ACCOUNTING_RULE,
     }
     return json_lines(

@@ -7,7 +7,7 @@ replaced when the requests were stored, and addresses of people are replaced her
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -85,8 +85,8 @@ TOTALS = {
 RULES = "at_most=rule runs requests=attempts against_the_rule=violations"
 SENT = "method=request.method URL=request.url times=n first_at last_at"
 LOOKED_UP = (
-    "request=record.id sent_at error=record.attempt.error status=record.attempt.status"
-    " your_ids=request_ids detail=record.attempt.detail"
+    "request=record.id sent_at=record.attempt.sent_at error=record.attempt.error"
+    " status=record.attempt.status your_ids=request_ids detail=record.attempt.detail"
 )
 
 
@@ -95,12 +95,6 @@ class LookedUp:
     """An attempt as its upstream may look it up."""
 
     record: AttemptRecord
-
-    @property
-    def sent_at(self) -> datetime:
-        """Give the moment when its wait was over."""
-        attempt = self.record.attempt
-        return attempt.began_at + timedelta(microseconds=attempt.timings.wait_us or 0)
 
     @property
     def request_ids(self) -> tuple[str, ...]:

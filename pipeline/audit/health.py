@@ -12,6 +12,7 @@ from pipeline.errors import Whose
 from pipeline.health.continuous import HealthTest, limits_of
 from pipeline.health.verdicts import ALPHA
 from pipeline.models import Finding, FindingKind, Severity
+from pipeline.rendering.records import pick
 from pipeline.store.health import NumberRange
 from pipeline.store.health_figures import BlockTest, HealthAlarm, RangeHealth, show_years
 
@@ -70,20 +71,13 @@ def _range(of: HealthAlarm | BlockTest) -> str:
 
 def _figures(worst: HealthAlarm, first: HealthAlarm, health: RangeHealth) -> dict[str, object]:
     limits = limits_of(worst.min, worst.max)
-    return {
-        "test": worst.test,
-        "min": worst.min,
-        "max": worst.max,
-        "value": worst.value,
-        "times": worst.times,
-        "cut_off": worst.cut_off,
-        "window": limits.window if limits and worst.test is HealthTest.PROPORTION else None,
-        "numbers": health.numbers,
-        "first_run": first.run_id,
-        "first_batch": first.batch_name,
-        "first_position": first.position,
-        "false_alarm_years": health.false_alarm_years,
-    }
+    window = limits.window if limits and worst.test is HealthTest.PROPORTION else None
+    return (
+        pick(worst, "test min max value times cut_off")
+        | {"window": window, "numbers": health.numbers}
+        | pick(first, "first_run=run_id first_batch=batch_name first_position=position")
+        | pick(health, "false_alarm_years")
+    )
 
 
 def find_odd_blocks(healths: Iterable[RangeHealth], *, since: datetime | None) -> Iterator[Finding]:
@@ -99,17 +93,9 @@ def find_odd_blocks(healths: Iterable[RangeHealth], *, since: datetime | None) -
                     until=None,
                     reason=_say_odd(test, health),
                     whose=Whose.UPSTREAM,
-                    figures={
-                        "test": test.test,
-                        "min": test.min,
-                        "max": test.max,
-                        "alpha": ALPHA,
-                        "block_size": health.block_size,
-                        "blocks": test.blocks,
-                        "odd": test.odd,
-                        "expected": test.expected,
-                        "chance": test.chance,
-                    },
+                    figures=pick(test, "test min max")
+                    | {"alpha": ALPHA, "block_size": health.block_size}
+                    | pick(test, "blocks odd expected chance"),
                 )
 
 

@@ -19,16 +19,12 @@ from pipeline.store.numbers import digest_of, pack
 from pipeline.store.proofs import Proved, count_proofs, count_unsigned, read_proved
 
 PACKAGES = ("cryptography", "py-arkworks-bls12381")  # of the extra `proof`
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProofCounts:
-    """How many collected batches each word is true of, now and on this machine."""
-
-    verified: int
-    chained: int
-    not_verifiable: int
-    unsigned: int
+COUNTED = {
+    "verified": ProofWord.VERIFIED,
+    "chained": ProofWord.CHAINED,
+    "not_verifiable": ProofWord.UNVERIFIABLE,
+    "unsigned": ProofWord.UNSIGNED,
+}
 
 
 @dataclass(slots=True)
@@ -69,14 +65,9 @@ class ProofCheck:
                 text = f"run {fetch.run} {batch.name}: its numbers do not follow from its proof"
                 self.problems.append(Problem(text=text, run=fetch.run, batch=batch.name))
 
-    def counts(self) -> ProofCounts:
+    def counts(self) -> dict[str, int]:
         """Count by word."""
-        return ProofCounts(
-            verified=self.batches[ProofWord.VERIFIED],
-            chained=self.batches[ProofWord.CHAINED],
-            not_verifiable=self.batches[ProofWord.UNVERIFIABLE],
-            unsigned=self.batches[ProofWord.UNSIGNED],
-        )
+        return {name: self.batches[word] for name, word in COUNTED.items()}
 
     def tell(self) -> Iterator[str]:
         """Sum it up; each word for itself."""

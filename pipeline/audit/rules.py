@@ -171,7 +171,7 @@ def find_stale(courses: Mapping[str, Course]) -> Iterator[Finding]:
             whose=Whose.CONTRACT,
             batches=found.batches,
             attempts=tuple(found.attempts),
-            figures={"answers": found.answers, "runs": found.losses},
+            figures=pick(found, "answers runs=losses"),
         )
 
 
@@ -194,13 +194,7 @@ def find_weak(measures: Iterable[WeakMeasure]) -> Iterator[Finding]:
             ),
             whose=Whose.UPSTREAM,
             attempts=select_attempts((weak.first_attempt, weak.last_attempt)),
-            figures={
-                "measure": weak.name,
-                "at_least": weak.at_least,
-                "lowest": weak.lowest,
-                "below": weak.below,
-                "answers": weak.n,
-            },
+            figures=pick(weak, "measure=name at_least lowest below answers=n"),
         )
 
 
@@ -295,7 +289,7 @@ def find_useless_retries(source: str, course: Course) -> Finding | None:
             f"none of {found.retries:,} retries helped; fewer (retries = 0) would spare both sides"
         ),
         whose=Whose.OURS,
-        figures={"retries": found.retries, "runs": found.runs},
+        figures=pick(found, "retries runs"),
     )
 
 

@@ -2,20 +2,22 @@
 
 import os
 import re
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from datetime import datetime
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from pipeline.audit.proofs import look_at_proofs
 from pipeline.audit.sheets import examine_day
 from pipeline.errors import StoreError, UsageError
+from pipeline.lock import lock_path
 from pipeline.rendering.output import json_lines, write, write_prose
 from pipeline.rendering.progress import progress
 from pipeline.rendering.records import pick
 from pipeline.rendering.shapes import Format
 from pipeline.rendering.words import count_of, show_time
 from pipeline.settings import Settings, StoreSettings
+from pipeline.settings.environment import xdg_folder
+from pipeline.store import upkeep
 from pipeline.store.db import Store, open_store
 from pipeline.store.integrity.checks import Problem, structure_problems
 from pipeline.store.integrity.noted import Mark, Noted, has, is_of, read_note, write_note
@@ -23,18 +25,8 @@ from pipeline.store.integrity.verify import Verification
 from pipeline.store.integrity.verify import verify as look_at_history
 
 LOOKED_AT = "runs pruned batches attempts numbers"
+BEFORE = "position=head.position chain=head.chain batches verified_at all_verified_at"
 PROBLEM = "text run_id=run batch position"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VerifiedBefore:
-    """What was verified earlier and not read again: up to a head of the chain."""
-
-    position: int
-    chain: str
-    batches: int
-    verified_at: datetime
-    all_verified_at: datetime
 
 
 def verify(
@@ -43,10 +35,9 @@ def verify(
     expect: str | None,
     with_proofs: bool,
     is_all: bool,
-    note: Path,
     format_: Format,
 ) -> None:
-    """Verify what came since the head in the *note*, or all, and note the head that was verified.
+    """Verify what came since the head that was noted, or all, and note the head that was verified.
 
     The chain is held to the head in the note, and to the one to *expect*. *with_proofs*: what
     sources signed, and the numbers that must follow from it, as well; always all of it.
@@ -56,6 +47,8 @@ def verify(
         StoreError: something is not as it was written; a line for each.
     """
     expected = None if expect is None else _parse_mark(expect)
+    state_folder = xdg_folder(os.environ, "XDG_STATE_HOME", ".local/state")
+    note = lock_path(settings.store.url, "verified", state_folder=state_folder)
     with _opened(settings.store) as store:
         noted, said, problems = _take_up(store, note)
         since = None if is_all or problems else noted
@@ -67,7 +60,7 @@ def verify(
     if found.noted and not found.problems and (why := write_note(note, found.noted)):
         said.append(f"This could not be noted for another time: {note}: {why}")
     if format_ is Format.JSON:
-        _write_json(found, None if proofs is None else asdict(proofs.counts()))
+        _write_json(found, None if proofs is None else proofs.counts())
     _refuse(found.problems)
     if format_ is Format.TEXT:
         write_prose(_sum_up(found), *said)
@@ -96,6 +89,18 @@ def check(settings: StoreSettings, *, with_structure: bool = False) -> None:
         found = _look(store)
     _refuse(problems + found.problems)
     write_prose(_sum_up(found))
+
+
+def back_up(settings: StoreSettings, target: Path, *, is_verified: bool) -> None:
+    """Copy the database to the new file *target*, and verify the copy if it is to be.
+
+    Raises:
+        StoreError: the copy is not as the database was written.
+    """
+    copy = upkeep.back_up(settings, target)
+    if is_verified:
+        check(copy)
+    write_prose(f"Copied and checked: {target}")
 
 
 def _opened(settings: StoreSettings) -> Store:
@@ -147,25 +152,16 @@ def _look(
         )
 
 
-def _write_json(found: Verification, proofs: dict[str, object] | None) -> None:
+def _write_json(found: Verification, proofs: Mapping[str, int] | None) -> None:
     head = {
         "schema": "pipeline.verify/1",
         "is_sound": not found.problems,
         **pick(found, LOOKED_AT),
-        "verified_before": found.since and asdict(_before(found.since)),
+        "verified_before": found.since and pick(found.since, BEFORE),
         "proofs": proofs,
         "head": found.head and found.head._asdict(),
     }
     write("\n".join(json_lines(head, problems=(pick(each, PROBLEM) for each in found.problems))))
-
-
-def _before(noted: Noted) -> VerifiedBefore:
-    return VerifiedBefore(
-        **noted.head._asdict(),
-        batches=noted.batches,
-        verified_at=noted.verified_at,
-        all_verified_at=noted.all_verified_at,
-    )
 
 
 def _refuse(problems: Sequence[Problem]) -> None:

@@ -61,16 +61,13 @@ def main() -> NoReturn:
 
     from pipeline.cli.boundary import last_exit_code
     from pipeline.cli.commands import make_app
-    from pipeline.rendering.output import OutputError
 
     code: object = None
     try:
         make_app(only=sys.argv[1] if len(sys.argv) > 1 else None)()
     except SystemExit as leaving:
         code = leaving.code
-    except OSError as exc:  # help and usage are written outside of the commands
-        code = last_exit_code(OutputError(exc))
-    except Exception as exc:  # noqa: BLE001 - a machine that has too little memory for a command
+    except Exception as exc:  # noqa: BLE001 - there is too little memory, or a full disk behind help
         code = last_exit_code(exc)
     _leave(code)
 

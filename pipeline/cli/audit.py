@@ -1,25 +1,26 @@
 """``pipeline audit``: what is wrong, since when, who is responsible, and the evidence."""
 
-import os
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from pipeline.cli.boundary import ExitCode, error_boundary
+from pipeline.cli.boundary import error_boundary
 from pipeline.cli.configuration import read_settings
 from pipeline.cli.options import (
     ConfigOption,
+    ForceOption,
     FormatOption,
+    LastRunOption,
     ShapeOption,
     SinceOption,
     SourceOption,
     UntilOption,
-    complete_runs,
     complete_sources,
     hand_down_config,
 )
+from pipeline.errors import ExitCode
 from pipeline.rendering.output_file import STDOUT
 from pipeline.rendering.shapes import Format, Shape
 
@@ -30,8 +31,6 @@ class DossierFormat(StrEnum):
     MARKDOWN = "markdown"
     HTML = "html"
 
-
-ForceOption = Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")]
 
 audit_app = typer.Typer(rich_markup_mode=None)
 
@@ -142,31 +141,16 @@ def verify(
     """
     with error_boundary():
         from pipeline.audit.verify import verify as body
-        from pipeline.lock import lock_path
-        from pipeline.settings.environment import xdg_folder
 
         settings = read_settings(config, will_ask=False)
-        state_folder = xdg_folder(os.environ, "XDG_STATE_HOME", ".local/state")
-        body(
-            settings,
-            expect=expect,
-            with_proofs=with_proofs,
-            is_all=is_all,
-            note=lock_path(settings.store.url, "verified", state_folder=state_folder),
-            format_=format_,
-        )
+        body(settings, expect=expect, with_proofs=with_proofs, is_all=is_all, format_=format_)
 
 
 @audit_app.command()
 def har(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="To be written; - is stdout.")],
     config: ConfigOption = None,
-    run: Annotated[
-        str,
-        typer.Option(
-            "--run", "-r", metavar="ID|last", help="Which run.", autocompletion=complete_runs
-        ),
-    ] = "last",
+    run: LastRunOption = "last",
     force: ForceOption = False,
 ) -> None:
     """Write the attempts of a run as HAR 1.2, for a browser."""

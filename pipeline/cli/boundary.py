@@ -20,15 +20,6 @@ from pipeline.rendering.output import OutputError, flush
 from pipeline.rendering.words import iso_time
 from pipeline.sanitize import printable
 
-__all__ = [
-    "ExitCode",
-    "complain",
-    "error_boundary",
-    "exit_code_after",
-    "last_exit_code",
-    "output_failed",
-]
-
 # How pydantic, with which Typer checks values, begins a complaint, and how we say it.
 PLAIN = (
     (r"Value error, ", ""),
@@ -96,11 +87,6 @@ def _log_line(line: str, level: str) -> str:
     return json.dumps({"at": at, "level": level, "message": printable(line)})
 
 
-def inform(text: str) -> None:
-    """Write *text* to stderr like ``complain``, though nothing is wrong."""
-    complain(text, level="info")
-
-
 def output_failed(reason: OSError) -> ExitCode:
     """Say that stdout takes no more, unless its reader has simply had enough, and shut it."""
     if sys.stdout is not None:
@@ -117,8 +103,11 @@ def last_exit_code(exc: Exception) -> int:
     """Give the code to leave the process with when *exc* has passed every boundary.
 
     Where memory is short, even leaving with a code fails: its reason has then been said already.
+    What the system refuses out here is the output: help and usage.
     """
-    return _ended[-1] if _ended else exit_code_after(exc)
+    if _ended:
+        return _ended[-1]
+    return exit_code_after(OutputError(exc) if isinstance(exc, OSError) else exc)
 
 
 def exit_code_after(exc: Exception) -> int:

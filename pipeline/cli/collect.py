@@ -3,13 +3,14 @@
 import gc
 import os
 import sys
+from functools import partial
 from typing import Annotated
 
 import typer
 from typer import Option
 
-from pipeline.cli.boundary import LogFormat, complain, error_boundary, inform, log_as
-from pipeline.cli.configuration import is_by_hand, read_batches, read_settings_to_run
+from pipeline.cli.boundary import LogFormat, complain, error_boundary, log_as
+from pipeline.cli.configuration import is_by_hand, read_settings_to_run, with_options
 from pipeline.cli.options import (
     BatchesOption,
     ConfigOption,
@@ -87,17 +88,10 @@ def collect(
     log_as(log_format)
     with error_boundary():
         from pipeline.schedule.start import Start
-        from pipeline.settings import with_overrides
 
-        settings = with_overrides(
-            read_settings_to_run(config),
-            deadline_seconds=deadline,
-            sources=source or (),
-            batches=read_batches(batches),
-        )
         is_watched = sys.stdout is not None and sys.stdout.isatty()
         start = Start(
-            settings=settings,
+            settings=with_options(read_settings_to_run(config), deadline, source, batches),
             slot=slot,
             is_narrowed=bool(source) or batches is not None,
             is_by_hand=is_by_hand(),
@@ -106,7 +100,7 @@ def collect(
             shown=None if quiet else format_ or (Format.TEXT if is_watched else None),
             environ=os.environ,
             say=complain,
-            inform=inform if verbose else lambda _: None,
+            inform=partial(complain, level="info") if verbose else lambda _: None,
         )
         # The garbage collector gets its work back, but not the thousands of objects of our modules.
         gc.freeze()

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,7 +24,9 @@ def is_by_hand() -> bool:
     return any(stream is not None and stream.isatty() for stream in streams)
 
 
-def read_settings(config: Path | None, *, will_ask: bool = True) -> "Settings":
+def read_settings(
+    config: Path | None, *, will_ask: bool = True, say: Callable[[str], object] = complain
+) -> "Settings":
     """Read the settings from *config*, or from where they are looked for.
 
     Raises:
@@ -31,16 +34,35 @@ def read_settings(config: Path | None, *, will_ask: bool = True) -> "Settings":
     """
     from pipeline.settings import load_settings
 
-    return load_settings(config, os.environ, will_ask=will_ask, say=complain)
+    return load_settings(config, os.environ, will_ask=will_ask, say=say)
 
 
 def read_settings_quietly(config: Path | None) -> "Settings | None":
     """Read the settings for a shell that completes a word; None if they are wrong."""
-    from pipeline.settings import load_settings
-
     with suppress(ConfigError):
-        return load_settings(config, os.environ, will_ask=False)
+        return read_settings(config, will_ask=False, say=lambda _: None)
     return None
+
+
+def with_options(
+    settings: "Settings",
+    deadline_seconds: float | None,
+    sources: Collection[str] | None,
+    batches: str | None,
+) -> "Settings":
+    """Let the options of ``collect`` and ``plan`` win over the file.
+
+    Raises:
+        UsageError: there is no such source, or the batches cannot be read.
+    """
+    from pipeline.settings import with_overrides
+
+    return with_overrides(
+        settings,
+        deadline_seconds=deadline_seconds,
+        sources=sources or (),
+        batches=read_batches(batches),
+    )
 
 
 def read_batches(given: str | None) -> str | None:

@@ -8,7 +8,7 @@ import typer
 
 from pipeline.cli.boundary import complain, error_boundary
 from pipeline.cli.configuration import read_settings
-from pipeline.cli.options import ConfigOption, FormatOption, parse_age
+from pipeline.cli.options import ConfigOption, ForceOption, FormatOption, parse_age
 from pipeline.rendering.output import write, write_prose
 from pipeline.rendering.shapes import Format
 
@@ -27,13 +27,9 @@ def migrate(config: ConfigOption = None) -> None:
     days of a long history a month at a time, so that no run takes long, and this all of them.
     """
     with error_boundary():
-        from pipeline.audit.closing import close_all
-        from pipeline.store import upkeep
+        from pipeline.audit.closing import migrate as body
 
-        settings = read_settings(config, will_ask=False).store
-        write_prose(*upkeep.migrate(settings).splitlines())
-        if added_up := close_all(settings, say=complain):
-            write_prose(added_up)
+        body(read_settings(config, will_ask=False).store, say=complain)
 
 
 @db_app.command()
@@ -44,9 +40,9 @@ def check(config: ConfigOption = None) -> None:
     number is found here and nowhere else. Exits with 74 if anything is wrong.
     """
     with error_boundary():
-        from pipeline.audit import verify
+        from pipeline.audit.verify import check as body
 
-        verify.check(read_settings(config, will_ask=False).store, with_structure=True)
+        body(read_settings(config, will_ask=False).store, with_structure=True)
 
 
 @db_app.command()
@@ -64,13 +60,9 @@ def backup(
     batches.
     """
     with error_boundary():
-        from pipeline.audit.verify import check
-        from pipeline.store import upkeep
+        from pipeline.audit.verify import back_up
 
-        copy = upkeep.back_up(read_settings(config, will_ask=False).store, target)
-        if verify:
-            check(copy)
-        write_prose(f"Copied and checked: {target}")
+        back_up(read_settings(config, will_ask=False).store, target, is_verified=verify)
 
 
 @db_app.command()
@@ -146,7 +138,7 @@ def datasette(
             "--output", "-o", metavar="FILE", help="Else `<database>.datasette.json` beside it."
         ),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
+    force: ForceOption = False,
 ) -> None:
     """Write metadata for Datasette, and print the command for it.
 

@@ -2,9 +2,10 @@
 
 import typer
 
-from pipeline.cli.boundary import ExitCode, error_boundary
+from pipeline.cli.boundary import error_boundary
 from pipeline.cli.configuration import read_settings
 from pipeline.cli.options import ConfigOption, FormatOption
+from pipeline.errors import ExitCode
 from pipeline.rendering.shapes import Format
 
 

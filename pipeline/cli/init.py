@@ -8,6 +8,7 @@ import typer
 
 from pipeline.cli.boundary import error_boundary
 from pipeline.cli.configuration import is_by_hand
+from pipeline.cli.options import ForceOption
 from pipeline.errors import UsageError
 
 
@@ -34,7 +35,7 @@ def init(
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="FILE", help="The file to write.")
     ] = Path("config.toml"),
-    force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
+    force: ForceOption = False,
 ) -> None:
     """Write a first config.toml, check it, and say what to type next.
 

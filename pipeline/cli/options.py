@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from typer import BadParameter, Context, Option
 
 from pipeline.cli.boundary import LogFormat
+from pipeline.cli.configuration import read_settings_quietly
 from pipeline.rendering.shapes import Format, Shape
 
 UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -73,15 +74,12 @@ def parse_config(name: str) -> Path:
 
 def complete_sources(context: Context, incomplete: str) -> list[str]:
     """List the names of configured sources that a shell may complete *incomplete* to."""
-    from pipeline.cli.configuration import read_settings_quietly
-
     settings = read_settings_quietly(context.params.get("config"))
     return [name for name in settings.sources if name.startswith(incomplete)] if settings else []
 
 
 def complete_runs(context: Context, incomplete: str) -> list[str]:
     """List the numbers of the newest runs, and ``last``, in the same way."""
-    from pipeline.cli.configuration import read_settings_quietly
     from pipeline.report.question import newest_run_ids
 
     settings = read_settings_quietly(context.params.get("config"))
@@ -89,16 +87,17 @@ def complete_runs(context: Context, incomplete: str) -> list[str]:
     return [name for name in known if name.startswith(incomplete)]
 
 
-RunOption = Annotated[
-    str | None,
-    Option(
-        "--run",
-        "-r",
-        metavar="ID|last",
-        help="Only this run.",
-        autocompletion=complete_runs,
-    ),
-]
+def _run_option(text: str) -> Any:  # noqa: ANN401 - as Typer's own
+    return Option("--run", "-r", metavar="ID|last", help=text, autocompletion=complete_runs)
+
+
+def _source_option(text: str) -> Any:  # noqa: ANN401 - as above
+    return Option("--source", "-s", metavar="NAME", help=text, autocompletion=complete_sources)
+
+
+RunOption = Annotated[str | None, _run_option("Only this run.")]
+WholeRunOption = Annotated[str | None, _run_option("Only this run; alone: all its batches.")]
+LastRunOption = Annotated[str, _run_option("Which run.")]
 ConfigOption = Annotated[
     Path | None,
     Option(
@@ -111,15 +110,9 @@ ConfigOption = Annotated[
         show_default=False,
     ),
 ]
+SourceOption = Annotated[str | None, _source_option("Only what concerns this source.")]
 SourcesOption = Annotated[
-    list[str] | None,
-    Option(
-        "--source",
-        "-s",
-        metavar="NAME",
-        help="Only this source; may be given repeatedly.",
-        autocompletion=complete_sources,
-    ),
+    list[str] | None, _source_option("Only this source; may be given repeatedly.")
 ]
 BatchesOption = Annotated[
     str | None,
@@ -133,16 +126,6 @@ BatchesOption = Annotated[
 FormatOption = Annotated[Format, Option("--format", "-f", help="For people or for programs.")]
 ShapeOption = Annotated[
     Shape, Option("--format", "-f", help="For people, programs, sheets, tickets or browsers.")
-]
-SourceOption = Annotated[
-    str | None,
-    Option(
-        "--source",
-        "-s",
-        metavar="NAME",
-        help="Only what concerns this source.",
-        autocompletion=complete_sources,
-    ),
 ]
 SinceOption = Annotated[
     datetime | None,
@@ -164,6 +147,7 @@ DeadlineOption = Annotated[
         help="Stop sending requests after this many seconds (overrides the file).",
     ),
 ]
+ForceOption = Annotated[bool, Option("--force", help="Replace the file if it exists.")]
 LogFormatOption = Annotated[
     LogFormat, Option("--log-format", help="Lines on stderr for people, or as JSON objects.")
 ]

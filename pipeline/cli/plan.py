@@ -6,7 +6,7 @@ from typing import Annotated
 from typer import Option
 
 from pipeline.cli.boundary import error_boundary
-from pipeline.cli.configuration import read_batches, read_settings
+from pipeline.cli.configuration import read_settings, with_options
 from pipeline.cli.options import (
     BatchesOption,
     ConfigOption,
@@ -43,14 +43,7 @@ def plan(
     Exits with 78 if the rules can never be met.
     """
     with error_boundary():
-        from pipeline.run.forecast import show_plan
-        from pipeline.schedule.booking import wanted_rhythms
-        from pipeline.settings import with_overrides
+        from pipeline.schedule.outlook import show_plan
 
-        settings = with_overrides(
-            read_settings(config),
-            deadline_seconds=deadline,
-            sources=source or (),
-            batches=read_batches(batches),
-        )
-        show_plan(settings, wanted_rhythms(settings, every), format_)
+        settings = with_options(read_settings(config), deadline, source, batches)
+        show_plan(settings, every, format_)

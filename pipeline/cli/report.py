@@ -12,7 +12,7 @@ from pipeline.cli.options import (
     SinceOption,
     SourceOption,
     UntilOption,
-    complete_runs,
+    WholeRunOption,
 )
 from pipeline.rendering.shapes import Shape
 from pipeline.report.choices import Report
@@ -26,16 +26,7 @@ def report(
         Argument(metavar="WHAT", help="Without it: the last runs."),
     ] = None,
     config: ConfigOption = None,
-    run: Annotated[
-        str | None,
-        Option(
-            "--run",
-            "-r",
-            metavar="ID|last",
-            help="Only this run; alone: all its batches.",
-            autocompletion=complete_runs,
-        ),
-    ] = None,
+    run: WholeRunOption = None,
     since: SinceOption = None,
     until: UntilOption = None,
     source: SourceOption = None,

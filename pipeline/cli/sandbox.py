@@ -84,8 +84,6 @@ def sandbox(
     Example: pipeline sandbox --latency 0.2 --fault anu_legacy:rate_limited=5
     """
     with error_boundary():
-        import anyio
-
         from pipeline.sandbox.service import print_faults, serve
 
         if list_faults:
@@ -104,4 +102,4 @@ def sandbox(
             tls=tls,
         )
         gc.enable()  # the command line switched it off, and this may run for days
-        anyio.run(serve, options, ca_file, log, seconds)
+        serve(options, ca_file, log, seconds)

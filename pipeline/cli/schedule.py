@@ -1,7 +1,7 @@
 """``pipeline schedule``: the slots, the scheduler in the foreground, lines for cron and systemd."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from typer import Option
@@ -66,13 +66,12 @@ def run(
     """
     log_as(log_format)
     with error_boundary():
-        from pipeline.schedule.install import run_command
         from pipeline.schedule.runner import keep_schedule
 
-        settings = read_settings_to_run(config)
         keep_schedule(
-            settings,
-            run_command(settings, overlap, log_format),
+            read_settings_to_run(config),
+            overlap,
+            log_format,
             read_again=read_settings_to_run,
             drain_seconds=drain,
             say=complain,
@@ -86,12 +85,9 @@ def cron(config: ConfigOption = None) -> None:
     Add them with `crontab -e`.
     """
     with error_boundary():
-        from pipeline.rendering.output import write
-        from pipeline.schedule.install import crontab, tell_overrides
+        from pipeline.schedule.install import put_crontab
 
-        settings = read_settings(config, will_ask=False)
-        write("\n".join(crontab(settings)))
-        tell_overrides(settings, complain)
+        put_crontab(read_settings(config, will_ask=False), say=complain)
 
 
 @schedule_app.command()
@@ -119,10 +115,10 @@ def systemd(
     systemctl enable --now pipeline.timer
     """
     with error_boundary():
-        from pipeline.schedule.install import put_units, tell_overrides
-        from pipeline.schedule.units import UnitKind
+        from pipeline.schedule.install import put_units
 
         settings = read_settings(config, will_ask=False)
-        kind: UnitKind = "worker" if worker else "service" if service else "timer"
+        kind: Literal["timer", "service", "worker"] = (
+            "worker" if worker else "service" if service else "timer"
+        )
         put_units(settings, output, kind=kind, force=force, say=complain)
-        tell_overrides(settings, complain)

@@ -38,10 +38,10 @@ _UNHANDED = text(
     f"""
     SELECT portion.run_id, portion.first, portion.lock, portion.rank
     FROM portions AS portion JOIN runs ON runs.id = portion.run_id
-    WHERE runs.status = 'running' AND portion.ended_at IS NULL AND NOT EXISTS (
-        SELECT FROM {SCHEMA}.procrastinate_jobs AS job
-        WHERE job.status IN ('todo', 'doing')
-        AND job.queueing_lock = portion.run_id || ':' || portion.first
+    WHERE runs.status = 'running' AND portion.ended_at IS NULL
+    AND portion.run_id || ':' || portion.first NOT IN (
+        SELECT queueing_lock FROM {SCHEMA}.procrastinate_jobs
+        WHERE status IN ('todo', 'doing') AND queueing_lock IS NOT NULL
     )
     ORDER BY portion.run_id, portion.rank, portion.first
     LIMIT 1000
@@ -51,22 +51,22 @@ _UNHANDED = text(
 # As the engine's own statement does for one: not what another has, nor what another job of the same
 # lock comes before. And no more than a share of what there is, so that others get some as well.
 _FETCH = f"""
-    WITH candidate AS (
-        SELECT job.id FROM {SCHEMA}.procrastinate_jobs AS job
-        WHERE job.status = 'todo' AND job.queue_name = ANY(%(queues)s::varchar[])
+    WITH waiting AS MATERIALIZED (
+        SELECT id, priority, lock, scheduled_at, row_number() OVER its AS place
+        FROM {SCHEMA}.procrastinate_jobs
+        WHERE status = 'todo' AND queue_name = ANY(%(queues)s::varchar[])
+        WINDOW its AS (PARTITION BY coalesce(lock, id::text) ORDER BY priority DESC, id)
+    ), candidate AS (
+        SELECT job.id FROM waiting JOIN {SCHEMA}.procrastinate_jobs AS job USING (id)
+        WHERE place = 1 AND job.status = 'todo'
         AND (job.scheduled_at IS NULL OR job.scheduled_at <= now())
         AND NOT EXISTS (
             SELECT FROM {SCHEMA}.procrastinate_jobs AS other
-            WHERE other.lock = job.lock AND (
-                other.status = 'doing'
-                OR other.status = 'todo' AND (-other.priority, other.id) < (-job.priority, job.id)
-            )
+            WHERE other.lock = job.lock AND other.status = 'doing'
         )
         ORDER BY job.priority DESC, job.id
-        LIMIT least(%(most)s, greatest(1, (
-            SELECT count(*) FROM {SCHEMA}.procrastinate_jobs
-            WHERE status = 'todo' AND queue_name = ANY(%(queues)s::varchar[])
-        ) / greatest(1, (SELECT count(*) FROM {SCHEMA}.procrastinate_workers))))
+        LIMIT least(%(most)s, greatest(1, (SELECT count(*) FROM waiting)
+            / greatest(1, (SELECT count(*) FROM {SCHEMA}.procrastinate_workers))))
         FOR UPDATE OF job SKIP LOCKED
     )
     UPDATE {SCHEMA}.procrastinate_jobs AS job SET status = 'doing', worker_id = %(worker_id)s

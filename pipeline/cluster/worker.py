@@ -13,18 +13,17 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import anyio
-from anyio.abc import TaskGroup
-from procrastinate import App, exceptions
+from procrastinate import App
 
 import pipeline
 from pipeline.cluster.engine import Engine
 from pipeline.errors import ConfigError, StoreError, ungrouped
 from pipeline.lock import host_identity, name_holder
 from pipeline.run.opening import bury_the_silent, open_for_runs
-from pipeline.run.portion import Hands, end_run
+from pipeline.run.portion import Hands
+from pipeline.run.shared import end_run
 from pipeline.schedule.ledger import find_schedules
 from pipeline.schedule.runner import Runs, Scheduler, World
 from pipeline.schedule.sd_notify import ServiceManager
@@ -78,12 +77,18 @@ class Worker:
             anyio.run(self._live, store)
 
     async def _live(self, store: Store) -> None:
-        asyncio.get_running_loop().set_exception_handler(_tell_what_is_ours)
         stopping = asyncio.Event()
         with ungrouped():
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._obey, stopping)
-                hands = self._make_hands(store, tasks)
+                hands = Hands(
+                    settings=self.settings,
+                    store=store,
+                    state_folder=self.state_folder,
+                    is_to_go=lambda: self._is_to_go,
+                    say=self.say,
+                )
+                tasks.start_soon(hands.watch)
                 engine = Engine(self.settings.store.url, hands.carry_out)
                 await anyio.to_thread.run_sync(engine.create_schema)
                 hands.member = member = await store.commit(
@@ -101,16 +106,6 @@ class Worker:
                 tasks.cancel_scope.cancel()
         with suppress(StoreError):
             await store.commit(portions.leave, member=member)
-
-    def _make_hands(self, store: Store, tasks: TaskGroup) -> Hands:
-        return Hands(
-            settings=self.settings,
-            store=store,
-            state_folder=self.state_folder,
-            is_to_go=lambda: self._is_to_go,
-            say=self.say,
-            tasks=tasks,
-        )
 
     async def _keep_schedule(self, runs: Runs) -> None:
         """Start a run in each slot; of all workers that do, one gets it."""
@@ -134,16 +129,16 @@ class Worker:
     async def _work_on(self, engine: Engine, hands: Hands, stopping: asyncio.Event) -> None:
         """Work, and come back whenever the server does, with all stored that came before."""
         while not stopping.is_set():
-            try:
-                async with engine.opened() as app, anyio.create_task_group() as tasks:
-                    tasks.start_soon(self._sweep, engine, app, hands.store)
-                    await engine.work(
-                        app, stopping, lanes=self.lanes, drain_seconds=self.drain_seconds
-                    )
-                    tasks.cancel_scope.cancel()
-            except* StoreError as group:
-                self._tell_once(str(group.exceptions[0]))
-            await hands.settle()
+            async with anyio.create_task_group() as hands.books.tasks:
+                try:
+                    async with engine.opened() as app, anyio.create_task_group() as tasks:
+                        tasks.start_soon(self._sweep, engine, app, hands.store)
+                        await engine.work(
+                            app, stopping, lanes=self.lanes, drain_seconds=self.drain_seconds
+                        )
+                        tasks.cancel_scope.cancel()
+                except* StoreError as group:
+                    self._tell_once(str(group.exceptions[0]))
             if not stopping.is_set():
                 await anyio.sleep(BACK_SECONDS)
 
@@ -173,9 +168,3 @@ class Worker:
         while True:
             await anyio.sleep(BEAT_SECONDS / 2)
             await anyio.to_thread.run_sync(beat)
-
-
-def _tell_what_is_ours(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Say nothing of a job that could not be ended: it has been given to another worker."""
-    if not isinstance(context.get("exception"), exceptions.ConnectorException):
-        loop.default_exception_handler(context)

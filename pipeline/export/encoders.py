@@ -8,16 +8,13 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from functools import lru_cache
 from itertools import groupby, islice
-from typing import IO, TYPE_CHECKING, Any, TypeAlias
+from typing import IO, Any, TypeAlias
 
 from pipeline.errors import UsageError
 from pipeline.export.choices import FileFormat
 from pipeline.export.records import Columns, Page
 from pipeline.extras import how_to_install
 from pipeline.rendering.csv import SAME_CELLS, spell_flag, spell_moment, spell_text
-
-if TYPE_CHECKING:  # an extra, which most have no need of
-    import pyarrow as pa
 
 BITS = 8  # of a byte
 
@@ -75,7 +72,7 @@ def write_json_lines(file: IO[bytes], columns: Columns, pages: Iterable[Page]) -
         file.write(_spell_lines(page, line, spellings, "null"))
 
 
-def arrow_tables(columns: Columns, pages: Iterable[Page]) -> "pa.RecordBatchReader":
+def arrow_tables(columns: Columns, pages: Iterable[Page]) -> Any:  # noqa: ANN401 - pyarrow comes without types
     """Give the pages to pyarrow, as they are asked for: int64, UTC timestamps in us, text.
 
     Raises:

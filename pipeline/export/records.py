@@ -100,7 +100,7 @@ def read_pages(
     Raises:
         StoreError: the database cannot be read, or the numbers of a batch are damaged.
     """
-    for runs in _read_runs(store, selection):
+    for runs in read_run_pages(store, selection):
         if what is Records.RUNS:
             found: Iterable[Page] = [
                 [[getattr(run, path) for run in runs] for _, path in FIELDS[what]]
@@ -114,7 +114,8 @@ def read_pages(
             watch(last_run - selection.first + 1, selection.last - selection.first + 1)
 
 
-def _read_runs(store: Store, selection: Selection) -> Iterator[Sequence[Row]]:
+def read_run_pages(store: Store, selection: Selection) -> Iterator[Sequence[Row]]:
+    """Read the rows of the runs, a page at a time and in their order."""
     after = 0
     while True:
         with store.read() as session:

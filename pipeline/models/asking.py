@@ -1,7 +1,7 @@
 """What is asked for, what one request takes, and what comes of it."""
 
 from dataclasses import dataclass, fields
-from datetime import datetime
+from datetime import datetime, timedelta
 from operator import attrgetter
 
 from pipeline.errors import ErrorName, Phase
@@ -216,6 +216,26 @@ class Attempt:
     measures: tuple[Measure, ...] = ()
     proof: Proof | None = None
     member: int | None = None
+
+    @property
+    def wait_us(self) -> int:
+        """Give the time that it waited before it was let go."""
+        return self.timings.wait_us or 0
+
+    @property
+    def took_us(self) -> int:
+        """Give the time from then to its end."""
+        return self.timings.total_us - self.wait_us
+
+    @property
+    def sent_at(self) -> datetime:
+        """Give the moment when its wait was over."""
+        return self.began_at + timedelta(microseconds=self.wait_us)
+
+    @property
+    def ended_at(self) -> datetime:
+        """Give the moment when it was over."""
+        return self.began_at + timedelta(microseconds=self.timings.total_us)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

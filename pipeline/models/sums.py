@@ -24,6 +24,13 @@ class PhaseTotals:
     max_us: int
 
 
+def state_of(collected: int, lost: int) -> str:
+    """Say in a word how batches fared, some of which were ordered."""
+    if lost:
+        return "partial" if collected else "failed"
+    return "ok" if collected else "deferred"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Totals:
     """What attempts and batches of one source add up to.
@@ -51,6 +58,21 @@ class Totals:
     def ordered(self) -> int:
         """Count the batches that were wanted."""
         return self.collected + self.failed + self.deferred + self.cancelled
+
+    @property
+    def lost(self) -> int:
+        """Count the batches that did not come, and were not put off."""
+        return self.failed + self.cancelled
+
+    @property
+    def came(self) -> str:
+        """Write how many of its batches came."""
+        return f"{self.collected}/{self.ordered}"
+
+    @property
+    def state(self) -> str:
+        """Say in a word how it went: ok, partial, failed or deferred."""
+        return state_of(self.collected, self.lost)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,6 @@ user to read, and always whole. What it counts is of one run: Prometheus keeps t
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
 from functools import partial
 from math import isfinite
 from pathlib import Path
@@ -64,7 +63,8 @@ def render_metrics(
     before anything happens.
     """
     tallies, losses = list(tallies), list(losses)
-    ended_at = _timestamp(run.ended_at)
+    ended_at = None if run.ended_at is None else run.ended_at.timestamp()
+    seconds = None if run.clock_us is None else run.clock_us / 1_000_000
     succeeded_at = ended_at if exit_status == 0 else before.get(ALL)
     of_run = partial(_family, prefix="pipeline_last_run_")
     families = (
@@ -77,7 +77,7 @@ def render_metrics(
         of_run("timestamp_seconds", "When the run ended.", _single(ended_at)),
         of_run("id", "Its number, as `pipeline report --run` takes it.", _single(run.id)),
         of_run("exit_code", "What the process ended with.", _single(exit_status)),
-        of_run("duration_seconds", "How long it took by the clock.", _single(_seconds(run))),
+        of_run("duration_seconds", "How long it took by the clock.", _single(seconds)),
         of_run("status", "1 for what became of it.", _statuses(run.status)),
         of_run("batches", "Batches by source and outcome.", _batches(tallies)),
         of_run("numbers", "Numbers collected.", _by_source(tallies, "numbers")),
@@ -99,14 +99,6 @@ def _family(name: str, meaning: str, samples: Iterable[Sample], prefix: str = ""
 
 def _single(value: float | None) -> list[Sample]:
     return [] if value is None else [({}, value)]
-
-
-def _timestamp(moment: datetime | None) -> float | None:
-    return None if moment is None else moment.timestamp()
-
-
-def _seconds(run: RunSummary) -> float | None:
-    return None if run.clock_us is None else run.clock_us / 1_000_000
 
 
 def _statuses(status: RunStatus) -> Iterator[Sample]:
@@ -131,7 +123,7 @@ def _successes(
     tallies: Iterable[Tally], ended_at: float | None, before: Mapping[str, float]
 ) -> Iterator[Sample]:
     for tally in tallies:
-        is_success = tally.collected and not tally.failed and not tally.cancelled
+        is_success = tally.collected and not tally.lost
         last_at = ended_at if is_success else None
         yield {"source": tally.source}, last_at or before.get(tally.source.translate(_ESCAPES), 0)
 

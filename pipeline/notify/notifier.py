@@ -6,11 +6,11 @@ Each is optional, bounded in time, and none can harm the run: what goes wrong is
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from threading import Thread
-from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from pipeline.errors import StoreError
 from pipeline.models import Finding, RunSummary
+from pipeline.notify.harmless import put_file
 from pipeline.notify.hook import run_hook, secret_variables
 from pipeline.notify.metrics import write_metrics
 from pipeline.notify.ping import ping_end, ping_start
@@ -19,9 +19,6 @@ from pipeline.rendering.records import pick
 from pipeline.rendering.vocabulary import FINDING, RUN
 from pipeline.settings import Settings
 from pipeline.store.db import Store
-
-if TYPE_CHECKING:
-    from pipeline.notify.account import Account
 
 MOST_FINDINGS = 10  # that a command is told
 
@@ -58,21 +55,13 @@ class Notifier:
         self._ping(run.uid, exit_status, text)
         notify = self._notify
         if notify.metrics_file or notify.on_failure or notify.on_recovery or notify.otel:
-            from pipeline.notify.account import read_account  # noqa: PLC0415 - brings the audit along
-
-            try:
-                with store.read() as session:
-                    account = read_account(session, notify, run)
-            except StoreError as exc:
-                self._hear(f"nobody was told of run {run.id}: {exc}")
-            else:
-                self._tell(run, account, exit_status, text)
+            self._tell(store, run, exit_status, text)
         if notify.html_file:
             self._write_page(store, run)
         return self._take_complaints()
 
     def _write_page(self, store: Store, run: RunSummary) -> None:
-        from pipeline.notify.html_file import make_html_file, write_html_file  # noqa: PLC0415 - brings all reports along
+        from pipeline.notify.html_file import make_html_file  # noqa: PLC0415 - brings all reports along
 
         try:
             with store.read() as session:
@@ -81,7 +70,7 @@ class Notifier:
             self._hear(f"the page does not show run {run.id}: {exc}")
         else:
             path, seconds = Path(self._notify.html_file), self._notify.seconds
-            self._hear(write_html_file(path, page, seconds=seconds))
+            self._hear(put_file(path, lambda: page, what="the page", seconds=seconds))
 
     def fail(self, exit_status: int, text: str) -> list[str]:
         """Tell that no run came about, or that nobody could write down how it ended."""
@@ -100,8 +89,16 @@ class Notifier:
             url, seconds = self._ping_url, self._notify.seconds
             self._hear(ping_end(url, uid=uid, exit_status=exit_status, text=text, seconds=seconds))
 
-    def _tell(self, run: RunSummary, account: "Account", exit_status: int, text: str) -> None:
+    def _tell(self, store: Store, run: RunSummary, exit_status: int, text: str) -> None:
+        from pipeline.notify.account import read_account  # noqa: PLC0415 - brings the audit along
+
         notify = self._notify
+        try:
+            with store.read() as session:
+                account = read_account(session, notify, run)
+        except StoreError as exc:
+            self._hear(f"nobody was told of run {run.id}: {exc}")
+            return
         if notify.metrics_file:
             self._hear(
                 write_metrics(

@@ -128,7 +128,7 @@ def _add_attempt(tracer: Tracer, parent: Span, attempt: Attempt) -> None:
         request.method if request else UNKNOWN_METHOD,
         set_span_in_context(parent),
         SpanKind.CLIENT,
-        start_time=_ns(_sent_at(attempt)),
+        start_time=_ns(attempt.sent_at),
         attributes=_of_attempt(attempt),
     )
     _end(span, attempt)
@@ -159,16 +159,7 @@ def _of_attempt(attempt: Attempt) -> Attributes:
 def _end(span: Span, attempt: Attempt) -> None:
     if attempt.error is not None:
         span.set_status(Status(StatusCode.ERROR, attempt.detail or attempt.error.value))
-    span.end(_ns(_ended_at(attempt)))
-
-
-def _sent_at(attempt: Attempt) -> datetime:
-    return attempt.began_at + timedelta(microseconds=attempt.timings.wait_us or 0)
-
-
-def _ended_at(attempt: Attempt) -> datetime:
-    spent = (getattr(attempt.timings, phase) or 0 for phase in _PHASES)
-    return attempt.began_at + timedelta(microseconds=sum(spent))
+    span.end(_ns(attempt.ended_at))
 
 
 def _ns(moment: datetime) -> int:

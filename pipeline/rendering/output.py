@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from shutil import copyfileobj
 from tempfile import SpooledTemporaryFile
@@ -86,13 +86,21 @@ def spooled() -> Iterator[IO[str]]:
             copyfileobj(spool, sys.stdout)
 
 
-def render_table(
-    columns: Sequence[str], rows: Iterable[Sequence[object]], *, to_the_right: Container[int] = ()
-) -> str:
+def write_lines(lines: Iterable[str]) -> None:
+    """Write lines as they come, all of them or, if one cannot be made, none.
+
+    Raises:
+        OutputError: stdout takes no more.
+    """
+    with spooled() as paper:
+        paper.writelines(f"{line}\n" for line in lines)
+
+
+def render_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """Draw a table, as ``console.draw_table`` does."""
     from pipeline.rendering.console import draw_table
 
-    return draw_table(columns, rows, to_the_right=to_the_right)
+    return draw_table(columns, rows)
 
 
 def _dump(value: object) -> str:

@@ -5,6 +5,8 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from shutil import copyfileobj
+from tempfile import SpooledTemporaryFile
 from typing import IO
 
 from pipeline.errors import UsageError
@@ -40,9 +42,6 @@ def new_file(target: Path, *, force: bool) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def _stdout() -> Iterator[IO[bytes]]:
-    from shutil import copyfileobj
-    from tempfile import SpooledTemporaryFile
-
     try:
         with SpooledTemporaryFile(MOST_IN_MEMORY) as spool:
             yield spool

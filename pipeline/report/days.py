@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
+from pipeline.models.sums import state_of
 from pipeline.rendering.document import Column, Kind, Lane, Lanes, SourceName, show_cell
 from pipeline.rendering.words import count_of
 from pipeline.report.sources import SourceLine
@@ -52,11 +53,9 @@ def _lane(
 def _word(day: Sequence[SourceTotals]) -> str:
     """Say what became of the batches of a day."""
     collected = sum(each.collected for each in day)
-    if any(each.failed + each.cancelled for each in day):
-        return "partial" if collected else "failed"
-    if any(each.ordered for each in day):
-        return "ok" if collected else "deferred"
-    return NOT_ASKED
+    if not any(each.ordered for each in day):
+        return NOT_ASKED
+    return state_of(collected, sum(each.lost for each in day))
 
 
 def _note(day: Sequence[SourceTotals]) -> str:

@@ -10,9 +10,8 @@ from sqlmodel import Session
 from pipeline.audit.audit import find_wrongs
 from pipeline.audit.findings import LISTED, tell_when
 from pipeline.models import AttemptRecord, Finding, Severity
-from pipeline.rendering.document import Chart, Document, Lanes, Notice, Notices, Part, Table, Text
+from pipeline.rendering.document import Chart, Document, Lanes, Notice, Notices, Part, Text
 from pipeline.rendering.records import inside
-from pipeline.rendering.shapes import Shape
 from pipeline.rendering.tabulating import tabulate
 from pipeline.rendering.words import count_of, show_time
 from pipeline.report import errors, health, numbers, runs, sources, timings
@@ -84,11 +83,6 @@ def lines(session: Session, question: Question) -> Iterator[str]:
     return write_document(make_overview(session, question), question)
 
 
-def write_page(session: Session, question: Question) -> str:
-    """Write the overview as one HTML page."""
-    return "\n".join(lines(session, replace(question, shape=Shape.HTML)))
-
-
 def make_overview(session: Session, question: Question) -> Document:
     """Put the page together: give it to ``render`` in any shape."""
     found = _read(session, question)
@@ -120,7 +114,7 @@ def _read(session: Session, question: Question) -> _Read:
         findings=findings,
         left_out=len(wrongs) - len(findings),
         durations=durations,
-        sources=sources.find_sources(session, question, durations.of, now=datetime.now(UTC)),
+        sources=sources.find_sources(session, question, durations.of, datetime.now(UTC)),
         errors=lost,
         runs=runs.find_runs(session, question),
         points=numbers.find_points(session, question),
@@ -266,11 +260,7 @@ def _tables(session: Session, found: _Read) -> Iterator[Part]:
     if found.attempts:
         table = tabulate(AttemptRecord, found.attempts, ATTEMPTS, title="Attempts named above")
         yield replace(table, anchor="attempt")
-    yield _table_of_runs(found)
+    yield replace(runs.table_of_runs(found.runs, title="Last runs"), anchor="run")
     listed = timings.timing_lines(session, found.question, found.durations)
     yield timings.table_of_timings(listed, title="Timings")
     yield Text(lines=[timings.how_known(found.durations, found.question.window.step)])
-
-
-def _table_of_runs(found: _Read) -> Table:
-    return replace(runs.table_of_runs(found.runs, title="Last runs"), anchor="run")

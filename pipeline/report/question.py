@@ -94,8 +94,8 @@ def as_it_stands(session: Session, run: RunSummary) -> RunSummary:
     for batch in queries.batches_of_run(session, run_id=run.id):
         verdicts[batch.verdict] += 1
         numbers += batch.n if batch.verdict is Verdict.COLLECTED else 0
-    made = (record.attempt.timings for record in queries.attempts_of_run(session, run_id=run.id))
-    spent = [timings.total_us - (timings.wait_us or 0) for timings in made]
+    made = queries.attempts_of_run(session, run_id=run.id)
+    spent = [record.attempt.took_us for record in made]
     return replace(
         run,
         ordered=verdicts.total(),

@@ -27,6 +27,7 @@ LISTED = (
     "run_id=run.id started_at=run.started_at status=shown_status is_sandbox=run.is_sandbox"
     " collected=came lost deferred=run.deferred numbers=run.numbers attempts=run.attempts"
 )
+PUBLISHED = "retries is_alive=run.is_alive"  # beside what is of the run itself
 REST = " retries clock_us=run.clock_us"
 
 
@@ -42,14 +43,9 @@ class RunLine:
     retries: int
 
     @property
-    def is_alive(self) -> bool | None:
-        """Tell whether its process is still there; None if it ended, or nobody can know."""
-        return self.run.is_alive
-
-    @property
     def shown_status(self) -> str:
         """Say what became of it; if its process is gone, what the next run will call it."""
-        return "interrupted?" if self.is_alive is False else self.run.status
+        return "interrupted?" if self.run.is_alive is False else self.run.status
 
     @property
     def came(self) -> str:
@@ -100,7 +96,7 @@ def run_lines(session: Session, runs: Sequence[RunSummary]) -> list[RunLine]:
 
 def run_json(line: RunLine) -> dict[str, object]:
     """Make of a run what is published of it."""
-    return pick(line.run, RUN) | pick(line, "retries is_alive")
+    return pick(line.run, RUN) | pick(line, PUBLISHED)
 
 
 def table_of_runs(found: Sequence[RunLine], *, title: str = "", is_sheet: bool = False) -> Table:

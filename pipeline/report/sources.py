@@ -38,13 +38,13 @@ TABLE = SOURCES.replace(" failed_attempts=totals.failed_attempts", "").removesuf
 )
 # Fits on a terminal; embargoes are told above it.
 NARROW = (
-    "source=totals.source is_sandbox runs=totals.runs collected=came "
+    "source=totals.source is_sandbox runs=totals.runs collected=totals.came "
     + inside("totals", "numbers attempts success_share")
     + f" p50_us=exchange.p50_us p99_us=exchange.p99_us {LAST}"
 )
 # Fits on a page, where numbers have more room.
 PAGE = (
-    "source=totals.source is_sandbox runs=totals.runs collected=came "
+    "source=totals.source is_sandbox runs=totals.runs collected=totals.came "
     + inside("totals", "share numbers attempts success_share")
     + f" {RANKS} {LAST}"
 )
@@ -66,16 +66,11 @@ class SourceLine:
     exchange: Histogram | None
     embargo: Embargo | None
 
-    @property
-    def came(self) -> str:
-        """Write how many of its batches came."""
-        return f"{self.totals.collected}/{self.totals.ordered}"
-
 
 def lines(session: Session, question: Question) -> Iterator[str]:
     """Write what each source was worth."""
     exchanges = find_timings(session, question, phases={EXCHANGE}).of
-    found = find_sources(session, question, exchanges, now=datetime.now(UTC))
+    found = find_sources(session, question, exchanges, datetime.now(UTC))
     points = find_points(session, question)
     if question.shape is Shape.JSON:
         return json_lines(
@@ -97,7 +92,6 @@ def find_sources(
     session: Session,
     question: Question,
     timings: Mapping[str, Mapping[str, Histogram]],
-    *,
     now: datetime,
 ) -> list[SourceLine]:
     """Put together what each source was worth, by name; *timings* are by source and phase."""

@@ -9,8 +9,8 @@ from pipeline.rendering.output import (
     json_lines,
     prose,
     render_table,
-    spooled,
     write,
+    write_lines,
     write_prose,
 )
 from pipeline.rendering.records import pick
@@ -63,8 +63,7 @@ def show_plan(settings: Settings, rhythms: Mapping[str, Rhythm], shape: Format) 
         if rhythms and not impossible:
             names = ", ".join(dict.fromkeys(rhythm.name for rhythm in rhythms.values()))
             lines = chain(lines, prose(f"A day of runs {names} fits the rules."))
-    with spooled() as answer:
-        answer.writelines(f"{line}\n" for line in lines)
+    write_lines(lines)
     if impossible:
         raise ConfigError(*impossible)
 

@@ -47,13 +47,7 @@ class Limiters:
     def open(self, upstreams: Sequence[Upstream]) -> dict[str, Limiter]:
         """Make them, by the keys of the *upstreams*."""
         keys = {upstream.key for upstream in upstreams if upstream.is_remembered}
-        standings: dict[str, tuple[Embargo | None, int]] = {}
-        if keys:
-            with self.store.read() as session:
-                self.clock.read(session)
-            self._mend(upstreams)
-            with self.store.read() as session:
-                standings = permissions.standing_of(session, upstreams=keys)
+        standings = self._find_standings(upstreams, keys) if keys else {}
         longest = defaultdict[str, float](float)
         for upstream in upstreams:
             seconds = upstream.policy.limits.attempt_seconds
@@ -87,33 +81,42 @@ class Limiters:
             FilePlace, lock_path(self.url, f"asks-{name}", state_folder=self.state_folder)
         )
 
-    def _mend(self, upstreams: Sequence[Upstream]) -> None:
+    def _find_standings(
+        self, upstreams: Sequence[Upstream], keys: set[str]
+    ) -> dict[str, tuple[Embargo | None, int]]:
+        with self.store.read() as session:
+            self.clock.read(session)
+            wrong = self._find_wrong(session, upstreams, keys)
+            runs, in_future = count_future(session, now=self.clock.now()) if wrong else (0, 0)
+            standings = permissions.standing_of(session, upstreams=keys)
+        # A run of this clock is among them; and one that is behind itself must not mend anything.
+        if wrong and not is_behind(self.clock.now(), runs=runs, in_future=in_future):
+            with self.store.write() as session:
+                self._mend(session, wrong)
+                standings = permissions.standing_of(session, upstreams=keys)
+        return standings
+
+    def _mend(self, session: Session, upstreams: Sequence[Upstream]) -> None:
         """Take back what a clock that was ahead has laid on *upstreams*; say so later."""
         now = self.clock.now()
-        with self.store.read() as session:
-            wrong = self._find_wrong(session, upstreams)
-            runs, in_future = count_future(session, now=now) if wrong else (0, 0)
-        # A run of this clock is among them; and one that is behind itself must not mend anything.
-        if not wrong or is_behind(now, runs=runs, in_future=in_future):
-            return
-        with self.store.write() as session:
-            for upstream in wrong:
-                said = permissions.mend_pace(
-                    session, upstream=upstream.key, rules=upstream.rules, now=now
+        for upstream in upstreams:
+            said = permissions.mend_pace(
+                session, upstream=upstream.key, rules=upstream.rules, now=now
+            )
+            if said:
+                self.mended.append(
+                    f"{upstream.order.source}: a clock that was ahead had laid"
+                    f" {', '.join(said)}; taken back, as if laid now"
                 )
-                if said:
-                    self.mended.append(
-                        f"{upstream.order.source}: a clock that was ahead had laid"
-                        f" {', '.join(said)}; taken back, as if laid now"
-                    )
 
-    def _find_wrong(self, session: Session, upstreams: Sequence[Upstream]) -> list[Upstream]:
+    def _find_wrong(
+        self, session: Session, upstreams: Sequence[Upstream], keys: set[str]
+    ) -> list[Upstream]:
         now = self.clock.now()
-        ahead = permissions.names_ahead(session, now=now)
+        ahead = permissions.names_ahead(session, now=now) & keys
         return [
             upstream
             for upstream in {each.key: each for each in upstreams}.values()
-            if upstream.is_remembered
-            and upstream.key in ahead
+            if upstream.key in ahead
             and mend(find_pace(session, upstream=upstream.key), upstream.rules, now=now)[1]
         ]

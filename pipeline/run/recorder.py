@@ -92,10 +92,10 @@ class Recorder:
             StoreError: it cannot be; ``run`` has raised it as well.
         """
         taken = self._taken
-        while self._on_disk < taken:
-            if self.failure is not None:
-                raise self.failure
+        while self.failure is None and self._on_disk < taken:
             await self._news.wait()
+        if self.failure is not None:
+            raise self.failure
 
     async def prepare(self, meanwhile: Callable[[], object]) -> None:
         """Get ready for the end of the run, and do *meanwhile*, if its first answers take time."""

@@ -16,8 +16,8 @@ from pipeline.run.collect import Run, watch_signals
 from pipeline.run.collected import Collected
 from pipeline.run.limits import describe_limits
 from pipeline.run.opening import give_signs_of_life
-from pipeline.run.portion import cut, end_run, refuse_sandbox
 from pipeline.run.recorder import Progress
+from pipeline.run.shared import cut, end_run, refuse_sandbox
 from pipeline.run.turns import Turn
 from pipeline.run.upstreams import Upstream, make_upstreams
 from pipeline.store import portions

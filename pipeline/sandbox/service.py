@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import anyio
 from anyio import move_on_after, open_signal_receiver
 
 from pipeline.errors import ConfigError
@@ -16,7 +17,7 @@ from pipeline.sandbox.options import SandboxOptions
 from pipeline.sandbox.server import serving
 
 
-async def serve(
+def serve(
     options: SandboxOptions, ca_file: Path | None, log: Path | None, seconds: float | None
 ) -> None:
     """Serve, say where, and stop at the first signal or when the time is over.
@@ -24,7 +25,15 @@ async def serve(
     Raises:
         ConfigError: a file cannot be written: the certificate of the authority, or the requests.
     """
-    on_request = _journal_writer(log) if log else None
+    anyio.run(_serve, options, ca_file, _journal_writer(log) if log else None, seconds)
+
+
+async def _serve(
+    options: SandboxOptions,
+    ca_file: Path | None,
+    on_request: Callable[[Entry], None] | None,
+    seconds: float | None,
+) -> None:
     with open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals, move_on_after(seconds):
         async with serving(options, on_request=on_request) as sandbox:
             if ca_file and sandbox.ca_pem:

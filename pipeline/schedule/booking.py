@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from time import sleep
 
 from pydantic import SecretStr
@@ -44,13 +44,6 @@ def find_rhythms(schedules: Sequence[Schedule]) -> dict[str, Rhythm]:
         for schedule in schedules
         for source in schedule.sources
     }
-
-
-def wanted_rhythms(settings: Settings, every: timedelta | None) -> dict[str, Rhythm]:
-    """Tell how often each source is asked: at the distance *every*, else as the schedules say."""
-    if every is not None:
-        return dict.fromkeys(settings.enabled_sources, Rhythm.of(every))
-    return find_rhythms(find_schedules(settings))
 
 
 def require_schedules(settings: Settings) -> tuple[Schedule, ...]:

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from getpass import getuser
 from pathlib import Path
 
@@ -47,7 +47,7 @@ def _config(settings: Settings) -> str:
     return config_name(settings.path or Path())
 
 
-def tell_overrides(settings: Settings, say: Callable[[str], object]) -> None:
+def _tell_overrides(settings: Settings, say: Callable[[str], object]) -> None:
     """*say* which variables hold here, and neither for cron nor for systemd."""
     if settings.overrides:
         say(f"{', '.join(settings.overrides)} won over the file here, but will not there")
@@ -59,8 +59,8 @@ def _variables_wanted(settings: Settings) -> str:
     return ", ".join(dict.fromkeys(filter(None, (*keys, settings.notify.ping_url_env))))
 
 
-def crontab(settings: Settings) -> Iterator[str]:
-    """Write crontab lines that start a run in each slot.
+def put_crontab(settings: Settings, *, say: Callable[[str], object]) -> None:
+    """Write crontab lines that start a run in each slot; *say* is told what cron does not know.
 
     Raises:
         ConfigError: there is no schedule, or cron cannot keep it.
@@ -69,8 +69,9 @@ def crontab(settings: Settings) -> Iterator[str]:
     command = _command(settings, "collect", options=["--slot", "always"])
     lines = list(crontab_lines(schedules, command, local_zone=local_zone(Path("/etc"))))
     if wanted := _variables_wanted(settings):
-        yield f"# cron does not know {wanted}: set it above, or use api_key_file"
-    yield from lines
+        lines.insert(0, f"# cron does not know {wanted}: set it above, or use api_key_file")
+    write("\n".join(lines))
+    _tell_overrides(settings, say)
 
 
 def put_units(
@@ -98,6 +99,7 @@ def put_units(
             (folder / unit.name).chmod(0o644)
     if wanted := _variables_wanted(settings):
         say(f"the service needs {wanted}: add EnvironmentFile= or Environment=")
+    _tell_overrides(settings, say)
 
 
 def _units(settings: Settings, kind: UnitKind) -> Sequence[Unit]:

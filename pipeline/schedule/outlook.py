@@ -1,8 +1,8 @@
-"""The answer of ``pipeline schedule show``: the next slots, and what became of the last ones."""
+"""What is to come: the answers of ``pipeline schedule show`` and ``pipeline plan``."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 
 from pipeline.clock import TOLERANCE
@@ -11,12 +11,29 @@ from pipeline.models import SlotRecord
 from pipeline.rendering.output import json_lines, prose, render_table, write
 from pipeline.rendering.shapes import Format
 from pipeline.rendering.words import show_duration, show_time
-from pipeline.schedule.booking import find_possible_schedules, require_schedules
+from pipeline.run import forecast
+from pipeline.run.plan import Rhythm
+from pipeline.schedule.booking import find_possible_schedules, find_rhythms, require_schedules
 from pipeline.schedule.cron import find_zone
-from pipeline.schedule.ledger import Schedule
+from pipeline.schedule.ledger import Schedule, find_schedules
 from pipeline.scope import reading_if_there
 from pipeline.settings import Settings
 from pipeline.store.slots import recent_slots
+
+
+def show_plan(settings: Settings, every: timedelta | None, shape: Format) -> None:
+    """Write what a run would ask now, and hold a day of runs against the rules as well.
+
+    They are at the distance *every*, else those that the schedules promise.
+
+    Raises:
+        ConfigError: the rules can never be kept.
+    """
+    if every is None:
+        rhythms = find_rhythms(find_schedules(settings))
+    else:
+        rhythms = dict.fromkeys(settings.enabled_sources, Rhythm.of(every))
+    forecast.show_plan(settings, rhythms, shape)
 
 
 def show_slots(

@@ -22,7 +22,9 @@ import anyio
 from anyio.abc import Process, TaskGroup
 
 from pipeline.errors import ConfigError, ungrouped
+from pipeline.models import Overlap
 from pipeline.schedule.booking import find_possible_schedules
+from pipeline.schedule.install import run_command
 from pipeline.schedule.ledger import Schedule
 from pipeline.schedule.sd_notify import ServiceManager
 from pipeline.settings import Settings
@@ -202,13 +204,14 @@ def _reload(
 
 def keep_schedule(
     settings: Settings,
-    command: Sequence[str],
+    overlap: Overlap,
+    log_format: str,
     *,
     read_again: Callable[[Path | None], Settings],
     drain_seconds: float,
     say: Callable[[str], object],
 ) -> None:
-    """Start *command* in each slot of the *settings*, until SIGTERM; SIGHUP reads them again.
+    """Start a run in each slot of the *settings*, until SIGTERM; SIGHUP reads them again.
 
     Raises:
         ConfigError: there is no schedule, or the rules can never allow it.
@@ -218,7 +221,7 @@ def keep_schedule(
     def load() -> Sequence[Schedule]:
         return next(given, None) or find_possible_schedules(read_again(settings.path))
 
-    runs = Runs(command, say)
+    runs = Runs(run_command(settings, overlap, log_format), say)
     world = World(now=lambda: datetime.now(UTC), sleep=anyio.sleep, start_run=runs.start, say=say)
     manager = ServiceManager(os.environ)
     anyio.run(

@@ -91,8 +91,8 @@ class Seen:
         self.cut_us = int(limit * SECOND)
         self.is_sandbox = case.fetches[0].batches[0].is_sandbox
         for each in case.tries:
-            self.retries += each.attempt.number > 1
-            self.helped += each.attempt.number > 1 and each.attempt.error is None
+            self.retries += each.number > 1
+            self.helped += each.number > 1 and each.error is None
             self.times.append((each.took_us, not was_cut(each, limit)))
 
 

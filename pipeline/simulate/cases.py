@@ -17,43 +17,12 @@ MICROSECOND = timedelta(microseconds=1)
 LEFT_ALONE = "not asked: "  # how the detail begins of what the breaker kept from being asked
 
 
-@dataclass(frozen=True, slots=True)
-class Try:
-    """One attempt as it was made.
-
-    Attributes:
-        sent_at: when it was let go, after its wait.
-        took_us: from then to its end.
-    """
-
-    attempt: Attempt
-    sent_at: datetime
-    took_us: int
-
-    @property
-    def wait_us(self) -> int:
-        """Give the time that it waited."""
-        return self.attempt.timings.wait_us or 0
-
-    @property
-    def ended_at(self) -> datetime:
-        """Tell when it was over."""
-        return self.sent_at + self.took_us * MICROSECOND
-
-
-def make_try(attempt: Attempt) -> Try:
-    """Tell when an attempt was let go, and how long it took from then on."""
-    wait_us = attempt.timings.wait_us or 0
-    sent_at = attempt.began_at + wait_us * MICROSECOND
-    return Try(attempt, sent_at, attempt.timings.total_us - wait_us)
-
-
 @dataclass(slots=True)
 class Asked:
     """A fetch: its batches, which all share one outcome, and its tries, the first one first."""
 
     batches: list[BatchRecord] = field(default_factory=list)
-    tries: list[Try] = field(default_factory=list)
+    tries: list[Attempt] = field(default_factory=list)
 
     @property
     def missing(self) -> int:
@@ -90,7 +59,7 @@ class Case:
     is_budget_spent: bool
 
     @property
-    def tries(self) -> list[Try]:
+    def tries(self) -> list[Attempt]:
         """List all of its tries in the order in which they were let go."""
         return sorted((t for f in self.fetches for t in f.tries), key=lambda t: t.sent_at)
 
@@ -148,9 +117,9 @@ class Cases:
         return case
 
 
-def count_failures(before: int, made: Try) -> int:
+def count_failures(before: int, made: Attempt) -> int:
     """Count the failures in a row after one more try, as a breaker does."""
-    failed = is_failure(made.attempt.error)
+    failed = is_failure(made.error)
     return before if failed is None else before + 1 if failed else 0
 
 
@@ -163,7 +132,7 @@ def _fetches(session: Session, run: RunSummary) -> dict[str, list[Asked]]:
     for record in queries.attempts_of_run(session, run_id=run.id):
         made = record.attempt
         if (asked := found[made.source].get(made.fetch)) is not None:
-            asked.tries.append(make_try(made))
+            asked.tries.append(made)
     return {source: list(of.values()) for source, of in found.items()}
 
 

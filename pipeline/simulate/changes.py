@@ -11,7 +11,8 @@ from itertools import accumulate
 from typing import Any, TypeAlias
 
 from pipeline.errors import ERRORS, ErrorName
-from pipeline.simulate.cases import MICROSECOND, Case, Try, count_failures
+from pipeline.models import Attempt
+from pipeline.simulate.cases import MICROSECOND, Case, count_failures
 from pipeline.simulate.effects import (
     MEASURES,
     SECOND,
@@ -63,14 +64,14 @@ def with_retries(case: Case, retries: int) -> Effect:
         left = retries_left(asked, retries)
         if asked.is_left_alone:
             if retries < now and would_open != opened:
-                leave_open(effect, case, asked, BREAKER, tries=retries + 1, was=asked.missing)
+                leave_open(effect, case, asked, BREAKER, tries=retries + 1)
         elif left and asked.missing and (retries > now or case.is_budget_spent):
             why = RETRY if retries > now and left <= retries - now else BUDGET
-            leave_open(effect, case, asked, why, tries=left, was=asked.missing)
+            leave_open(effect, case, asked, why, tries=left)
     return bound_by_deadline(effect, case)
 
 
-def _all(groups: Iterable[Sequence[Try]]) -> list[Try]:
+def _all(groups: Iterable[Sequence[Attempt]]) -> list[Attempt]:
     return [each for group in groups for each in group]
 
 
@@ -96,11 +97,11 @@ def _cut_short(case: Case, seconds: float) -> Effect:
         failed.update(map(id, cut))
         if not cut or cut[-1] is not asked.tries[-1]:
             continue
-        last = cut[-1].attempt
+        last = cut[-1]
         is_new = last.error is None or not ERRORS[last.error].may_retry
         left = case.limits["retries"] + 1 - last.number if is_new else 0
         if left:
-            leave_open(effect, case, asked, CUT, tries=left, was=asked.missing)
+            leave_open(effect, case, asked, CUT, tries=left)
         elif last.error is None:
             effect.missing = effect.missing.plus(len(asked.batches), len(asked.batches))
     effect.clock_us = Span(max(effect.clock_us.low - saved, 0), effect.clock_us.high)
@@ -123,22 +124,22 @@ def _let_go_on(case: Case, seconds: float) -> Effect:
         cut = [each for each in asked.tries if was_cut(each, now)]
         if not cut:
             continue
-        after = len(asked.tries) - cut[0].attempt.number
+        after = len(asked.tries) - cut[0].number
         effect.requests = effect.requests.plus(-after, 0)
         effect.refusals = effect.refusals.plus(
             -sum(map(is_refused, asked.tries[-after:] if after else ())), 0
         )
         spare = case.limits["retries"] + 1 - len(asked.tries)
-        leave_open(effect, case, asked, LONGER, tries=max(spare, 0), was=asked.missing)
+        leave_open(effect, case, asked, LONGER, tries=max(spare, 0))
         saved = sum(each.took_us + each.wait_us for each in asked.tries[len(asked.tries) - after :])
         longer = int((seconds - now) * SECOND) * (case.limits["retries"] + 1)
         effect.clock_us = Span(max(effect.clock_us.low - saved, 0), effect.clock_us.high + longer)
     return effect
 
 
-def was_cut(made: Try, attempt_seconds: float) -> bool:
+def was_cut(made: Attempt, attempt_seconds: float) -> bool:
     """Tell whether an attempt was ended by its own limit."""
-    error = made.attempt.error
+    error = made.error
     return error in TIMEOUTS and made.took_us >= ALMOST * attempt_seconds * SECOND
 
 
@@ -155,7 +156,7 @@ def with_breaker(case: Case, limit: int) -> Effect:
         for asked in case.fetches:
             if asked.is_left_alone:
                 tries = case.limits["retries"] + 1 - len(asked.tries)
-                leave_open(effect, case, asked, BREAKER, tries=max(tries, 1), was=asked.missing)
+                leave_open(effect, case, asked, BREAKER, tries=max(tries, 1))
         return bound_by_deadline(effect, case)
     tries = case.tries
     if tries and 0 < limit <= case.failures and count_failures(0, tries[0]):
@@ -173,7 +174,7 @@ def with_breaker(case: Case, limit: int) -> Effect:
 
 
 def _opened(
-    case: Case, tries: Iterable[Try], failed: Iterable[int] = (), *, limit: int | None = None
+    case: Case, tries: Iterable[Attempt], failed: Iterable[int] = (), *, limit: int | None = None
 ) -> datetime | None:
     """Tell when the breaker opens if these tries are made, and those of *failed* fail."""
     limit, lost = case.limits["breaker"] if limit is None else limit, set(failed)
@@ -206,7 +207,7 @@ def with_deadline(case: Case, seconds: float) -> Effect:
             may_go = not_before is not None and not_before <= until
             if asked.missing and (may_go or error is ErrorName.DEADLINE):
                 tries = case.limits["retries"] + 1
-                leave_open(effect, case, asked, DEADLINE, tries=tries, was=asked.missing)
+                leave_open(effect, case, asked, DEADLINE, tries=tries)
         most = max(effect.clock_us.low, int(seconds * SECOND))
         effect.clock_us = Span(effect.clock_us.low, min(effect.clock_us.high, most))
         return effect
@@ -265,15 +266,15 @@ def _replay(case: Case, interval: timedelta, *, with_pauses: bool) -> Effect:
     asked_first = sorted((a for a in case.fetches if a.tries), key=lambda a: a.tries[0].sent_at)
     if not asked_first:
         return as_it_was(case)
-    begin = gate = min(a.tries[0].attempt.began_at for a in asked_first)
+    begin = gate = min(a.tries[0].began_at for a in asked_first)
     free = [begin] * case.limits["in_flight"]
     heapify(free)
-    kept: dict[int, list[Try]] = {id(asked): [] for asked in case.fetches}
+    kept: dict[int, list[Attempt]] = {id(asked): [] for asked in case.fetches}
     last = begin
     for asked in asked_first:
         at = free[0]
         for each in asked.tries:
-            pause = each.wait_us if with_pauses and each.attempt.number > 1 else 0
+            pause = each.wait_us if with_pauses and each.number > 1 else 0
             at = max(at + pause * MICROSECOND, gate)
             if at > case.deadline:
                 break
@@ -288,9 +289,7 @@ def _replay(case: Case, interval: timedelta, *, with_pauses: bool) -> Effect:
     room = case.deadline - gate
     fits = len(held) if not interval else max(int(room / interval), 0)
     for asked in held[:fits]:
-        leave_open(
-            effect, case, asked, DEADLINE, tries=case.limits["retries"] + 1, was=asked.missing
-        )
+        leave_open(effect, case, asked, DEADLINE, tries=case.limits["retries"] + 1)
     return effect
 
 

@@ -11,9 +11,10 @@ from datetime import timedelta
 from typing import NamedTuple, Self
 
 from pipeline.errors import ERRORS, Whose
+from pipeline.models import Attempt
 from pipeline.pacing import Rate
 from pipeline.settings.checks import check_rate
-from pipeline.simulate.cases import MICROSECOND, Asked, Case, Try
+from pipeline.simulate.cases import MICROSECOND, Asked, Case
 
 SECOND = 1_000_000  # microseconds
 
@@ -67,7 +68,7 @@ def as_it_was(case: Case) -> Effect:
     return count_kept(case, {id(asked): asked.tries for asked in case.fetches})
 
 
-def count_kept(case: Case, kept: Mapping[int, Sequence[Try]]) -> Effect:
+def count_kept(case: Case, kept: Mapping[int, Sequence[Attempt]]) -> Effect:
     """Count what is left of a case if of each fetch only these tries are made."""
     missing = requests = refusals = 0
     last = case.run.started_at
@@ -82,15 +83,15 @@ def count_kept(case: Case, kept: Mapping[int, Sequence[Try]]) -> Effect:
     return Effect.exactly(missing, requests, refusals, clock_us)
 
 
-def is_refused(made: Try) -> bool:
+def is_refused(made: Attempt) -> bool:
     """Tell whether the upstream refused, by rules of its own."""
-    error = made.attempt.error
+    error = made.error
     return error is not None and ERRORS[error].whose is Whose.POLICY
 
 
 def retries_left(asked: Asked, retries: int) -> int:
     """Count the tries that a fetch could still get after its last one, if another could help."""
-    last = asked.tries[-1].attempt if asked.tries else None
+    last = asked.tries[-1] if asked.tries else None
     if last is None or last.error is None or not ERRORS[last.error].may_retry:
         return 0
     return max(retries + 1 - last.number, 0)
@@ -108,13 +109,11 @@ def interval_of(rate: str) -> timedelta:
     return found.interval if isinstance(found, Rate) else timedelta(0)
 
 
-def leave_open(
-    effect: Effect, case: Case, asked: Asked, why: str, *, tries: int, was: int, least: int = 0
-) -> None:
-    """Let the outcome of a fetch hang on up to so many more *tries*; it *was* missing or not."""
+def leave_open(effect: Effect, case: Case, asked: Asked, why: str, *, tries: int) -> None:
+    """Let the outcome of a fetch hang on up to so many more *tries*."""
     size = len(asked.batches)
-    effect.missing = effect.missing.plus(-was, size - was)
-    effect.requests = effect.requests.plus(least, tries)
+    effect.missing = effect.missing.plus(-asked.missing, size - asked.missing)
+    effect.requests = effect.requests.plus(0, tries)
     effect.refusals = effect.refusals.plus(0, tries)
     us = tries * longest_us(case, case.limits["attempt_seconds"])
     effect.clock_us = effect.clock_us.plus(0, us)

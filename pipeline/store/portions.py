@@ -4,10 +4,11 @@ A portion is a stretch of one source's batches, by their numbers. It may be hand
 once: whoever has it asks for what has no outcome yet, and the first outcome of a batch stays.
 """
 
-from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
+from itertools import groupby
+from operator import attrgetter
 
 from sqlalchemy import ColumnElement, exists, func, insert, select, update
 from sqlmodel import Session
@@ -26,7 +27,7 @@ from pipeline.sanitize import one_line
 from pipeline.store import late, writes
 from pipeline.store.columns import id_of
 from pipeline.store.heartbeats import SILENCE
-from pipeline.store.rows import AnyRow, as_rows, execute_many, record
+from pipeline.store.rows import AnyRow, as_row, as_rows, execute_many, record
 from pipeline.store.shared_clock import read_clock
 from pipeline.store.tables import BATCHES, HEARTBEATS, MEMBERS, PORTIONS, RUNS
 
@@ -34,7 +35,7 @@ FORGOTTEN = timedelta(hours=1)  # so long a worker that fell silent is listed
 
 _ADD = insert(PORTIONS)
 _UNDECIDED = BATCHES.c.verdict.is_(None)
-_WANTED = [each.name for each in fields(Batch)]
+_OF_BATCH = [BATCHES.c[each.name] for each in fields(Batch)]
 _IS_WITHIN = (
     (BATCHES.c.run_id == PORTIONS.c.run_id)
     & (BATCHES.c.source == id_of(PORTIONS.c.source))
@@ -59,6 +60,10 @@ class Portion:
     rank: int = 0
 
 
+# The name of the source comes with the batches.
+_OF_PORTION = [PORTIONS.c[name] for name in Portion.__slots__ if name != "source"]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
     """How a portion stands that somebody is about to carry out.
@@ -70,6 +75,7 @@ class Standing:
         undecided: the numbers of those that have no outcome yet.
     """
 
+    portion: Portion
     uid: str
     until: datetime
     batches: Sequence[Batch]
@@ -78,68 +84,48 @@ class Standing:
 
 def order(session: Session, portions: Iterable[Portion]) -> None:
     """Write down what is to be carried out."""
-    execute_many(session, _ADD, (vars_of(portion) for portion in portions))
-
-
-def vars_of(portion: Portion) -> dict[str, object]:
-    """Give a portion as a row."""
-    return {name: getattr(portion, name) for name in Portion.__slots__}
-
-
-def find_portions(session: Session, *, run_id: int, firsts: Collection[int]) -> dict[int, Portion]:
-    """Look up which of the portions that begin with these batches are not done; none if the run is.
-
-    By their first batches.
-    """
-    query = (
-        select(*(PORTIONS.c[name] for name in Portion.__slots__))
-        .join(RUNS, RUNS.c.id == PORTIONS.c.run_id)
-        .where(PORTIONS.c.run_id == run_id, PORTIONS.c.first.in_(firsts))
-        .where(RUNS.c.status == RunStatus.RUNNING, PORTIONS.c.ended_at.is_(None))
-    )
-    return {row.first: record(Portion, row) for row in session.connection().execute(query)}
+    execute_many(session, _ADD, (as_row(PORTIONS, portion) for portion in portions))
 
 
 def begin(
     session: Session, *, run_id: int, firsts: Collection[int], host: str, pid: int
-) -> dict[int, Standing]:
-    """Say who carries these portions out, and tell how each stands, by their first batches."""
+) -> list[Standing]:
+    """Say who carries out the portions that begin with these batches, and tell how each stands.
+
+    Those that are done are left out, and all if the run is.
+    """
     connection = session.connection()
-    now = read_clock(connection)
     are_they = (PORTIONS.c.run_id == run_id) & PORTIONS.c.first.in_(firsts)
-    taking = update(PORTIONS).where(are_they)
-    connection.execute(taking.values(host=host, pid=pid, began_at=now, refusal=None))
-    uid, until = connection.execute(
-        select(RUNS.c.uid, HEARTBEATS.c.until)
-        .outerjoin(HEARTBEATS, HEARTBEATS.c.run_id == RUNS.c.id)
-        .where(RUNS.c.id == run_id)
-    ).one()
+    began = {"began_at": read_clock(connection), "host": host, "pid": pid, "refusal": None}
+    taking = update(PORTIONS).where(are_they, PORTIONS.c.ended_at.is_(None), _goes_on())
+    taken = connection.scalars(taking.values(began).returning(PORTIONS.c.first)).all()
     rows = connection.execute(
-        select(PORTIONS.c.first, *(BATCHES.c[name] for name in _WANTED), BATCHES.c.verdict)
+        select(RUNS.c.uid, HEARTBEATS.c.until, BATCHES.c.verdict, *_OF_PORTION, *_OF_BATCH)
         .join_from(PORTIONS, BATCHES, _IS_WITHIN)
-        .where(are_they)
-        .order_by(BATCHES.c.number)
+        .join(RUNS, RUNS.c.id == PORTIONS.c.run_id)
+        .join(HEARTBEATS, HEARTBEATS.c.run_id == RUNS.c.id)
+        .where(PORTIONS.c.run_id == run_id, PORTIONS.c.first.in_(taken))
+        .order_by(PORTIONS.c.first, BATCHES.c.number)
     )
-    batches: defaultdict[int, list[Batch]] = defaultdict(list)
-    undecided: defaultdict[int, set[int]] = defaultdict(set)
-    for row in rows:
-        batches[row.first].append(record(Batch, row))
-        if row.verdict is None:
-            undecided[row.first].add(row.number)
-    return {
-        first: Standing(
-            uid=uid, until=until or now, batches=those, undecided=frozenset(undecided[first])
-        )
-        for first, those in batches.items()
-    }
+    return [_standing(list(its)) for _, its in groupby(rows, key=attrgetter("first"))]
+
+
+def _standing(rows: Sequence[AnyRow]) -> Standing:
+    return Standing(
+        portion=record(Portion, rows[0]),
+        uid=rows[0].uid,
+        until=rows[0].until,
+        batches=[record(Batch, row) for row in rows],
+        undecided=frozenset(row.number for row in rows if row.verdict is None),
+    )
 
 
 def refuse(session: Session, portion: Portion, *, why: str) -> None:
-    """Say why somebody who was given *portion* leaves it to others; it has not begun it."""
+    """Say why somebody who was given *portion* leaves it to others."""
     refusing = update(PORTIONS).where(
         PORTIONS.c.run_id == portion.run_id, PORTIONS.c.first == portion.first
     )
-    session.connection().execute(refusing.values(refusal=one_line(why)))
+    session.connection().execute(refusing.values(refusal=one_line(why), host=None, pid=None))
 
 
 def held_by(session: Session, *, host: str, pid: int) -> set[tuple[int, int]]:
@@ -243,6 +229,12 @@ def find_overdue_runs(session: Session) -> list[int]:
         .where(exists().where(PORTIONS.c.run_id == RUNS.c.id))
     )
     return list(connection.scalars(query))
+
+
+def find_undecided(session: Session, *, run_id: int) -> set[str]:
+    """Name the sources that have batches without an outcome."""
+    query = select(BATCHES.c.source).where(BATCHES.c.run_id == run_id, _UNDECIDED).distinct()
+    return set(session.connection().scalars(query))
 
 
 def count_outcomes(session: Session, *, run_id: int) -> tuple[int, int]:

@@ -66,7 +66,7 @@ def test_what_goes_on_comes_first_then_the_newest(session: Session) -> None:
         ("info", "dice"),
         ("warning", "card"),
     ]
-    assert found.is_alarming
+    assert found.findings.are_alarming
     assert (found.runs, [of.source for of in found.availability]) == (
         7,
         ["card", "chip", "coin", "dice"],
@@ -88,7 +88,7 @@ def test_one_source_alone(session: Session) -> None:
     assert [finding.sources for finding in found.findings] == [("coin", "dice")]
     assert [of.source for of in found.availability] == ["dice"]
     assert {loss.source for loss in found.failures} == {"dice"}
-    assert not found.is_alarming
+    assert not found.findings.are_alarming
 
 
 def test_the_window_leaves_out_what_began_elsewhere(session: Session) -> None:

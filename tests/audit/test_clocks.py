@@ -134,7 +134,7 @@ def test_a_run_out_of_its_time_makes_no_downtime(
     assert (finding.kind, finding.sources) == (FindingKind.CLOCK, ("a",))
     assert finding.reason.startswith("2 runs from 4 to 5 had a clock that was")
     assert [each.down_us for each in found.availability] == [0]
-    assert found.is_alarming
+    assert found.findings.are_alarming
 
 
 def test_a_gap_is_told(store: Store) -> None:

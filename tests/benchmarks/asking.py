@@ -1,9 +1,12 @@
-"""What it costs to ask politely, and what merging saves: ``python -m tests.benchmarks.asking``.
+"""What it costs to ask politely, and what merging saves.
+
+    python -m tests.benchmarks.asking [--rounds 30]
 
 The baseline of the first is the same run without limiter and breaker. CPU time of this process is
 compared, and not the clock's: the sandbox that answers is another process on the same machine.
 """
 
+import argparse
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable
@@ -26,7 +29,6 @@ from tests.playing import Played, playing
 from tests.processes import homes
 
 BATCHES = 1000
-ROUNDS = 30
 LESSON = "'2..29'"
 
 
@@ -66,7 +68,7 @@ def _cpu_seconds(run: Callable[[], Collected]) -> float:
     return process_time() - began
 
 
-def cost_of_asking(folder: Path, played: Played) -> float:
+def cost_of_asking(folder: Path, played: Played, rounds: int) -> float:
     """Compare runs without rules to runs without a limiter: the ratio of their median CPU times."""
     settings = _settings(
         folder,
@@ -87,7 +89,7 @@ def cost_of_asking(folder: Path, played: Played) -> float:
 
     polite()  # what is imported and cached only once is nobody's cost
     took: dict[Callable[[], float], list[float]] = {polite: [], bare: []}
-    for nth in range(ROUNDS):
+    for nth in range(rounds):
         for run in (polite, bare) if nth % 2 else (bare, polite):
             took[run].append(run())
     return median(took[polite]) / median(took[bare])
@@ -101,11 +103,14 @@ def requests_of_lesson(folder: Path, played: Played, *, merge: bool) -> int:
 
 def main() -> None:
     """Print every figure."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=30)
+    rounds = parser.parse_args().rounds
     say = sys.stdout.write
     with tempfile.TemporaryDirectory() as name, homes(Path(name), ["home"]) as at:
         folder = at["home"].folder
         with playing(at["home"], "--no-rules") as played:
-            ratio = cost_of_asking(folder, played)
+            ratio = cost_of_asking(folder, played, rounds)
             say(
                 f"{BATCHES} requests without rules cost {ratio:.3f} times those without a limiter\n"
             )

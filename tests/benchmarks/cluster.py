@@ -229,13 +229,19 @@ def shared_run(folder: Path, server: Server, fault: str) -> None:
                 workers[0].send(signal.SIGSTOP)
                 sleep(STALL_SECONDS + 10)
                 workers[0].send(signal.SIGCONT)
+            elif fault == "without a server":
+                with server.crashed():
+                    sleep(CRASH_SECONDS)
             code = spread.finish(LONG).code
+            living = sum(worker.process.poll() is None for worker in workers)
         times = sorted(seconds_of(first.log()) + seconds_of(second.log()))
         violations = first.violations()["total"] + second.violations()["total"]
         stored, idle = count_stored(url)
+        verified = at["m1"].run("audit", "verify").code
     say(f"3 workers, 200 batches, 4 sources at 5/s, one strict, one worker {fault}: exit {code},")
-    say(f" {stored} stored, {idle} answers not needed, {len(times)} requests in ")
-    say(f"{times[-1] - times[0]:.1f} s (ideal {50 * MARGIN / 5:.1f}), {violations} violations\n")
+    say(f" {stored} stored, {idle} answers not needed, {len(times)} requests in")
+    say(f" {times[-1] - times[0]:.1f} s (ideal {50 * MARGIN / 5:.1f}), {violations} violations,")
+    say(f" {living} workers live, audit verify exits {verified}\n")
 
 
 def seconds_of_asking(url: str) -> float:
@@ -250,32 +256,6 @@ def count_workers(store: Store) -> int:
     """Count the workers that are here."""
     with store.read() as session:
         return len(find_members(session))
-
-
-def crash_of_the_server(folder: Path, server: Server) -> None:
-    """Print what a run loses that three workers share, while the server crashes for a while."""
-    with (
-        server.database(like=LIKE_NEW) as url,
-        machines(folder, NAMES, "") as at,
-        playing(at["m1"]) as first,
-        playing(at["m1"]) as second,
-    ):
-        at["m1"].config.write_text(head(url) + table_of_four(first, second))
-        with working(at, url) as workers:
-            spread = at["m1"].start("collect", "--spread")
-            wait_for(lambda: len(first.log()) >= 55, seconds=LONG)
-            with server.crashed():
-                sleep(CRASH_SECONDS)
-            code = spread.finish(LONG).code
-            living = sum(worker.process.poll() is None for worker in workers)
-        times = sorted(seconds_of(first.log()) + seconds_of(second.log()))
-        violations = first.violations()["total"] + second.violations()["total"]
-        stored, idle = count_stored(url)
-        verified = at["m1"].run("audit", "verify").code
-    say(f"server killed with -9 for {CRASH_SECONDS:.0f} s, 3 workers, 200 batches: exit {code},")
-    say(f" {stored} stored, {idle} answers not needed, {len(times)} requests in")
-    say(f" {times[-1] - times[0]:.1f} s, {violations} violations, {living} workers live,")
-    say(f" audit verify exits {verified}\n")
 
 
 def count_stored(url: str) -> tuple[int, int]:
@@ -309,13 +289,30 @@ def smallest_gap(url: str) -> float:
     return gap.total_seconds()
 
 
-def processor_seconds(workers: Sequence[Running]) -> float:
-    """Count the seconds of processor that *workers* have used."""
+def processor_seconds(pids: Sequence[int]) -> float:
+    """Count the seconds of processor that processes have used, and those that they waited for."""
     ticks = 0
-    for worker in workers:
-        stat = Path(f"/proc/{worker.process.pid}/stat").read_text()
-        ticks += sum(map(int, stat.rpartition(")")[2].split()[11:13]))
+    for pid in pids:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+        ticks += sum(map(int, stat.rpartition(")")[2].split()[11:15]))
     return ticks / os.sysconf("SC_CLK_TCK")
+
+
+@contextmanager
+def processors(of: dict[str, Sequence[int]], requests: int) -> Iterator[list[str]]:
+    """Tell, once the block has ended, what *requests* in it took of whose processors each."""
+    before = {who: processor_seconds(pids) for who, pids in of.items()}
+    told: list[str] = []
+    yield told
+    used = {who: processor_seconds(pids) - before[who] for who, pids in of.items()}
+    each = ", ".join(f"{who} {1000 * seconds / requests:.2f}" for who, seconds in used.items())
+    told.append(f"{1000 * sum(used.values()) / requests:.2f} ms of processor each ({each})")
+
+
+def pids_of(server: Server, workers: Sequence[Running], upstream: int) -> dict[str, Sequence[int]]:
+    """Name the processes that have a part in a run."""
+    its = [worker.process.pid for worker in workers]
+    return {"workers": its, "server": server.pids, "upstream": [upstream]}
 
 
 def many_sources(folder: Path, server: Server) -> None:
@@ -338,17 +335,17 @@ def many_sources(folder: Path, server: Server) -> None:
             )
         )
         with working(at, url, "--lanes", f"{SOURCES}") as workers:
-            before = processor_seconds(workers)
-            ended = at["m1"].start("collect", "--spread").finish(LONG)
-            used = processor_seconds(workers) - before
+            of = pids_of(server, workers, upstreams.pid)
+            with processors(of, 3 * SOURCES) as used:
+                ended = at["m1"].start("collect", "--spread").finish(LONG)
         requests, seconds, gap = map(float, upstreams.communicate()[0].split())
         stored, idle = count_stored(url)
         sent = smallest_gap(url)
     ideal = 2 * 5 * MARGIN
     say(f"3 workers, {SOURCES} sources of 1 per 5 s: exit {ended.code}, {stored} of {3 * SOURCES}")
     say(f" stored, {idle} answers not needed, {requests:.0f} requests in {seconds:.1f} s")
-    say(f" (ideal {ideal:.1f}: {ideal / seconds:.2f} of its rate), {1000 * used / requests:.1f} ms")
-    say(f" of the workers' processors each, smallest gap {sent:.2f} s, at the upstream {gap:.2f}\n")
+    say(f" (ideal {ideal:.1f}: {ideal / seconds:.2f} of its rate), {used[0]},\n")
+    say(f" smallest gap {sent:.2f} s, at the upstream {gap:.2f}\n")
 
 
 @contextmanager
@@ -364,14 +361,14 @@ def working(at: dict[str, Home], url: str, *options: str) -> Iterator[list[Runni
 
 
 @contextmanager
-def fast_server(latency_seconds: float) -> Iterator[str]:
+def fast_server(latency_seconds: float) -> Iterator["tuple[str, subprocess.Popen[str]]"]:
     """Serve numbers from a process that is never the bottleneck."""
     command = [sys.executable, "-m", "tests.benchmarks.fast_server"]
     command += [f"{LONG:.0f}", f"{latency_seconds}"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
-            yield f"http://127.0.0.1:{process.stdout.readline().strip()}"
+            yield f"http://127.0.0.1:{process.stdout.readline().strip()}", process
         finally:
             process.terminate()
 
@@ -383,21 +380,26 @@ def speed_of_workers(folder: Path, server: Server, latency_seconds: float) -> No
     than one worker leaves idle. An upstream that takes its time is as good as one elsewhere.
     """
     took: dict[int, float] = {}
+    used: dict[int, list[str]] = {}
     for n in (1, 3):
         with (
             server.database(like=LIKE_NEW) as url,
             machines(folder, NAMES[:n], "") as at,
-            fast_server(latency_seconds) as upstream,
+            fast_server(latency_seconds) as (upstream, process),
         ):
             more = "in_flight = 20\nrate = 'none'\nmin = 0\nmax = 65535"
             source = table("dice", "anu_legacy", upstream, 10_000, more)
             at["m1"].config.write_text(head(url) + source.replace("size = 3", "size = 16"))
-            with working(at, url):
+            with (
+                working(at, url) as workers,
+                processors(pids_of(server, workers, process.pid), 10_000) as used[n],
+            ):
                 ended = at["m1"].start("collect", "--spread").finish(LONG)
             assert ended.code == 0, ended.err
             took[n] = seconds_of_asking(url)
     say(f"10,000 fetches without limits, answered after {1000 * latency_seconds:.0f} ms:")
-    say(f" {took[1]:.1f} s by one worker, {took[3]:.1f} s by three,")
+    for n, seconds in took.items():
+        say(f" {seconds:.1f} s by {n}, {used[n][0]};\n")
     say(f" {took[1] / took[3]:.2f} times as fast\n")
 
 
@@ -410,7 +412,7 @@ CASES: dict[str, Callable[[Path, Server], None]] = {
     "undisturbed": partial(shared_run, fault="undisturbed"),
     "killed": partial(shared_run, fault="killed"),
     "stopped": partial(shared_run, fault="stopped"),
-    "crash": crash_of_the_server,
+    "crash": partial(shared_run, fault="without a server"),
     "many-sources": many_sources,
     "speed": partial(speed_of_workers, latency_seconds=0.0),
     "speed-far": partial(speed_of_workers, latency_seconds=0.03),

@@ -9,7 +9,7 @@ import jsonschema
 import pytest
 from sqlmodel import Session
 
-from pipeline.cli.boundary import ExitCode
+from pipeline.errors import ExitCode
 from pipeline.models import Evidence
 from pipeline.store.tables import CONTRACTS
 from pipeline.store.writes import finish_run, order_batches, save_results

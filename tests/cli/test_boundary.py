@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import typer
 
-from pipeline.cli.boundary import ExitCode, complain, error_boundary, last_exit_code, output_failed
+from pipeline.cli.boundary import complain, error_boundary, last_exit_code, output_failed
 from pipeline.errors import (
     ConfigError,
+    ExitCode,
     LockHeld,
     PipelineError,
     StoreBusy,

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.cli.boundary import ExitCode
-from pipeline.errors import ErrorName
+from pipeline.errors import ErrorName, ExitCode
 from pipeline.lock import run_lock
 from pipeline.models import RunStatus, RunSummary
 from pipeline.rendering.progress import progress

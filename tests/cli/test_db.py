@@ -11,7 +11,7 @@ import jsonschema
 import pytest
 from sqlmodel import Session
 
-from pipeline.cli.boundary import ExitCode
+from pipeline.errors import ExitCode
 from pipeline.store.schema import NEWEST
 from pipeline.store.upkeep import show_bytes
 from tests.cli.conftest import Invoke

@@ -10,7 +10,7 @@ import pytest
 from sqlmodel import Session
 
 from pipeline import doctor
-from pipeline.cli.boundary import ExitCode
+from pipeline.errors import ExitCode
 from tests.cli.conftest import Invoke
 from tests.store.makers import make_batch, record_run
 

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 from sqlmodel import Session
 
-from pipeline.cli.boundary import ExitCode
-from pipeline.errors import ErrorName
+from pipeline.errors import ErrorName, ExitCode
 from pipeline.models import Evidence, Request
 from pipeline.pacing import Rate, Rules
 from pipeline.store.writes import finish_run, order_batches, save_results

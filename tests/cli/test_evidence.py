@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 from sqlmodel import Session
 
-from pipeline.cli.boundary import ExitCode
-from pipeline.errors import ErrorName, Phase
+from pipeline.errors import ErrorName, ExitCode, Phase
 from pipeline.models import Aspect, Attempt, Evidence, Outcome, Request, Verdict
 from pipeline.store.db import open_store
 from pipeline.store.integrity.pruning import prune

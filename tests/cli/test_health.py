@@ -11,7 +11,7 @@ import jsonschema
 import pytest
 from sqlmodel import Session
 
-from pipeline.cli.boundary import ExitCode
+from pipeline.errors import ExitCode
 from pipeline.health.blocks import chi_square, correlation
 from pipeline.models import Batch
 from pipeline.store.writes import finish_run, order_batches, save_results

@@ -9,7 +9,7 @@ from time import monotonic
 
 import pytest
 
-from pipeline.cli.boundary import ExitCode
+from pipeline.errors import ExitCode
 from pipeline.init import read_offers
 from pipeline.settings import load_settings
 from tests.cli.conftest import Invoke

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 from sqlmodel import Session
 
-from pipeline.cli.boundary import ExitCode
-from pipeline.errors import ErrorName
+from pipeline.errors import ErrorName, ExitCode
 from pipeline.lock import host_identity, presence, presence_at
 from pipeline.models import Outcome, RunStatus, Verdict
 from pipeline.report.run import MOST_LINES, total_line

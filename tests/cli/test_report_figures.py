@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 from sqlmodel import Session
 
-from pipeline.cli.boundary import ExitCode
-from pipeline.errors import ErrorName
+from pipeline.errors import ErrorName, ExitCode
 from pipeline.models import Batch, Fate, RunStatus, SlotClaim, Verdict
 from pipeline.pacing import Embargo
 from pipeline.report.run import total_line

@@ -11,8 +11,8 @@ import pytest
 from jsonschema import Draft202012Validator
 
 import pipeline
-from pipeline.cli.boundary import ExitCode
 from pipeline.cli.schema import names, read_schema
+from pipeline.errors import ExitCode
 from tests.cli.conftest import Invoke
 from tests.schemas import make_schema
 

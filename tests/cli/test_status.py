@@ -7,7 +7,7 @@ from pathlib import Path
 from sqlalchemy import update
 from sqlmodel import Session
 
-from pipeline.cli.boundary import ExitCode
+from pipeline.errors import ExitCode
 from pipeline.models import RunStatus
 from pipeline.pacing import Embargo
 from pipeline.store.permissions import lay_embargo

@@ -10,7 +10,7 @@ import jsonschema
 import pytest
 from sqlmodel import Session
 
-from pipeline.cli.boundary import ExitCode
+from pipeline.errors import ExitCode
 from pipeline.rendering.progress import progress
 from pipeline.store.db import open_store
 from tests.cli.conftest import Invoke

@@ -46,7 +46,7 @@ def timings_of(
 
 def sources_of(session: Session, question: Question, now: datetime = NOON) -> list[SourceLine]:
     """List what a report says of the sources."""
-    return find_sources(session, question, find_timings(session, question).of, now=now)
+    return find_sources(session, question, find_timings(session, question).of, now)
 
 
 def numbers_of(session: Session, question: Question) -> list[RangeTotals]:

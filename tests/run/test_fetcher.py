@@ -614,7 +614,7 @@ async def test_an_absurd_wait_neither_ends_nor_stretches_the_run(
 
     result = await carry_out(api(sandbox, f"rate_limited={quote(value)}"), POLICY, route_to(1))
 
-    assert perf_counter() - began < 1
+    assert perf_counter() - began < 4  # the shortest of them is 5 s
     assert set(errors(result)) == {"rate_limited"}
     assert all((attempt.retry_after_us or 0) >= 0 for attempt in result.attempts)
 

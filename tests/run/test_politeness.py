@@ -22,6 +22,7 @@ from pipeline.store.columns import from_us
 from tests.playing import EVERY_KIND, codes, playing, share_a_rate, visit
 from tests.processes import PATIENCE_SECONDS, Home, check_invariants, homes, serving, wait_for
 
+ON_THE_WAY = 0.1  # seconds that one request may lose, and the next may not, to a busy machine
 LESSON = range(2, 30)
 LAST_NOT_BEFORE = (
     "SELECT not_before FROM batches WHERE run_id = (SELECT max(id) FROM runs)"
@@ -106,7 +107,7 @@ def test_who_is_killed_takes_one_interval_along(home: Home) -> None:
         times = [entry["seconds"] for entry in played.log()]
 
     assert next_at - last <= timedelta(seconds=2 * 1.06)
-    assert all(after - before >= 1 for before, after in pairwise(times))
+    assert all(after - before >= 1 - ON_THE_WAY for before, after in pairwise(times))
 
 
 def test_many_workers_of_a_fast_rate_take_no_more_along(home: Home) -> None:
@@ -153,7 +154,9 @@ def test_a_process_that_was_stopped_goes_on_at_once(home: Home) -> None:
         times = [entry["seconds"] for entry in played.log()]
 
     assert seconds < 6 * 1.06 / 4 + 4
-    assert all(last - first >= 1 for first, last in zip(times, times[4:], strict=False))
+    assert all(
+        last - first >= 1 - ON_THE_WAY for first, last in zip(times, times[4:], strict=False)
+    )
 
 
 def test_who_is_killed_gives_the_only_place_back(home: Home) -> None:

@@ -420,4 +420,4 @@ def test_a_beacon_that_says_two_things_of_one_pulse_is_found() -> None:
     assert [each.text for each in found.problems] == [
         "run 3, proof 7 of nist: pulse 7 was another one before"
     ]
-    assert found.counts().chained == 3
+    assert found.counts()["chained"] == 3

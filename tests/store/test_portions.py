@@ -49,17 +49,16 @@ def save(session: Session, portion: Portion, *numbers: int, minutes: int = 0) ->
     )
 
 
-def find(session: Session, portion: Portion) -> Portion | None:
-    """Look *portion* up, if it is to be carried out."""
-    found = portions.find_portions(session, run_id=portion.run_id, firsts=[portion.first])
-    return found.get(portion.first)
-
-
-def take(session: Session, portion: Portion, *, host: str, pid: int) -> Standing:
+def take(session: Session, portion: Portion, *, host: str = HOST, pid: int = PID) -> Standing:
     """Begin with *portion*."""
-    firsts = [portion.first]
-    begun = portions.begin(session, run_id=portion.run_id, firsts=firsts, host=host, pid=pid)
-    return begun[portion.first]
+    [standing] = begin_with(session, portion, host=host, pid=pid)
+    return standing
+
+
+def begin_with(session: Session, portion: Portion, *, host: str, pid: int) -> list[Standing]:
+    """Begin with *portion*, unless it is done."""
+    run_id, firsts = portion.run_id, [portion.first]
+    return portions.begin(session, run_id=run_id, firsts=firsts, host=host, pid=pid)
 
 
 def end(session: Session, portion: Portion, obstacle: Moment | None = None) -> bool:
@@ -77,11 +76,11 @@ def test_who_carries_it_out_learns_what_is_left(store: Store) -> None:
     """A second delivery asks only for what the first did not get."""
     with store.write() as session:
         portion = order(session)
-        assert find(session, portion) == portion
-        first = take(session, portion, host=HOST, pid=PID)
+        first = take(session, portion)
         save(session, portion, 1)
         second = take(session, portion, host="m2", pid=8)
 
+        assert first.portion == portion
         assert [batch.number for batch in first.batches] == [0, 1]
         assert (first.undecided, second.undecided) == (frozenset({0, 1}), frozenset({0}))
         assert portions.held_by(session, host=HOST, pid=PID) == set()
@@ -133,7 +132,7 @@ def test_what_was_left_by_who_had_to_go_stays_open(store: Store) -> None:
             keep_numbers=True,
         )
 
-        assert take(session, portion, host=HOST, pid=PID).undecided == {0, 1}
+        assert take(session, portion).undecided == {0, 1}
         assert attempts(session) == [(0, 1)]
 
 
@@ -160,10 +159,10 @@ def test_the_last_portion_is_known(store: Store) -> None:
         other = replace(portion, first=2, last=3)
         save(session, portion, 0)
         assert not end(session, portion)
-        assert find(session, portion) == portion
+        assert take(session, portion).undecided == {1}
         save(session, portion, 1)
         assert not end(session, portion)
-        assert find(session, portion) is None
+        assert begin_with(session, portion, host=HOST, pid=PID) == []
         tomorrow = Moment(at=NOON, why="quota: 9 requests per day")
 
         assert end(session, other, tomorrow)
@@ -189,7 +188,7 @@ def test_what_waits_and_why_is_told(store: Store, is_begun: bool) -> None:
     with store.write() as session:
         portion = order(session)
         if is_begun:
-            take(session, portion, host=HOST, pid=PID)
+            take(session, portion)
         listed = portions.find_open_portions(session)
 
     assert [(each.first, each.undecided) for each in listed] == [(0, 2), (2, 2)]
@@ -202,11 +201,11 @@ def test_who_leaves_a_portion_to_others_says_why(server_store: Store) -> None:
     with server_store.write() as session:
         portion = order(session)
         portions.join(session, host=HOST, pid=PID, version="1", lanes=3)
-        take(session, portion, host=HOST, pid=PID)
+        take(session, portion)
         portions.refuse(session, portion, why="m2 pid 8: another rate")
         refused = portions.find_open_portions(session)
         [idle] = portions.find_members(session)
-        take(session, portion, host=HOST, pid=PID)
+        take(session, portion)
         begun = portions.find_open_portions(session)
 
     configured = "a worker with the configuration of the run; m2 pid 8: another rate"
@@ -222,7 +221,7 @@ def test_workers_come_stay_and_go(server_store: Store) -> None:
         portion = order(session)
         one = portions.join(session, host="m1", pid=7, version="1", lanes=3)
         portions.join(session, host="m2", pid=8, version="1", lanes=3)
-        take(session, portion, host=HOST, pid=PID)
+        take(session, portion)
         portions.stay(session, member=one)
         before = portions.find_members(session)
         portions.leave(session, member=one)
