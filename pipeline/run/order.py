@@ -72,19 +72,19 @@ class Order:
         """Make the fetch that asks for the least."""
         return Fetch(number=self.first, batches=(min(self.batches(), key=attrgetter("n")),))
 
-    def fetches(self) -> Iterator[Fetch]:
+    def fetches(self, run_id: int = 0) -> Iterator[Fetch]:
         """Walk over the fetches in turn: each is numbered as its first batch is."""
         shared: list[Batch] = []
         room = self.max_numbers if self.is_merged else 0
         for batch in map(self._batch, self.turns or range(len(self.sizes))):
             if shared and batch.n > room:
-                yield _fetch(shared)
+                yield _fetch(shared, run_id)
                 shared, room = [], self.max_numbers if self.is_merged else 0
             shared.append(batch)
             room -= batch.n
-        yield _fetch(shared)
+        yield _fetch(shared, run_id)
 
 
-def _fetch(batches: Iterable[Batch]) -> Fetch:
+def _fetch(batches: Iterable[Batch], run_id: int) -> Fetch:
     in_order = tuple(sorted(batches, key=attrgetter("number")))
-    return Fetch(number=in_order[0].number, batches=in_order)
+    return Fetch(number=in_order[0].number, batches=in_order, run=run_id)

@@ -6,7 +6,6 @@ from operator import attrgetter
 
 from sqlmodel import Session
 
-from pipeline.models import Fetch
 from pipeline.pacing import Moment
 from pipeline.run.fetcher import Fetcher, FetchResult
 from pipeline.run.limiter import Limiter, Route
@@ -73,7 +72,7 @@ class Queue:
         self.cheapest = upstream.source.cost_bits(order.smallest_fetch())
         self.workers = min(upstream.in_flight, len(order.sizes))
         self._upstream, self._route, self._observer = upstream, route, observer
-        self._fetches = takewhile(lambda _: is_ours(), order.fetches())
+        self._fetches = takewhile(lambda _: is_ours(), order.fetches(observer.run_id))
         self._undecided = 0  # of those that were begun
 
     async def work(self, recorder: Recorder) -> None:
@@ -88,8 +87,7 @@ class Queue:
         ) as client:
             fetcher = Fetcher(upstream.source, client, upstream.policy, self._route, self._observer)
             for fetch in self._fetches:
-                run_id = self._observer.run_id
-                result = FetchResult(Fetch(number=fetch.number, batches=fetch.batches, run=run_id))
+                result = FetchResult(fetch)
                 try:
                     await fetcher.carry_out(result)
                 finally:

@@ -45,7 +45,7 @@ _AFTER_RENEWAL = timedelta(minutes=5)
 
 def _says_when(answer: Answer) -> bool:
     """Tell whether a header may be about it; most answers have none, and are many."""
-    names = b" ".join(name for name, _ in answer.headers.raw).lower()
+    names = b" ".join([name for name, _ in answer.headers.raw]).lower()
     return b"limit" in names or b"retry-after" in names
 
 

@@ -202,20 +202,20 @@ class OneConnection(httpx.AsyncBaseTransport):
         return tls
 
     @contextmanager
-    def _expiring(self) -> Iterator[None]:
-        """End the block when the time of the attempt is up."""
+    def _expiring(self, seconds: float | None = None) -> Iterator[None]:
+        """End the block when the time of the attempt is up, or after *seconds*."""
         deadline = anyio.current_time() + self.until - monotonic()
-        with anyio.CancelScope(deadline=deadline) as scope:
+        with anyio.CancelScope(deadline=deadline) as scope, _within(seconds):
             yield
         if scope.cancelled_caught:
             raise TimeIsUp
 
-    def _in_time(self) -> AbstractContextManager[object]:
-        """Do the same for a wait for the server; a direct stream does it by itself, for less."""
+    def _in_time(self, seconds: float | None) -> AbstractContextManager[object]:
+        """Do the same for a wait for the server; a direct stream heeds the first by itself."""
         if isinstance(self._tcp, DirectStream):
             self._tcp.until = self.until
-            return UNLIMITED
-        return self._expiring()
+            return _within(seconds)
+        return self._expiring(seconds)
 
     def _is_quiet(self) -> bool:
         """Tell whether the server has said nothing since, not even goodbye."""
@@ -234,7 +234,7 @@ class OneConnection(httpx.AsyncBaseTransport):
     async def _write(self, stream: ByteStream, data: bytes) -> None:
         self.clock.enter(Phase.SEND)
         try:
-            with self._in_time(), _within(self._timeout.write):
+            with self._in_time(self._timeout.write):
                 await stream.send(data)
         except TimeoutError as exc:
             seconds = self._timeout.write
@@ -248,7 +248,7 @@ class OneConnection(httpx.AsyncBaseTransport):
         if self._answer.fault:
             raise self._answer.fault
         try:
-            with self._in_time(), _within(self._timeout.read):
+            with self._in_time(self._timeout.read):
                 data = await stream.receive(READ_BYTES)
         except TimeoutError as exc:
             seconds = self._timeout.read
