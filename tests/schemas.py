@@ -53,7 +53,7 @@ from pipeline.rendering.vocabulary import (
     RUN,
     SPAN,
     TALLY,
-    VOCABULARY,
+    meanings,
 )
 from pipeline.report import errors, health, numbers, runs, slots, sources, timings, workers
 from pipeline.report.batches import PUBLISHED, BatchLine
@@ -141,7 +141,7 @@ def an_object(name: str, of: Mapping[str, Hint], about: str | None = None) -> Hi
 
 def meaning(key: str, near: Mapping[str, str]) -> str:
     """Look a key up in the vocabulary: *near* first, then below every record, then anywhere."""
-    return next(words[key] for words in (near, *VOCABULARY.values()) if key in words)
+    return next(words[key] for words in (near, *meanings().values()) if key in words)
 
 
 def record(
@@ -157,7 +157,7 @@ def record(
         for kind, line in parts
         for field in parse_fields(line)
     }
-    near = VOCABULARY.get(of or name.replace("_", " "), EVERY_RECORD)
+    near = meanings().get(of or name.replace("_", " "), meanings()[EVERY_RECORD])
     keys = {
         key: Annotated[published(key, hint), Field(description=meaning(key, near))]
         for key, hint in (hints | more).items()

@@ -9,7 +9,7 @@ from shlex import quote
 from pipeline.errors import ConfigError
 from pipeline.files import database_file
 from pipeline.rendering.output_file import write_file
-from pipeline.rendering.vocabulary import EVERY_RECORD, VOCABULARY
+from pipeline.rendering.vocabulary import EVERY_RECORD, meanings
 from pipeline.scope import reading
 from pipeline.settings import StoreSettings
 from pipeline.store.views import VIEWS
@@ -104,7 +104,7 @@ def make_metadata(database: str) -> Mapping[str, object]:
 
 def _table(view: str) -> Mapping[str, object]:
     title, record, facets = TITLES[view]
-    words = {**EVERY_RECORD, **VOCABULARY[record]}
+    words = {**meanings()[EVERY_RECORD], **meanings()[record]}
     names = set(re.findall(r"\w+", VIEWS[view]))
     columns = {name: meaning for name, meaning in words.items() if name in names}
     return {

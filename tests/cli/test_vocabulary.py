@@ -18,7 +18,7 @@ from pipeline.cli.schema import names as names_of_schemas
 from pipeline.cli.schema import read_schema
 from pipeline.export.choices import Records
 from pipeline.export.records import columns_of
-from pipeline.rendering.vocabulary import VOCABULARY
+from pipeline.rendering.vocabulary import meanings
 from pipeline.report.choices import Report
 from pipeline.store.views import VIEWS
 from pipeline.store.writes import finish_run, order_batches, save_results
@@ -149,7 +149,7 @@ def _published(invoke: Invoke, database: Path) -> Iterator[tuple[str, str]]:
 @pytest.mark.usefixtures("history")
 def test_every_name_that_we_publish_is_explained(invoke: Invoke, database: Path) -> None:
     """In one table; and nothing is explained that nobody sees."""
-    explained = {name for of in VOCABULARY.values() for name in of}
+    explained = {name for of in meanings().values() for name in of}
     published = set(_published(invoke, database))
 
     assert {(where, name) for where, name in published if name not in explained} == set()
