@@ -8,6 +8,7 @@ from sqlmodel import Session
 
 from pipeline.audit.availability import ACCOUNTING_RULE, Availability, measure_availability
 from pipeline.audit.clocks import Clocks, find_clocks, find_doubtful, find_gaps, read_clocks
+from pipeline.audit.contracts import find_contract_changes
 from pipeline.audit.findings import (
     Findings,
     Found,
@@ -22,7 +23,6 @@ from pipeline.audit.incidents import find_incidents
 from pipeline.audit.rules import (
     ENOUGH,
     find_conduct,
-    find_contract_changes,
     find_impossible,
     find_late,
     find_overdue,

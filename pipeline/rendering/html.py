@@ -10,12 +10,10 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import groupby
 
-from pipeline.errors import Phase
 from pipeline.rendering.chart import draw_chart, legend
 from pipeline.rendering.document import (
     NOTHING,
     WORDS,
-    Bar,
     Cell,
     Chart,
     Column,
@@ -39,18 +37,16 @@ from pipeline.rendering.figures import (
 )
 from pipeline.rendering.page import as_html, render_page
 from pipeline.rendering.palette import style_of
-from pipeline.rendering.words import show_duration, show_step, show_time
+from pipeline.rendering.waterfall import SHOW, draw_waterfall
+from pipeline.rendering.words import show_step, show_time
 
 MOST_BARS = 500
 LONG = 40  # characters of a cell, past which it may be folded
 MANY_COLUMNS = 7  # past which a table is set narrower
 FEW_SERIES = 5  # have room in half a page, figures included
 MANY_CELLS = 120  # past which a strip has several rows, less high
-TICKS = 4  # stretches on the scale of a waterfall
 HATCHES = 2  # that page.css knows
-NARROWEST = 0.15  # per cent of its width: a bar can be seen, however short
 
-SHOW = "pipeline audit show"
 # What the number in a cell is of, by the name of its column, and the command that shows more.
 REFERENCES = {
     **dict.fromkeys(
@@ -161,47 +157,8 @@ def _html_of_chart(chart: Chart) -> Iterator[str]:
     yield "</figure>"
 
 
-def _drawn(bar: Bar, clock_us: int) -> str:
-    """Draw a rectangle for each phase; places and widths are per cent of the clock."""
-    per_cent = 100 / max(clock_us, 1)
-    at, drawn = bar.begin_us, ""
-    for phase, us in bar.segments:
-        width = max(us * per_cent, NARROWEST)
-        place = min(at * per_cent, 100 - NARROWEST)
-        drawn += (
-            f'<rect class="{phase}" x="{place:.3f}%" width="{width:.3f}%" height="100%">'
-            f"<title>{phase} {show_duration(us)}</title></rect>"
-        )
-        at += us
-    return f'<svg aria-hidden="true">{drawn}</svg>'
-
-
-def _row_of_bar(bar: Bar, clock_us: int) -> str:
-    begin = '<tr class="lost">' if bar.error else "<tr>"
-    label = as_html(bar.label)
-    if bar.attempt_id is not None:
-        label = f'<span class="command" title="{SHOW} {bar.attempt_id}">{label}</span>'
-    return (
-        f'{begin}<th scope="row">{label}</th>'
-        f'<td class="timeline">{_drawn(bar, clock_us)}</td>'
-        f'<td class="duration">{show_duration(bar.took_us)}</td><td>{as_html(bar.error)}</td></tr>'
-    )
-
-
 def _html_of_waterfall(waterfall: Waterfall) -> Iterator[str]:
-    name, clock_us = as_html(waterfall.title), waterfall.clock_us
-    reached = {phase for bar in waterfall.bars for phase, _ in bar.segments}
-    ticks = (f"<span>{show_duration(clock_us * i // TICKS)}</span>" for i in range(TICKS + 1))
-    yield legend((phase, phase) for phase in Phase if phase in reached)
-    yield f'<table class="waterfall"><caption>{name}</caption>'
-    yield (
-        '<thead><tr><th scope="col">attempt</th>'
-        f'<th scope="col" class="scale"><div>{"".join(ticks)}</div></th>'
-        '<th scope="col" class="duration">took</th><th scope="col">error</th></tr></thead>'
-    )
-    yield "<tbody>"
-    yield from (_row_of_bar(bar, clock_us) for bar in waterfall.bars)
-    yield "</tbody></table>"
+    yield from draw_waterfall(waterfall)
     yield from _figures(tabulate_waterfall(waterfall))
 
 

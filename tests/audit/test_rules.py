@@ -5,12 +5,12 @@ from datetime import timedelta
 
 import pytest
 
+from pipeline.audit.contracts import find_contract_changes
 from pipeline.audit.courses import Course
 from pipeline.audit.observations import select_attempts
 from pipeline.audit.rules import (
     ENOUGH,
     find_conduct,
-    find_contract_changes,
     find_late,
     find_overdue,
     find_shut,
