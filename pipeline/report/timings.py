@@ -3,7 +3,6 @@
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import partial
 
 from sqlmodel import Session
 
@@ -159,9 +158,8 @@ def charts_of_rank(
     points: Sequence[TimingPoint], buckets: Buckets | None, rank: float
 ) -> list[Chart]:
     """Draw the course of what such a share of the exchanges took at most, by source."""
-    drawn = [(point.began_at, point.source, point.durations) for point in points]
-    title = f"Exchanges, p{rank * 100:g}"
-    return trend(title, Kind.DURATION, buckets, drawn, partial(_rank, rank=rank))
+    drawn = [(point.began_at, point.source, (rank, point.durations)) for point in points]
+    return trend(f"Exchanges, p{rank * 100:g}", Kind.DURATION, buckets, drawn, _rank)
 
 
 def charts_of_exchanges(points: Sequence[TimingPoint], window: Window) -> Iterator[Chart]:
@@ -174,19 +172,15 @@ def charts_of_exchanges(points: Sequence[TimingPoint], window: Window) -> Iterat
             if point.source == source
             for rank in RANKS
         ]
-        yield from trend(f"Exchanges with {source}", Kind.DURATION, buckets, ranked, _rank_of_each)
+        yield from trend(f"Exchanges with {source}", Kind.DURATION, buckets, ranked, _rank)
 
 
-def _rank_of_each(ranked: Sequence[tuple[float, Histogram]]) -> float | None:
-    return _rank([durations for _, durations in ranked], ranked[0][0])
-
-
-def _rank(histograms: Iterable[Histogram], rank: float) -> float | None:
+def _rank(ranked: Sequence[tuple[float, Histogram]]) -> float | None:
     """Merge the durations of several hours or days, and give one percentile of them."""
     merged = Histogram()
-    for each in histograms:
+    for _, each in ranked:
         merged.merge(each)
-    return merged.percentiles(rank)[0]
+    return merged.percentiles(ranked[0][0])[0]
 
 
 def waterfall(session: Session, run: RunSummary, *, source: str | None = None) -> Waterfall:

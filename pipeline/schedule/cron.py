@@ -54,6 +54,11 @@ class Cron:
     expression: str
     timezone: str = "UTC"
 
+    @property
+    def parsed(self) -> CronSim:
+        """Give its fields, at some moment or other."""
+        return CronSim(self.expression, datetime(2000, 1, 1, tzinfo=UTC))
+
     def after(self, moment: datetime) -> Iterator[datetime]:
         """Give the slots due after *moment*, in UTC and in order, each once, without an end."""
         last = moment
@@ -80,7 +85,7 @@ class Cron:
 
     def count(self, begin: datetime, end: datetime) -> int:
         """Count the slots from *begin* to before *end*, by whole days where it can: for decades."""
-        zone, cron = find_zone(self.timezone), CronSim(self.expression, begin)
+        zone, cron = find_zone(self.timezone), self.parsed
         per_day, is_hourly = self.per_day(), len(cron.hours) == HOURS
         total = 0
         while begin < end:
@@ -99,12 +104,12 @@ class Cron:
 
     def per_day(self) -> int:
         """Count the slots of a day that has any."""
-        cron = CronSim(self.expression, datetime(2000, 1, 1, tzinfo=UTC))
+        cron = self.parsed
         return len(cron.seconds) * len(cron.minutes) * len(cron.hours)
 
     def per_month(self, today: date) -> int:
         """Count the slots of the fullest of the next twelve months."""
-        cron = CronSim(self.expression, datetime(2000, 1, 1, tzinfo=UTC))
+        cron = self.parsed
         first = today.replace(day=1)
         days = Counter(
             (day.year, day.month)

@@ -41,10 +41,6 @@ def _numbers(cron: CronSim, key: str, refused: str) -> list[int]:
     return sorted(found)
 
 
-def _parse(cron: Cron) -> CronSim:
-    return CronSim(cron.expression, datetime(2000, 1, 1, tzinfo=UTC))
-
-
 # ---- cron ----
 
 
@@ -90,7 +86,7 @@ def _crontab_time(schedule: Schedule) -> str:
             f"schedule {schedule.key} counts seconds, which cron does not; use `pipeline schedule"
             " systemd` or `run`"
         )
-    parsed = _parse(schedule.cron)
+    parsed = schedule.cron.parsed
     keys = ("minutes", "hours", "days", "months", "weekdays")
     # Debian's cron reads a lone number with a step, and names in lists, in ways of its own.
     return " ".join(
@@ -118,7 +114,7 @@ def calendar_lines(schedule: Schedule) -> list[str]:
     Raises:
         ConfigError: it has no words for one of the days.
     """
-    cron = _parse(schedule.cron)
+    cron = schedule.cron.parsed
     seconds, minutes, hours, days, months, weekdays = (
         _numbers(cron, key, f"schedule {schedule.key}: a timer")
         for key in ("seconds", "minutes", "hours", "days", "months", "weekdays")
@@ -173,46 +169,34 @@ def timer_units(
 
 def service_unit(command: Sequence[str], *, name: str, user: str, deadline_seconds: float) -> Unit:
     """Write a service that is the scheduler itself, ``pipeline schedule run``."""
-    text = _unit(
-        _description("The scheduler of pipeline"),
-        (
-            "Service",
-            [
-                "Type=notify",
-                f"User={user}",
-                f"ExecStart={_exec_line(command)}",
-                "ExecReload=/bin/kill -HUP $MAINPID",
-                "KillMode=mixed",
-                f"TimeoutStopSec={deadline_seconds + STOP_SECONDS:g}s",
-                "WatchdogSec=120s",
-                "Restart=on-failure",
-                "RestartPreventExitStatus=78",
-            ],
-        ),
-        ("Install", ["WantedBy=multi-user.target"]),
-    )
-    return Unit(name=f"{name}.service", text=text)
+    lines = [
+        "Type=notify",
+        f"User={user}",
+        f"ExecStart={_exec_line(command)}",
+        "ExecReload=/bin/kill -HUP $MAINPID",
+        *_stopped_in(deadline_seconds),
+        "WatchdogSec=120s",
+        "Restart=on-failure",
+    ]
+    return _lasting("The scheduler of pipeline", name, lines)
 
 
 def worker_unit(command: Sequence[str], *, name: str, user: str) -> Unit:
     """Write a service that is one worker, ``pipeline worker``."""
-    text = _unit(
-        _description("A worker of pipeline"),
-        (
-            "Service",
-            [
-                f"User={user}",
-                f"ExecStart={_exec_line(command)}",
-                "KillMode=mixed",
-                f"TimeoutStopSec={WORKERS_DRAIN_SECONDS + STOP_SECONDS:g}s",
-                "Restart=always",
-                "RestartSec=5s",
-                "RestartPreventExitStatus=78",
-            ],
-        ),
-        ("Install", ["WantedBy=multi-user.target"]),
-    )
-    return Unit(name=f"{name}.service", text=text)
+    lines = [f"User={user}", f"ExecStart={_exec_line(command)}"]
+    lines += [*_stopped_in(WORKERS_DRAIN_SECONDS), "Restart=always", "RestartSec=5s"]
+    return _lasting("A worker of pipeline", name, lines)
+
+
+def _stopped_in(seconds: float) -> tuple[str, str]:
+    return "KillMode=mixed", f"TimeoutStopSec={seconds + STOP_SECONDS:g}s"
+
+
+def _lasting(text: str, name: str, lines: Sequence[str]) -> Unit:
+    """Write a service that stays; a wrong configuration does not become right by a restart."""
+    service = ("Service", [*lines, "RestartPreventExitStatus=78"])
+    install = ("Install", ["WantedBy=multi-user.target"])
+    return Unit(name=f"{name}.service", text=_unit(_description(text), service, install))
 
 
 def _description(text: str) -> tuple[str, list[str]]:
