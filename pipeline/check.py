@@ -41,11 +41,7 @@ def check_source(
     environ: Mapping[str, str],
     say: Callable[[str], object],
 ) -> int:
-    """Ask the source *name* for its smallest batch, show what came of it, and give the exit code.
-
-    Raises:
-        UsageError: it is no enabled source.
-    """
+    """Ask the source *name* for its smallest batch, show what came, and give the exit code."""
     narrowed = _narrow(settings, name)
     state_folder = xdg_folder(environ, "XDG_STATE_HOME", ".local/state")
     with open_for_runs(narrowed.store, state_folder) as store:

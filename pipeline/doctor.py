@@ -39,11 +39,7 @@ FLOOR = r"([\w.-]+)>=([\d.]+)"  # what we ask of a library, in the notes of our 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """One thing that was looked at.
-
-    Attributes:
-        says: what was found; if it is not ok, what to do, too.
-    """
+    """One thing that was looked at."""
 
     topic: str
     is_ok: bool

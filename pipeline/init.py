@@ -87,11 +87,7 @@ def _shipped() -> str:
 
 
 def check_sources(names: Sequence[str]) -> None:
-    """See that all of *names* can be had.
-
-    Raises:
-        UsageError: one cannot.
-    """
+    """See that all of *names* can be had."""
     known = [SANDBOX, *read_offers()]
     for name in names:
         if name not in known:
@@ -99,11 +95,7 @@ def check_sources(names: Sequence[str]) -> None:
 
 
 def check_wishes(wishes: Wishes) -> None:
-    """See that nothing is missing, and that nothing was given in vain.
-
-    Raises:
-        UsageError: something is.
-    """
+    """See that nothing is missing, and that nothing was given in vain."""
     check_sources(wishes.sources)
     chosen = [offer for name, offer in read_offers().items() if name in wishes.sources]
     with_key = [offer.name for offer in chosen if offer.says("api_key_env")]
@@ -116,12 +108,7 @@ def check_wishes(wishes: Wishes) -> None:
 
 
 def write_first(wishes: Wishes, file: Path, *, environ: Mapping[str, str], force: bool) -> None:
-    """Write the first configuration, check it, and say what to type next.
-
-    Raises:
-        UsageError: there is such a file already, or no such source, or a wish is wrong.
-        ConfigError: the environment is.
-    """
+    """Write the first configuration, check it, and say what to type next."""
     check_wishes(wishes)
     with new_file(file, force=force) as draft:
         draft.write(make_configuration(wishes).encode())

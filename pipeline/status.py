@@ -39,13 +39,7 @@ SLOT = "schedule next_at last_due_at fate is_overdue"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceState:
-    """How one source does now.
-
-    Attributes:
-        newest: what the newest run that wanted something from it got; None if none has yet.
-        last_good_at: when the newest run of a week started that got a batch from it.
-        embargo: until when it must not be asked, and why; None if it may be.
-    """
+    """How one source does now; *newest* is what the newest run that wanted something got."""
 
     source: str
     newest: Tally | None
@@ -65,12 +59,7 @@ class SourceState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlotState:
-    """Where a schedule stands.
-
-    Attributes:
-        last_due_at: when the newest slot on record was due, and its fate; None if none is yet.
-        is_overdue: whether a slot after that one should have been started by now.
-    """
+    """Where a schedule stands."""
 
     schedule: str
     next_at: datetime
@@ -130,12 +119,7 @@ class Status:
 
 
 def find_status(settings: Settings) -> Status:
-    """Look at the last run, the enabled sources, the slots, and what an audit of a week finds.
-
-    Raises:
-        ConfigError: a schedule contradicts itself.
-        StoreError: the database cannot be read.
-    """
+    """Look at the last run, the enabled sources, the slots, and what an audit of a week finds."""
     now, url = datetime.now(UTC), settings.store.url
     store = str(database_file(url) or hide_password(url))
     schedules = find_schedules(settings)
@@ -203,12 +187,7 @@ def _slot_state(session: Session | None, schedule: Schedule, *, now: datetime) -
 
 
 def show_status(settings: Settings, shape: Format) -> bool:
-    """Write how everything does now to stdout, and tell whether all is well.
-
-    Raises:
-        ConfigError: a schedule contradicts itself.
-        StoreError: the database cannot be read.
-    """
+    """Write how everything does now to stdout, and tell whether all is well."""
     found = find_status(settings)
     lines = _json(found) if shape is Format.JSON else render(_document(found), Shape.TEXT)
     write_lines(lines)

@@ -116,11 +116,7 @@ class Snapshot:
 
 
 class Watch:
-    """Takes one snapshot after the other.
-
-    Raises:
-        ConfigError: a source cannot serve what is ordered, or a schedule contradicts itself.
-    """
+    """Takes one snapshot after the other."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -128,11 +124,7 @@ class Watch:
         self._schedules = find_schedules(settings)
 
     def look(self) -> Snapshot:
-        """Look at the store once.
-
-        Raises:
-            StoreError: it cannot be read.
-        """
+        """Look at the store once."""
         now = datetime.now(UTC)
         with reading_if_there(self._settings.store) as session:
             return Snapshot(
@@ -257,12 +249,7 @@ def _sign(error: str | None) -> tuple[str, str]:
 
 
 def show_top(settings: Settings, shape: Format, *, every_seconds: float) -> None:
-    """Show what goes on: again and again on a terminal until q is typed, else once on stdout.
-
-    Raises:
-        ConfigError: a source cannot serve what is ordered, or a schedule contradicts itself.
-        StoreError: the database cannot be read at the beginning.
-    """
+    """Show what goes on: again and again on a terminal until q is typed, else once on stdout."""
     watch = Watch(settings)
     seen = watch.look()
     is_live = sys.stdin is not None and sys.stdin.isatty() and Console().is_interactive

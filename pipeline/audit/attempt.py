@@ -62,11 +62,7 @@ def show(
     force: bool,
     format_: Format,
 ) -> None:
-    """Write one attempt to stdout, or to *har_file*.
-
-    Raises:
-        UsageError: there is no such attempt, or its request was not kept.
-    """
+    """Write one attempt to stdout, or to *har_file*."""
     with reading(settings.store) as session:
         case = find_case(session, attempt_id)
     if as_curl:

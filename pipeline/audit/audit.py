@@ -219,11 +219,7 @@ def audit(
     source: str | None,
     shape: Shape,
 ) -> bool:
-    """Write what an audit finds to stdout, and tell whether any of it is alarming.
-
-    Raises:
-        UsageError: there is no such source, or no such stretch of time.
-    """
+    """Write what an audit finds to stdout, and tell whether any of it is alarming."""
     window = make_window(since, until, looks_back=A_WEEK)
     with reading(settings.store) as session:
         if source is not None:

@@ -31,17 +31,7 @@ ACCOUNTING_RULE = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Availability:
-    """What is known of one source's time in a window, by ``ACCOUNTING_RULE``.
-
-    Attributes:
-        is_sandbox: whether the sandbox played the source; None: in some of the runs.
-        observations: runs that found it up or down.
-        interval_us: the usual gap between them; None if there were fewer than two.
-        share: up / (up + down); None if nothing is known.
-        unknown_share: of the whole window.
-        outages: stretches of time in which it was down.
-        recoveries: those whose end was seen; the two figures below are about them.
-    """
+    """What is known of one source's time in a window, by ``ACCOUNTING_RULE``."""
 
     source: str
     is_sandbox: bool | None

@@ -242,11 +242,7 @@ def write_dossier(
     file: Path,
     force: bool,
 ) -> None:
-    """Write the dossier of *source* to *file*, whose ending says how if *shape* does not.
-
-    Raises:
-        UsageError: there is no such source, or the file's ending says nothing.
-    """
+    """Write the dossier of *source* to *file*, whose ending says how if *shape* does not."""
     shape = shape or _shape_of(file)
     window = make_window(since, until, looks_back=A_WEEK)
     with reading(settings.store) as session:

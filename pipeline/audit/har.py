@@ -171,11 +171,7 @@ def _find(headers: Iterable[tuple[str, str]], wanted: str) -> str:
 
 
 def write_har(store: StoreSettings, run: str, *, file: Path, force: bool) -> None:
-    """Write all attempts of a run, which is called by its number or ``last``, to a file.
-
-    Raises:
-        UsageError: there is no such run, its attempts were pruned, or the file exists.
-    """
+    """Write all attempts of a run, which is called by its number or ``last``, to a file."""
     with new_file(file, force=force) as har_file, reading(store) as session:
         run_id = find_run(session, run).id
         if pruned_at := find_pruning(session, run_id=run_id):

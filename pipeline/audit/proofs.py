@@ -86,12 +86,7 @@ def _pinned(settings: Settings) -> dict[str, tuple[RsaKey, ...]]:
 
 
 def look_at_proofs(settings: Settings) -> ProofCheck:
-    """Verify all proofs of a store.
-
-    Raises:
-        ConfigError: a source's certificates cannot be read.
-        StoreError: the store cannot be read.
-    """
+    """Verify all proofs of a store."""
     found, pinned, kept = ProofCheck(), _pinned(settings), settings.store
     with (
         open_store(kept.url, busy_seconds=kept.busy_seconds, for_writing=False) as store,

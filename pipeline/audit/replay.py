@@ -202,11 +202,7 @@ def replay(
     source: str | None,
     format_: Format,
 ) -> bool:
-    """Write what the current adapters make of stored answers; tell whether anything changed.
-
-    Raises:
-        UsageError: there is no such source, or no such stretch of time.
-    """
+    """Write what the current adapters make of stored answers; tell whether anything changed."""
     window = make_window(since, until, looks_back=A_WEEK)
     with reading(settings.store) as session:
         if source is not None:

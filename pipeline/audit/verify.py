@@ -43,7 +43,6 @@ def verify(
     sources signed, and the numbers that must follow from it, as well; always all of it.
 
     Raises:
-        UsageError: *expect* is no head of a chain.
         StoreError: something is not as it was written; a line for each.
     """
     expected = None if expect is None else _parse_mark(expect)
@@ -76,11 +75,7 @@ def verify(
 
 
 def check(settings: StoreSettings, *, with_structure: bool = False) -> None:
-    """Verify all of a store; *with_structure*: SQLite's pages, indexes and references as well.
-
-    Raises:
-        StoreError: something is wrong; a line for each.
-    """
+    """Verify all of a store; *with_structure*: SQLite's pages, indexes and references as well."""
     problems: tuple[Problem, ...] = ()
     with _opened(settings) as store:
         if with_structure:
@@ -92,11 +87,7 @@ def check(settings: StoreSettings, *, with_structure: bool = False) -> None:
 
 
 def back_up(settings: StoreSettings, target: Path, *, is_verified: bool) -> None:
-    """Copy the database to the new file *target*, and verify the copy if it is to be.
-
-    Raises:
-        StoreError: the copy is not as the database was written.
-    """
+    """Copy the database to the new file *target*, and verify the copy if it is to be."""
     copy = upkeep.back_up(settings, target)
     if is_verified:
         check(copy)

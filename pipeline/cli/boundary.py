@@ -1,4 +1,7 @@
-"""Where exceptions end: one line on stderr and the documented exit code, never a traceback."""
+"""Where exceptions end: one line on stderr and the documented exit code, never a traceback.
+
+Whatever the function of a command raises ends here; so their docstrings do not list it.
+"""
 
 import json
 import os

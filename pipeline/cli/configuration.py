@@ -27,11 +27,7 @@ def is_by_hand() -> bool:
 def read_settings(
     config: Path | None, *, will_ask: bool = True, say: Callable[[str], object] = complain
 ) -> "Settings":
-    """Read the settings from *config*, or from where they are looked for.
-
-    Raises:
-        ConfigError: they are wrong.
-    """
+    """Read the settings from *config*, or from where they are looked for."""
     from pipeline.settings import load_settings
 
     return load_settings(config, os.environ, will_ask=will_ask, say=say)
@@ -50,11 +46,7 @@ def with_options(
     sources: Collection[str] | None,
     batches: str | None,
 ) -> "Settings":
-    """Let the options of ``collect`` and ``plan`` win over the file.
-
-    Raises:
-        UsageError: there is no such source, or the batches cannot be read.
-    """
+    """Let the options of ``collect`` and ``plan`` win over the file."""
     from pipeline.settings import with_overrides
 
     return with_overrides(

@@ -67,13 +67,7 @@ QUERIES = {
 
 
 def write_metadata(settings: StoreSettings, output: Path | None, *, force: bool) -> Iterator[str]:
-    """Write the metadata beside the database, or to *output*, and say what to type.
-
-    Raises:
-        ConfigError: the store is on a server, which Datasette does not read.
-        StoreError: there is no database yet.
-        UsageError: there is such a file already.
-    """
+    """Write the metadata beside the database, or to *output*, and say what to type."""
     file = database_file(settings.url)
     if file is None:
         raise ConfigError("store.url: Datasette reads SQLite files, and this is a server")

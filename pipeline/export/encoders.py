@@ -102,11 +102,7 @@ def arrow_tables(columns: Columns, pages: Iterable[Page]) -> Any:  # noqa: ANN40
 
 
 def write_parquet(file: IO[bytes], columns: Columns, pages: Iterable[Page]) -> None:
-    """Write Parquet, a row group per page.
-
-    Raises:
-        UsageError: pyarrow is not installed.
-    """
+    """Write Parquet, a row group per page."""
     reader = arrow_tables(columns, pages)
     from pyarrow import parquet  # noqa: PLC0415 - it is installed
 

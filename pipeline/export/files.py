@@ -78,13 +78,7 @@ def write_export(
     each_source: bool,
     force: bool,
 ) -> list[str]:
-    """Write all files, or none of them; give a line for each thing that is not in them.
-
-    Raises:
-        UsageError: what is wanted is not there, or a file is that would be replaced.
-        OutputError: a file cannot be written.
-        StoreError: the database cannot be read, or is damaged.
-    """
+    """Write all files, or none of them; give a line for each thing that is not in them."""
     what, account, kept = wanted.what, Account(), settings.store
     if each_source:
         _prepare_folder(target, what)

@@ -1,4 +1,7 @@
-"""What is on record: runs, batches, attempts, portions, slots."""
+"""What is on record: runs, batches, attempts, portions, slots.
+
+What published fields mean stands in ``rendering/meanings.toml``; here is only what is beside that.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,17 +19,10 @@ class RunSummary:
     """One run as the store knows it; while it is running its totals are 0.
 
     Attributes:
-        uid: 32 hex digits that no other run has, on any machine.
-        host: the machine that ran it.
-        config_digest: hash of the settings it ran with.
-        is_sandbox: whether the sandbox played any of its sources.
-        clock_us: how long it took by the clock; None if nobody saw its end.
+        clock_us: None if nobody saw its end.
         waited_us: all exchanges added up, without waits for permission: the time one by one.
-        numbers: how many numbers were collected.
-        clock_offset_us: how far this machine's clock was ahead of those of the upstreams, by the
-            ``Date`` of their answers, which has whole seconds; None if none had one.
-        is_alive: whether the process of a run that is running is there; None: it has ended, nobody
-            can know, or nobody asked.
+        clock_offset_us: in whole seconds, as a ``Date`` has them; None if no answer had one.
+        is_alive: None: it has ended, nobody can know, or nobody asked.
     """
 
     id: int
@@ -72,13 +68,7 @@ class Overdue:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Member:
-    """A worker that takes part in the runs of a store.
-
-    Attributes:
-        lanes: how many portions it carries out at once.
-        portions: how many it has in hand now.
-        is_alive: whether it was heard of lately.
-    """
+    """A worker that takes part in the runs of a store."""
 
     member_id: int
     host: str
@@ -93,13 +83,7 @@ class Member:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PortionRecord:
-    """A stretch of the batches of one source, in a run that machines share.
-
-    Attributes:
-        host: the machine that has it, or had it last; None: it waits for its first.
-        undecided: how many of its batches have no outcome yet.
-        why: what it waits for; empty: it is in hand.
-    """
+    """A stretch of the batches of one source, in a run that machines share."""
 
     run_id: int
     source: str
@@ -118,12 +102,9 @@ class BatchRecord:
 
     Attributes:
         verdict: None while the run has not decided it.
-        sum: of its numbers, exact; None unless collected.
-        is_sandbox: whether its numbers are none of an upstream's, but those of the sandbox.
         packed: its numbers as ``store.numbers`` packs them; None if not kept or not asked for.
         digest: SHA-256 over n, min, max and the packed numbers; None unless collected, and asked
             for with them.
-        not_before: if deferred, the earliest moment at which it can be asked for.
     """
 
     run_id: int
@@ -195,14 +176,7 @@ class AttemptCase:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Late:
-    """Attempts at a source that came to the books when their run had ended: no part of its sums.
-
-    Attributes:
-        file: where they had been set aside; None: their worker brought them itself.
-        host: the machine that made them, ``pid`` the process of its worker; None: it was the run's.
-        collected: how many batches they would have brought.
-        first_at: when the first of them came.
-    """
+    """Attempts at a source that came to the books when their run had ended: no part of its sums."""
 
     run_id: int
     source: str
@@ -278,9 +252,7 @@ class SlotRecord:
     Attributes:
         fate: None while its run goes on.
         host: the machine that claimed it or booked it as missed.
-        late_us: how long after it was due its run began; None if none did.
         last_due_at: of a gap, when the last of its slots was due, the first of them at ``due_at``.
-        slots: how many of them there are; 1 unless it is a gap.
     """
 
     schedule: str
@@ -296,12 +268,7 @@ class SlotRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlotDay:
-    """What became of the slots of one schedule that were due on one day (UTC).
-
-    Attributes:
-        running: those whose run goes on.
-        late_us: by how much the latest start came after its slot was due; None if none did.
-    """
+    """What became of the slots of one schedule that were due on one day (UTC)."""
 
     schedule: str
     day: date

@@ -36,8 +36,6 @@ class Totals:
     """What attempts and batches of one source add up to.
 
     Attributes:
-        retries: attempts after the first of a fetch.
-        retries_helped: those of them that brought the numbers.
         wait_us: waits for permission and pauses before retries, all attempts added up.
         exchange_us: all else of the attempts, added up.
     """
@@ -80,9 +78,6 @@ class Tally(Totals):
     """What one run got from one source: written when the run ended, kept when it is pruned.
 
     Attributes:
-        started_at: when the run did, UTC.
-        is_sandbox: whether the sandbox played the source.
-        sum: of all numbers collected, exact.
         fastest_us: the shortest exchange that brought numbers, ``fastest_attempt`` its id.
         first_sent_at: when the first request was allowed to go; None if none was sent.
         rule: the rate in force, as ``1/60s``; None if there was none or nobody knows.
@@ -155,9 +150,7 @@ class Finding:
         until: when it was over; None if it still goes on.
         reason: one line for a person; it may quote an upstream, so show it with care.
         whose: at whose door it lies; None if nobody is to blame.
-        batches: that it cost.
         attempts: ids of some of the attempts that show it, the first and the last among them.
-        figures: what it was judged by, fit for JSON.
     """
 
     kind: FindingKind

@@ -48,20 +48,12 @@ def prose(*lines: str) -> Iterator[str]:
 
 
 def write_prose(*lines: str) -> None:
-    """Write lines as ``prose`` gives them.
-
-    Raises:
-        OutputError: stdout takes no more.
-    """
+    """Write lines as ``prose`` gives them."""
     write("\n".join(prose(*lines)))
 
 
 def flush() -> None:
-    """Make sure that all has arrived.
-
-    Raises:
-        OutputError: it has not.
-    """
+    """Make sure that all has arrived."""
     if sys.stdout is not None:
         with _output_errors():
             sys.stdout.flush()
@@ -87,11 +79,7 @@ def spooled() -> Iterator[IO[str]]:
 
 
 def write_lines(lines: Iterable[str]) -> None:
-    """Write lines as they come, all of them or, if one cannot be made, none.
-
-    Raises:
-        OutputError: stdout takes no more.
-    """
+    """Write lines as they come, all of them or, if one cannot be made, none."""
     with spooled() as paper:
         paper.writelines(f"{line}\n" for line in lines)
 

@@ -82,11 +82,7 @@ OVERVIEW = _Kind(overview.lines, "source limit")
 
 
 def answer(what: Report | None, settings: Settings, options: Options) -> None:
-    """Write the report to stdout.
-
-    Raises:
-        UsageError: the options contradict each other, or name what is not there.
-    """
+    """Write the report to stdout."""
     name, kind = _choose(what, options)
     for option in ("source", "run", "limit"):
         if getattr(options, option) is not None and option not in kind.takes.split():

@@ -96,11 +96,7 @@ def lines(session: Session, question: Question) -> Iterator[str]:
 def find_lines(
     session: Session, question: Question, *, with_numbers: bool = False
 ) -> Iterator[BatchLine]:
-    """Walk over the batches of one run in order, or over the last ones, the newest first.
-
-    Raises:
-        StoreError: the numbers of a batch are damaged.
-    """
+    """Walk over the batches of one run in order, or over the last ones, the newest first."""
     if question.run is not None:
         of_run = batch_lines(
             session, question.run, source=question.source, with_numbers=with_numbers
@@ -120,11 +116,7 @@ def find_lines(
 def batch_lines(
     session: Session, run: RunSummary, *, source: str | None = None, with_numbers: bool = False
 ) -> Iterator[BatchLine]:
-    """Walk over the batches of *run* in order, each with the time that its fetch took.
-
-    Raises:
-        StoreError: the numbers of a batch are damaged.
-    """
+    """Walk over the batches of *run* in order, each with the time that its fetch took."""
     made = queries.attempts_of_run(session, run_id=run.id)
     batches = queries.batches_of_run(session, run_id=run.id, with_numbers=with_numbers)
     return _join((batch for batch in batches if source in (None, batch.source)), made)

@@ -153,10 +153,6 @@ def book_runs(everything: Run, schedules: Sequence[Schedule], *, is_by_hand: boo
 
     First what is due, lest it becomes late, too; then what was missed, whose slots are to be
     claimed when their turn comes. A start by hand is one run of everything.
-
-    Raises:
-        ConfigError: as ``book`` does.
-        StoreError: the database failed.
     """
     settings = everything.settings
     with everything.store.write() as session:

@@ -60,11 +60,7 @@ def _variables_wanted(settings: Settings) -> str:
 
 
 def put_crontab(settings: Settings, *, say: Callable[[str], object]) -> None:
-    """Write crontab lines that start a run in each slot; *say* is told what cron does not know.
-
-    Raises:
-        ConfigError: there is no schedule, or cron cannot keep it.
-    """
+    """Write crontab lines that start a run in each slot; *say* is told what cron does not know."""
     schedules = find_possible_schedules(settings)
     command = _command(settings, "collect", options=["--slot", "always"])
     lines = list(crontab_lines(schedules, command, local_zone=local_zone(Path("/etc"))))
@@ -85,10 +81,6 @@ def put_units(
     """Write systemd units into *folder*, else to stdout: a timer, the scheduler or a worker.
 
     *say* is told what the service needs besides.
-
-    Raises:
-        ConfigError: there is no schedule, or a timer cannot keep it.
-        UsageError: a file is there, and it is not to be replaced by *force*.
     """
     for unit in _units(settings, kind):
         if folder is None:

@@ -25,9 +25,6 @@ def show_plan(settings: Settings, every: timedelta | None, shape: Format) -> Non
     """Write what a run would ask now, and hold a day of runs against the rules as well.
 
     They are at the distance *every*, else those that the schedules promise.
-
-    Raises:
-        ConfigError: the rules can never be kept.
     """
     if every is None:
         rhythms = find_rhythms(find_schedules(settings))
@@ -42,9 +39,6 @@ def show_slots(
     """Write the next slots, and what became of the last ones, so many of each schedule.
 
     If the rules never allow them, *say* is told why no run would be started.
-
-    Raises:
-        ConfigError: there is no schedule.
     """
     schedules, now = require_schedules(settings), datetime.now(UTC)
     coming = {each.key: list(islice(each.cron.after(now), number)) for each in schedules}

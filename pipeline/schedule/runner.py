@@ -211,11 +211,7 @@ def keep_schedule(
     drain_seconds: float,
     say: Callable[[str], object],
 ) -> None:
-    """Start a run in each slot of the *settings*, until SIGTERM; SIGHUP reads them again.
-
-    Raises:
-        ConfigError: there is no schedule, or the rules can never allow it.
-    """
+    """Start a run in each slot of the *settings*, until SIGTERM; SIGHUP reads them again."""
     given = iter([find_possible_schedules(settings)])  # runs get the very file that was read
 
     def load() -> Sequence[Schedule]:

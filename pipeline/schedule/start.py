@@ -60,11 +60,6 @@ class Start:
 
         A scheduled start runs what is due and free, at most, and then what is caught up on. Any
         other is one run of everything; if it keeps slots, it takes those that are due and free.
-
-        Raises:
-            ConfigError, UsageError: the configuration or the options do not allow it.
-            LockHeld, StoreError: as ``collect`` does.
-            OutputError: stdout takes no more.
         """
         if self.slot is SlotChoice.ALWAYS and self.is_narrowed:
             raise UsageError(

@@ -33,12 +33,7 @@ NAMES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figure:
-    """One measure of one source: as it was, and as it would have been.
-
-    Attributes:
-        certain: the figure, if both bounds are the same.
-        estimate: within the bounds, made from *n* attempts by the *method*; None: from too few.
-    """
+    """One measure of one source: as it was, and as it would have been."""
 
     source: str
     is_sandbox: bool
@@ -124,11 +119,7 @@ def simulate(
     source: str | None,
     shape: Shape,
 ) -> None:
-    """Write what one other limit would have done to the attempts of a window.
-
-    Raises:
-        UsageError: there is not exactly one *change*, or no such source or stretch of time.
-    """
+    """Write what one other limit would have done to the attempts of a window."""
     if len(change) != 1:
         raise UsageError("give one limit to change: what several do together cannot be told apart")
     ((name, value),) = change.items()
