@@ -9,7 +9,7 @@ from pydantic import SecretStr
 
 from pipeline.files import URL_QUERY, read_bytes
 from pipeline.settings.checks import check_ping_url, check_proxy_url
-from pipeline.settings.complaints import Complaints, Location
+from pipeline.settings.complaints import Complaints, Location, shown
 from pipeline.settings.environment import expand_home, xdg_folder
 from pipeline.settings.tables import (
     CollectSettings,
@@ -67,8 +67,11 @@ class Resolver:
     def resolve_store(self, store: StoreSettings) -> StoreSettings:
         """Make the database's address a complete URL."""
         url = self._store_url(store.url)
-        if not url.isprintable():
+        if not url.isprintable() and store.url:
             self.complaints.add(("store", "url"), "must not contain control characters")
+        elif not url.isprintable():
+            problem = f"{shown(url)} is no name that can be kept and shown; give another"
+            self.complaints.add(("store", "url"), f"is not set, and by $HOME {problem}")
         return store.model_copy(update={"url": url})
 
     def resolve_source(
