@@ -151,19 +151,19 @@ ERRORS: dict[ErrorName, ErrorFact] = {
 
 
 class PipelineError(Exception):
-    """The root of everything below: its text is one line, fit for a person."""
+    """The root of everything below: each of its ``complaints`` is one line, fit for a person."""
 
     exit_code = ExitCode.BUG
-
-
-class ConfigError(PipelineError):
-    """Complaints about the configuration, one per line of ``complaints``."""
-
-    exit_code = ExitCode.CONFIGURATION
 
     def __init__(self, *complaints: str) -> None:
         super().__init__("\n".join(complaints))
         self.complaints = complaints
+
+
+class ConfigError(PipelineError):
+    """The configuration cannot be used; a line for each reason."""
+
+    exit_code = ExitCode.CONFIGURATION
 
 
 class UsageError(PipelineError):

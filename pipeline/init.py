@@ -131,8 +131,9 @@ def _refusal(exc: ConfigError, draft: str, file: Path) -> UsageError | ConfigErr
     problems = [re.fullmatch(_WISHED, line.removeprefix(draft)) for line in exc.complaints]
     wrong = [f"{OPTIONS[found[1]]}: {found[2]}" for found in problems if found]
     if wrong:
-        return UsageError("\n".join(wrong))
-    return ConfigError(str(exc).replace(draft, str(file)).replace(" (--config)", ""))
+        return UsageError(*wrong)
+    lines = (line.replace(draft, str(file)).replace(" (--config)", "") for line in exc.complaints)
+    return ConfigError(*lines)
 
 
 def make_configuration(wishes: Wishes) -> str:

@@ -460,6 +460,46 @@ def test_a_run_reads_no_more_after_ten_times_as_many_runs(home: Home) -> None:
     assert old < 1.3 * young
 
 
+# ---- Names ----
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        ("export numbers two\nlines/x.csv", 74),
+        ("export numbers two\nlines/x", 2),
+        ("db backup two\nlines/x.db", 74),
+        ("collect -c two\nlines/x.toml", 78),
+        ("collect --slot always -c rival/c.toml", 78),
+    ],
+)
+def test_a_name_of_two_lines_is_told_in_one(home: Home, command: str, code: int) -> None:
+    """Else whoever may name a file could write lines in our name."""
+    for folder in ("first\npipeline: all is well", "rival"):
+        (home.folder / folder).mkdir()
+        play(home, f"{folder}/c.toml")
+    slots = {"PIPELINE_SCHEDULE_EVERY": "1d"}
+    first = home.folder / "first\npipeline: all is well/c.toml"
+    home.run("collect", "-c", str(first), "--slot", "always", env=slots)
+
+    ended = home.run(*command.split(" "), env=slots)
+
+    assert_told(ended, code)
+    assert r"\n" in ended.err
+
+
+@pytest.mark.parametrize("name", ["two\nlines", "\x1b[31m", "\udcff"])
+def test_a_home_that_cannot_be_shown_is_named(home: Home, name: str) -> None:
+    """Not a setting that is nowhere in the file."""
+    folder = home.folder / name
+    folder.mkdir()
+
+    ended = home.run("collect", "-c", play(home), env={"XDG_DATA_HOME": str(folder)})
+
+    assert_told(ended, 78)
+    assert "store.url: is not set, and by $HOME" in ended.err
+
+
 # ---- Two that look like one ----
 
 

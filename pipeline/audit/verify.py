@@ -157,7 +157,7 @@ def _write_json(found: Verification, proofs: Mapping[str, int] | None) -> None:
 
 def _refuse(problems: Sequence[Problem]) -> None:
     if problems:
-        raise StoreError("\n".join(problem.text for problem in problems))
+        raise StoreError(*(problem.text for problem in problems))
 
 
 def _sum_up(found: Verification) -> str:

@@ -98,7 +98,7 @@ def output_failed(reason: OSError) -> ExitCode:
             os.dup2(nowhere.fileno(), sys.stdout.fileno())
     if isinstance(reason, BrokenPipeError):
         return ExitCode.READER_GONE
-    complain(f"cannot write the output: {reason.strerror or reason}")
+    complain(printable(f"cannot write the output: {reason.strerror or reason}"))
     return ExitCode.STORE_FAILED
 
 
@@ -118,7 +118,8 @@ def exit_code_after(exc: Exception) -> int:
     if isinstance(exc, OutputError) and not find_lack(exc):
         return output_failed(exc.reason)
     ours = as_ours(exc)
-    complain(str(ours))
+    for line in ours.complaints:  # a file may have a name that is two lines
+        complain(printable(line))
     return ours.exit_code
 
 

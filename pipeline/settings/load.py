@@ -328,7 +328,7 @@ def with_overrides(
             problem = "is not enabled; set enabled = true in its table"
             complaints.lines.append(f"--source {name}: {problem}")
     if complaints.lines:
-        raise UsageError("\n".join(complaints.lines))
+        raise UsageError(*complaints.lines)
     chosen = {
         name: source
         if name in sources or not sources
