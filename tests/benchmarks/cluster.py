@@ -13,7 +13,7 @@ import sys
 import tempfile
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -293,26 +293,29 @@ def processor_seconds(pids: Sequence[int]) -> float:
     """Count the seconds of processor that processes have used, and those that they waited for."""
     ticks = 0
     for pid in pids:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-        ticks += sum(map(int, stat.rpartition(")")[2].split()[11:15]))
+        with suppress(FileNotFoundError):  # it has ended, and its parent has waited for it
+            stat = Path(f"/proc/{pid}/stat").read_text()
+            ticks += sum(map(int, stat.rpartition(")")[2].split()[11:15]))
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
 @contextmanager
-def processors(of: dict[str, Sequence[int]], requests: int) -> Iterator[list[str]]:
+def processors(
+    server: Server, workers: Sequence[Running], upstream: int, *, requests: int
+) -> Iterator[list[str]]:
     """Tell, once the block has ended, what *requests* in it took of whose processors each."""
-    before = {who: processor_seconds(pids) for who, pids in of.items()}
+
+    def count() -> dict[str, float]:
+        its = [worker.process.pid for worker in workers]
+        of = {"workers": its, "server": server.pids, "upstream": [upstream]}
+        return {who: 1000 * processor_seconds(pids) / requests for who, pids in of.items()}
+
+    before = count()
     told: list[str] = []
     yield told
-    used = {who: processor_seconds(pids) - before[who] for who, pids in of.items()}
-    each = ", ".join(f"{who} {1000 * seconds / requests:.2f}" for who, seconds in used.items())
-    told.append(f"{1000 * sum(used.values()) / requests:.2f} ms of processor each ({each})")
-
-
-def pids_of(server: Server, workers: Sequence[Running], upstream: int) -> dict[str, Sequence[int]]:
-    """Name the processes that have a part in a run."""
-    its = [worker.process.pid for worker in workers]
-    return {"workers": its, "server": server.pids, "upstream": [upstream]}
+    used = {who: now - before[who] for who, now in count().items()}
+    each = ", ".join(f"{who} {ms:.2f}" for who, ms in used.items())
+    told.append(f"{sum(used.values()):.2f} ms of processor each ({each})")
 
 
 def many_sources(folder: Path, server: Server) -> None:
@@ -334,10 +337,11 @@ def many_sources(folder: Path, server: Server) -> None:
                 for port in upstreams.stdout.readline().split()
             )
         )
-        with working(at, url, "--lanes", f"{SOURCES}") as workers:
-            of = pids_of(server, workers, upstreams.pid)
-            with processors(of, 3 * SOURCES) as used:
-                ended = at["m1"].start("collect", "--spread").finish(LONG)
+        with (
+            working(at, url, "--lanes", f"{SOURCES}") as workers,
+            processors(server, workers, upstreams.pid, requests=3 * SOURCES) as used,
+        ):
+            ended = at["m1"].start("collect", "--spread").finish(LONG)
         requests, seconds, gap = map(float, upstreams.communicate()[0].split())
         stored, idle = count_stored(url)
         sent = smallest_gap(url)
@@ -392,7 +396,7 @@ def speed_of_workers(folder: Path, server: Server, latency_seconds: float) -> No
             at["m1"].config.write_text(head(url) + source.replace("size = 3", "size = 16"))
             with (
                 working(at, url) as workers,
-                processors(pids_of(server, workers, process.pid), 10_000) as used[n],
+                processors(server, workers, process.pid, requests=10_000) as used[n],
             ):
                 ended = at["m1"].start("collect", "--spread").finish(LONG)
             assert ended.code == 0, ended.err
