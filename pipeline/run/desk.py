@@ -12,6 +12,7 @@ from pipeline.pacing import Embargo, Moment, Rate
 from pipeline.run.together import Together
 from pipeline.store import permissions
 from pipeline.store.db import Store
+from pipeline.store.permissions import Delay
 from pipeline.store.shared_clock import SharedClock
 
 
@@ -32,6 +33,7 @@ class Desk:
         self._store, self._clock = store, clock
         self._moments = Together(self._take_moments)
         self._standings = Together(self._find_standings)
+        self._delays = Together(self._put_off)
 
     async def take_moments(
         self,
@@ -53,6 +55,14 @@ class Desk:
     async def find_standing(self, upstream: str) -> tuple[Embargo | None, int]:
         """Look up the embargo on *upstream*, and how many attempts in a row failed there."""
         return await self._standings.ask(upstream) or (None, 0)
+
+    async def put_off(self, delay: Delay) -> None:
+        """Move the next moment of an upstream on, as the store does."""
+        await self._delays.ask(delay)
+
+    async def _put_off(self, delays: Sequence[Delay]) -> Mapping[Delay, None]:
+        await self._store.commit(permissions.put_off, delays)
+        return {}
 
     async def _take_moments(self, orders: Sequence[_Order]) -> Mapping[_Order, list[Moment]]:
         alike: defaultdict[tuple[Rate, timedelta, int], list[_Order]] = defaultdict(list)

@@ -24,6 +24,7 @@ from pipeline.run.places import Place
 from pipeline.sources.base import Hint
 from pipeline.store import permissions
 from pipeline.store.db import Store
+from pipeline.store.permissions import Delay
 from pipeline.store.shared_clock import SharedClock
 
 GIVE_UP_SECONDS = 0.2  # before the deadline: who has no place by then is deferred, not cut off
@@ -321,7 +322,7 @@ class Limiter:
             if self._embargo is not None:
                 await self._end_our_pause(self._embargo)
         may_be_news = is_news or self._is_counted_there or self.rules.rate is not None
-        if self._store is None or not may_be_news:
+        if self._store is None or self._desk is None or not may_be_news:
             return
         with anyio.CancelScope(shield=True):
             if self._is_counted_there and self.breaker.failures > failures:
@@ -344,13 +345,9 @@ class Limiter:
                 late = max(late, sent_at - moment.at)
             if self.rules.rate is not None and late > self.rules.rate.tolerance:
                 self._went_late_at = sent_at
-                await self._store.commit(
-                    permissions.put_off,
-                    upstream=self.upstream,
-                    late=late,
-                    sent_at=sent_at,
-                    interval=self.rules.rate.interval,
-                )
+                interval = self.rules.rate.interval
+                delay = Delay(upstream=self.upstream, late=late, sent_at=sent_at, interval=interval)
+                await self._desk.put_off(delay)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,8 +4,8 @@ Permission is taken in one transaction that reads and moves the next moment on, 
 ask at once get one after the other, each a moment of its own.
 """
 
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -57,6 +57,32 @@ _GIVE_BACK = text(
     UPDATE upstreams SET next_at = held.at FROM held WHERE upstreams.name = held.name
     """
 )
+
+_PUT_OFF = text(
+    """
+    WITH held AS MATERIALIZED (
+        SELECT known.name, said.late, said.sent_at, said.interval
+        FROM unnest(CAST(:upstream AS text[]), CAST(:late AS interval[]),
+            CAST(:sent_at AS timestamptz[]), CAST(:interval AS interval[]))
+            AS said (name, late, sent_at, interval)
+        JOIN upstreams AS known USING (name) WHERE known.next_at IS NOT NULL
+        ORDER BY known.name FOR UPDATE OF known
+    )
+    UPDATE upstreams
+    SET next_at = least(next_at + held.late, greatest(next_at, held.sent_at) + held.interval)
+    FROM held WHERE upstreams.name = held.name
+    """
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delay:
+    """A request to an *upstream* that went out so *late*, where moments are an *interval* apart."""
+
+    upstream: str  # a statement has each only once
+    late: timedelta = field(compare=False)
+    sent_at: datetime = field(compare=False)
+    interval: timedelta = field(compare=False)
 
 
 def find_pace(session: Session, *, upstream: str, is_held: bool = False) -> Pace:
@@ -189,18 +215,23 @@ def mend_pace(session: Session, *, upstream: str, rules: Rules, now: datetime) -
     return said
 
 
-def put_off(
-    session: Session, *, upstream: str, late: timedelta, sent_at: datetime, interval: timedelta
-) -> None:
-    """Move the next moment of *upstream* on: a request went out at *sent_at*, so much too late.
+def put_off(session: Session, delays: Sequence[Delay]) -> None:
+    """Move the next moments of upstreams on to which a request went out too late.
 
     By as much, but never beyond what it would be had the request been counted when it went: of
     several that a pause of this process held up none moves it by the whole pause again.
     """
-    pace = find_pace(session, upstream=upstream, is_held=True)
-    if pace.next_at is not None:
-        next_at = min(pace.next_at + late, max(pace.next_at, sent_at) + interval)
-        _save(session, UPSTREAMS, {"name": upstream}, next_at=next_at)
+    if session.get_bind().dialect.name == "postgresql":
+        names = ("upstream", "late", "sent_at", "interval")
+        given = {name: [getattr(delay, name) for delay in delays] for name in names}
+        at_once(session).execute(_PUT_OFF, given)
+        return
+    for delay in delays:
+        next_at = find_pace(session, upstream=delay.upstream).next_at
+        if next_at is not None:
+            latest = max(next_at, delay.sent_at) + delay.interval
+            next_at = min(next_at + delay.late, latest)
+            _save(session, UPSTREAMS, {"name": delay.upstream}, next_at=next_at)
 
 
 def lay_embargo(

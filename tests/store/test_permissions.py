@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from itertools import chain, pairwise
 
 import pytest
@@ -11,6 +11,7 @@ import pytest
 from pipeline.pacing import Embargo, Moment, Pace, Quota, Rate, Rules, Spent
 from pipeline.store.db import Store, open_store
 from pipeline.store.permissions import (
+    Delay,
     embargoes_of,
     failures_of,
     find_pace,
@@ -110,13 +111,14 @@ def test_a_moment_that_is_too_late_is_told_and_not_taken(store: Store) -> None:
 
 def test_the_next_moment_can_be_put_off(store: Store) -> None:
     """By as much as a request went late; for who has no moment there is none to move."""
-    half, late = INTERVAL / 2, partial(put_off, upstream=DICE, interval=INTERVAL)
+    half = INTERVAL / 2
+    late = Delay(upstream=DICE, late=half, sent_at=NOON + half, interval=INTERVAL)
     with store.write() as session:
-        late(session, late=half, sent_at=NOON + half)
+        put_off(session, [late])
         assert find_pace(session, upstream=DICE) == Pace()
     permit(store)
     with store.write() as session:
-        late(session, late=half, sent_at=NOON + half)
+        put_off(session, [late, replace(late, upstream=OTHER)])
 
     assert pace_of(store).next_at == NOON + INTERVAL + half
 
@@ -124,16 +126,11 @@ def test_the_next_moment_can_be_put_off(store: Store) -> None:
 def test_a_long_pause_puts_off_as_if_it_had_been_counted_then(store: Store) -> None:
     """Eight that it held up take eight moments after it, and not the pause eight times."""
     permit(store)
-    woken_at = NOON + 100 * INTERVAL
-    with store.write() as session:
-        for _ in range(8):
-            put_off(
-                session,
-                upstream=DICE,
-                late=100 * INTERVAL,
-                sent_at=woken_at,
-                interval=INTERVAL,
-            )
+    woken_at, late = NOON + 100 * INTERVAL, 100 * INTERVAL
+    delay = Delay(upstream=DICE, late=late, sent_at=woken_at, interval=INTERVAL)
+    for _ in range(8):
+        with store.write() as session:
+            put_off(session, [delay])
 
     assert pace_of(store).next_at == woken_at + 8 * INTERVAL
 
