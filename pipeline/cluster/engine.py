@@ -7,20 +7,29 @@ be done lies in our tables (``store/portions.py``): a job that is lost is made a
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import asynccontextmanager, contextmanager, suppress
 from time import monotonic
 from typing import Any
 
 import psycopg
 from procrastinate import App, BaseConnector, PsycopgConnector, exceptions
-from procrastinate.jobs import Job
+from procrastinate.jobs import Job, Status
 from procrastinate.manager import JobManager
 from procrastinate.schema import SchemaManager
 from sqlalchemy import make_url, text
 from sqlmodel import Session
 
 from pipeline.errors import StoreBusy, StoreError
+from pipeline.run.together import Together
 from pipeline.store.db import Store
 
 SCHEMA = "procrastinate"
@@ -48,32 +57,35 @@ _UNHANDED = text(
     """  # noqa: S608 - a constant
 )
 
-# As the engine's own statement does for one: not what another has, nor what another job of the same
-# lock comes before. And no more than a share of what there is, so that others get some as well.
+# As the engine's own statement does for one, of jobs that all have a lock: not what another job of
+# the same lock comes before. And no more than a share, so that others get some as well. Each table
+# is walked over once, whatever the planner believes of its size.
 _FETCH = f"""
     WITH waiting AS MATERIALIZED (
-        SELECT id, priority, lock, scheduled_at, row_number() OVER its AS place
+        SELECT id, priority, lock, row_number() OVER its AS place
         FROM {SCHEMA}.procrastinate_jobs
         WHERE status = 'todo' AND queue_name = ANY(%(queues)s::varchar[])
-        WINDOW its AS (PARTITION BY coalesce(lock, id::text) ORDER BY priority DESC, id)
-    ), candidate AS (
-        SELECT job.id FROM waiting JOIN {SCHEMA}.procrastinate_jobs AS job USING (id)
-        WHERE place = 1 AND job.status = 'todo'
-        AND (job.scheduled_at IS NULL OR job.scheduled_at <= now())
-        AND NOT EXISTS (
-            SELECT FROM {SCHEMA}.procrastinate_jobs AS other
-            WHERE other.lock = job.lock AND other.status = 'doing'
+        AND (scheduled_at IS NULL OR scheduled_at <= now())
+        WINDOW its AS (PARTITION BY lock ORDER BY priority DESC, id)
+    ), free AS (
+        SELECT id FROM waiting WHERE place = 1 AND lock NOT IN (
+            SELECT lock FROM {SCHEMA}.procrastinate_jobs WHERE status = 'doing' AND lock IS NOT NULL
         )
-        ORDER BY job.priority DESC, job.id
+        ORDER BY priority DESC, id
         LIMIT least(%(most)s, greatest(1, (SELECT count(*) FROM waiting)
             / greatest(1, (SELECT count(*) FROM {SCHEMA}.procrastinate_workers))))
-        FOR UPDATE OF job SKIP LOCKED
+    ), candidate AS (
+        SELECT id FROM {SCHEMA}.procrastinate_jobs
+        WHERE id = ANY(ARRAY(SELECT id FROM free)) AND status = 'todo'
+        ORDER BY id FOR UPDATE SKIP LOCKED
     )
     UPDATE {SCHEMA}.procrastinate_jobs AS job SET status = 'doing', worker_id = %(worker_id)s
     FROM candidate WHERE job.id = candidate.id
     RETURNING job.id, status, task_name, priority, lock, queueing_lock, args, scheduled_at,
         queue_name, attempts, worker_id
 """  # noqa: S608 - a constant
+
+_END = f"DELETE FROM {SCHEMA}.procrastinate_jobs WHERE id = ANY(%(ids)s)"  # noqa: S608 - a constant
 
 
 @contextmanager
@@ -89,7 +101,7 @@ def errors() -> Iterator[None]:
 
 
 class _Jobs(JobManager):
-    """Hands jobs to the engine's worker, and fetches as many at once as there is room for.
+    """Hands jobs to the engine's worker: it fetches and ends as many at once as there are.
 
     Attributes:
         room: tells how many more this worker takes now.
@@ -99,6 +111,7 @@ class _Jobs(JobManager):
         super().__init__(connector)
         self._room = room
         self._fetched: deque[Job] = deque()
+        self._ending = Together(self._end)
 
     async def fetch_job(self, queues: Iterable[str] | None, worker_id: int) -> Job | None:
         """Give a job that was fetched, or fetch some."""
@@ -113,6 +126,15 @@ class _Jobs(JobManager):
             )
             self._fetched += map(Job.from_row, rows)
         return self._fetched.popleft() if self._fetched else None
+
+    async def finish_job(self, job: Job, status: Status, delete_job: bool) -> None:
+        """Delete a job, whatever came of it: what is left to be done lies in our tables."""
+        del status, delete_job
+        await self._ending.ask(job.id)
+
+    async def _end(self, ids: Sequence[int | None]) -> Mapping[int | None, None]:
+        await self.connector.execute_query_async(query=_END, ids=ids)
+        return {}
 
     async def give_back(self) -> None:
         """Leave what was fetched and not begun to others."""
