@@ -132,7 +132,7 @@ class Worker:
             async with anyio.create_task_group() as hands.books.tasks:
                 try:
                     async with engine.opened() as app, anyio.create_task_group() as tasks:
-                        tasks.start_soon(self._sweep, engine, app, hands.store)
+                        tasks.start_soon(self._sweep, engine, app, hands)
                         await engine.work(
                             app, stopping, lanes=self.lanes, drain_seconds=self.drain_seconds
                         )
@@ -147,14 +147,15 @@ class Worker:
             self.say(f"{text}; tried again until it is back")
         self._is_lost = True
 
-    async def _sweep(self, engine: Engine, app: App, store: Store) -> None:
+    async def _sweep(self, engine: Engine, app: App, hands: Hands) -> None:
         """One worker at a time: hand out what nobody was given, and end what is overdue."""
+        store = hands.store
         mine = {"name": SWEEP, "holder": name_holder()}
         while True:
             if await store.commit(leases.take, **mine, lasts=SWEEPERS_SILENCE):
                 await engine.hand_out(app, store)
                 for run_id in await store.commit(portions.find_overdue_runs):
-                    await store.patiently(partial(end_run, store, self.settings, run_id))
+                    await store.patiently(partial(end_run, store, hands.upstreams, run_id))
             self._is_lost = False
             await anyio.sleep(LOOK_SECONDS)
 

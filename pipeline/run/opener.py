@@ -17,8 +17,7 @@ from pipeline.run.limits import limits_of
 from pipeline.run.observer import ExchangeObserver
 from pipeline.run.order import Order
 from pipeline.run.queue import make_observers
-from pipeline.run.shared import refuse_sandbox
-from pipeline.run.upstreams import Upstream, make_upstreams
+from pipeline.run.upstreams import Upstream
 from pipeline.settings import Settings
 from pipeline.store import portions
 from pipeline.store.db import Store
@@ -43,9 +42,9 @@ class Opener:
     settings: Settings
     store: Store
     state_folder: Path
+    ready: Mapping[str, Upstream | ConfigError]
     limiters: Limiters = field(init=False)
     _limits: dict[int, dict[str, Any]] = field(default_factory=dict, init=False)
-    _upstreams: dict[str, Upstream] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         self.limiters = Limiters(
@@ -105,17 +104,15 @@ class Opener:
             )
 
     def _upstream(self, name: str) -> Upstream:
-        """Make a source ready, once."""
-        if name not in self._upstreams:
-            source = self.settings.enabled_sources.get(name)
-            if source is None:
-                raise ConfigError(
-                    f"no source {name} is enabled in {self.settings.named}; left to workers"
-                    " with the configuration of the run"
-                )
-            narrowed = replace(self.settings, sources={name: source})
-            [self._upstreams[name]] = make_upstreams(narrowed, refuse_sandbox)
-        return self._upstreams[name]
+        upstream = self.ready.get(name)
+        if upstream is None:
+            raise ConfigError(
+                f"no source {name} is enabled in {self.settings.named}; left to workers"
+                " with the configuration of the run"
+            )
+        if isinstance(upstream, ConfigError):
+            raise ConfigError(*upstream.complaints)
+        return upstream
 
     def _upstream_of(self, standing: Standing) -> Upstream:
         portion, batches = standing.portion, standing.batches

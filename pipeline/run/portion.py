@@ -19,7 +19,7 @@ from pipeline.run.breaker import RetryBudget
 from pipeline.run.limiter import Route
 from pipeline.run.opener import Opened, Opener
 from pipeline.run.queue import Queue, find_obstacles
-from pipeline.run.shared import end_run
+from pipeline.run.shared import end_run, make_ready
 from pipeline.run.together import Together
 from pipeline.settings import Settings
 from pipeline.store import portions
@@ -51,6 +51,7 @@ class Hands:
         is_to_go: whether it is to leave what it has not begun to others.
         say: tells a person one line.
         books: record what comes of them.
+        upstreams: that are known here, by their sources.
         member: the worker, once it has joined.
     """
 
@@ -64,8 +65,12 @@ class Hands:
     _held: set[_Hold] = field(default_factory=set, init=False)
 
     def __post_init__(self) -> None:
+        ready = make_ready(self.settings)
+        self.upstreams = {
+            name: each for name, each in ready.items() if not isinstance(each, ConfigError)
+        }
         self._opener = Opener(
-            settings=self.settings, store=self.store, state_folder=self.state_folder
+            settings=self.settings, store=self.store, state_folder=self.state_folder, ready=ready
         )
         self.books = Books(
             store=self.store,
@@ -156,5 +161,5 @@ class Hands:
         for run_id in {portion.run_id for portion, _ in ended}:
             its = {each: obstacle for each, obstacle in ended if each.run_id == run_id}
             if await self.store.commit(portions.end, run_id=run_id, obstacles=its):
-                await self.store.patiently(partial(end_run, self.store, self.settings, run_id))
+                await self.store.patiently(partial(end_run, self.store, self.upstreams, run_id))
         return {}

@@ -5,7 +5,7 @@ What is to be asked is, so a portion can be carried out again by another worker:
 has no outcome yet.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import islice
@@ -38,6 +38,18 @@ def refuse_sandbox(kind: str) -> NoReturn:
     )
 
 
+def make_ready(settings: Settings) -> dict[str, Upstream | ConfigError]:
+    """Make the enabled sources ready, each by itself: one that is wrong is left to others."""
+    ready: dict[str, Upstream | ConfigError] = {}
+    for name, source in settings.enabled_sources.items():
+        try:
+            narrowed = replace(settings, sources={name: source})
+            [ready[name]] = make_upstreams(narrowed, refuse_sandbox)
+        except ConfigError as exc:
+            ready[name] = exc
+    return ready
+
+
 def cut(run_id: int, upstreams: Sequence[Upstream]) -> Iterator[Portion]:
     """Cut the orders of a run into stretches of about so many seconds of their source's rate.
 
@@ -64,13 +76,18 @@ def cut(run_id: int, upstreams: Sequence[Upstream]) -> Iterator[Portion]:
 
 
 def end_run(
-    store: Store, settings: Settings, run_id: int, *, status: RunStatus | None = None
+    store: Store,
+    upstreams: Mapping[str, Upstream],
+    run_id: int,
+    *,
+    status: RunStatus | None = None,
 ) -> RunSummary:
     """End a run that machines share, unless another has: what has no outcome gets one.
 
-    That is deferred if the rules kept it until the deadline, failed if they did not.
+    That is deferred if the rules kept it until the deadline, failed if they did not. *upstreams*
+    are those that are known here, by their sources.
     """
-    upstreams = [] if status else make_upstreams(settings, refuse_sandbox)
+    known = {} if status else upstreams
     with store.write() as session:
         lock_chain(session.connection())  # whoever is second waits here, and finds it ended
         run = get_run(session, run_id=run_id)
@@ -84,11 +101,11 @@ def end_run(
                 clock_us=max(0, int((now - run.started_at) / timedelta(microseconds=1))),
                 status=status,
                 rest=ErrorName.CANCELLED if status else ErrorName.DEADLINE,
-                rules={each.order.source: each.rules for each in upstreams},
+                rules={source: upstream.rules for source, upstream in known.items()},
                 obstacles={
-                    each.order.source: moment
-                    for each in upstreams
-                    if each.order.source in left and (moment := _obstacle(session, each, now))
+                    source: moment
+                    for source in left & known.keys()
+                    if (moment := _obstacle(session, known[source], now))
                 },
             )
             run = get_run(session, run_id=run_id)

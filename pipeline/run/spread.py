@@ -52,7 +52,7 @@ class SpreadRun(Run):
                 with scope:
                     await self._wait(run_id, on_progress)
                 status = RunStatus.INTERRUPTED if self._caught else None
-                summary = await self.store.in_thread(self._end, run_id, status)
+                summary = await self.store.in_thread(self._end, run_id, upstreams, status)
                 tasks.cancel_scope.cancel()
         return self._collected(summary)
 
@@ -77,8 +77,11 @@ class SpreadRun(Run):
         ordered = sum(len(each.batch_sizes) for each in self.settings.enabled_sources.values())
         return run, Progress(ordered=ordered, collected=collected, lost=lost)
 
-    def _end(self, run_id: int, status: RunStatus | None) -> RunSummary:
-        end_run(self.store, self.settings, run_id, status=status)
+    def _end(
+        self, run_id: int, upstreams: Sequence[Upstream], status: RunStatus | None
+    ) -> RunSummary:
+        known = {upstream.order.source: upstream for upstream in upstreams}
+        end_run(self.store, known, run_id, status=status)
         with self.store.write() as session:
             return self._settle(session, run_id)
 
