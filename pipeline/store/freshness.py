@@ -71,14 +71,14 @@ def find_earlier(session: Session, *, source: str, low: int, high: int, limit: i
         (BATCHES.c.verdict == Verdict.COLLECTED) & (BATCHES.c.min == low) & (BATCHES.c.max == high)
     )
     # What is not wanted counts as well, or a source that has failed for a year would cost a walk
-    # over all of that year.
+    # over all of that year. What is still to be asked does not: of a long order it would be all.
     query = (
         select(
             case((is_wanted & is_short, func.substr(BATCHES.c.numbers, begin))),
             case((is_wanted, BATCHES.c.digest)),
             *(BATCHES.c.n, BATCHES.c.run_id, BATCHES.c.number),
         )
-        .where(BATCHES.c.source == source)
+        .where(BATCHES.c.source == source, BATCHES.c.verdict.is_not(None))
         .where(BATCHES.c.run_id.in_(runs_that_may_have_asked(source, limit=limit)))
         .order_by(BATCHES.c.run_id.desc(), BATCHES.c.number.desc())
         .limit(limit)

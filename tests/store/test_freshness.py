@@ -109,6 +109,16 @@ def test_other_sources_other_ranges_and_lost_batches_are_left_out(store: Store) 
         assert find_earlier(session, high=8) == freshness.Earlier(endings=[])
 
 
+def test_what_is_still_to_be_asked_takes_no_room(store: Store) -> None:
+    """A run orders first and looks back then: its own batches are not what came before."""
+    with store.write() as session:
+        before = record_run(session, [make_batch(0, n=30)])
+        order_batches(session, run_id=begin(session), batches=[make_batch(0, n=30)])
+        found = find_earlier(session, limit=1)
+
+    assert [(run_id, number) for _, run_id, number in found.endings] == [(before, 0)]
+
+
 def test_where_there_is_one_number_only_nothing_is_old(store: Store) -> None:
     """It says nothing, however often it comes."""
     with store.write() as session:
@@ -124,6 +134,13 @@ def test_failures_count_as_well(store: Store) -> None:
         run_id = begin(session)
         lost = [make_batch(number) for number in range(2)]
         order_batches(session, run_id=run_id, batches=lost)
+        save_results(
+            session,
+            run_id=run_id,
+            attempts=[make_attempt(number) for number in range(2)],
+            outcomes=[make_lost(batch, Verdict.FAILED) for batch in lost],
+            keep_numbers=True,
+        )
 
         assert len(find_earlier(session, limit=3).endings) == 1
         assert find_earlier(session, limit=2).endings == []
