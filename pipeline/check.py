@@ -11,7 +11,7 @@ from sqlmodel import Session
 
 from pipeline.audit.exchange import lines_of_answer, lines_of_request
 from pipeline.audit.findings import responsible, tell_measures
-from pipeline.errors import ERRORS, UsageError
+from pipeline.errors import UsageError
 from pipeline.models import AttemptRecord, BatchRecord, Overlap
 from pipeline.rendering.document import Document, Text
 from pipeline.rendering.output import write
@@ -104,9 +104,8 @@ def _exchange(record: AttemptRecord) -> Iterator[Iterator[str]]:
 def _tell_batch(batch: BatchRecord) -> Iterator[str]:
     wanted = f"{count_of(batch.n, 'number')} from {batch.min} to {batch.max}"
     if batch.error is not None:
-        fact = ERRORS[batch.error]
-        yield f"Asked for {wanted}, and got none: {batch.error} ({fact.meaning})"
-        yield f"  {batch.detail}; responsible: {responsible(fact.whose)}"
+        yield f"Asked for {wanted}, and got none: {batch.error} ({batch.error.meaning})"
+        yield f"  {batch.detail}; responsible: {responsible(batch.error.whose)}"
     elif batch.sum is None:
         yield f"Not asked: {batch.detail}; not before {show_time(batch.not_before)}."
     elif batch.packed is None:

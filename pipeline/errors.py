@@ -14,10 +14,10 @@ import os
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from pathlib import Path
 from signal import SIGPIPE
+from typing import Self
 
 
 class ExitCode(IntEnum):
@@ -58,96 +58,60 @@ class Whose(StrEnum):
     OURS = "ours"
 
 
+AGAIN = True  # it may be retried
+
+
 class ErrorName(StrEnum):
     """The published vocabulary: stored as it stands, never renamed, never reused."""
 
-    DNS = "dns"
-    CONNECT_REFUSED = "connect_refused"
-    CONNECT_TIMEOUT = "connect_timeout"
-    UNREACHABLE = "unreachable"
-    TLS = "tls"
-    WRITE_TIMEOUT = "write_timeout"
-    READ_TIMEOUT = "read_timeout"
-    RESET = "reset"
-    INCOMPLETE = "incomplete"
-    PROTOCOL = "protocol"
-    DECODE = "decode"
-    TOO_LARGE = "too_large"
-    REDIRECT_REFUSED = "redirect_refused"
-    RATE_LIMITED = "rate_limited"
-    QUOTA_EXHAUSTED = "quota_exhausted"
-    UNAUTHORIZED = "unauthorized"
-    BLOCKED = "blocked"
-    INTERCEPTED = "intercepted"
-    HTTP_4XX = "http_4xx"
-    HTTP_5XX = "http_5xx"
-    CONTENT_TYPE = "content_type"
-    NOT_JSON = "not_json"
-    REFUSED = "refused"
-    SCHEMA = "schema"
-    COUNT = "count"
-    RANGE = "range"
-    STALE = "stale"
-    UNPROVEN = "unproven"
-    DEADLINE = "deadline"
-    CANCELLED = "cancelled"
-    INTERNAL = "internal"
+    _value_: str
+    whose: Whose  # it is at fault when something fails so
+    meaning: str  # one line for the reader of a report
+    may_retry: bool  # whether asking again in the same run can help
 
+    def __new__(
+        cls, value: str, whose: Whose = Whose.OURS, meaning: str = "", may_retry: bool = False
+    ) -> Self:
+        """Take the facts apart; a call with the value alone looks the name up."""
+        name = str.__new__(cls, value)
+        name._value_, name.whose, name.meaning, name.may_retry = value, whose, meaning, may_retry
+        return name
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ErrorFact:
-    """What the vocabulary says of one name.
-
-    Attributes:
-        whose: whose fault such a failure is.
-        may_retry: whether asking again in the same run can help.
-        meaning: one line for the reader of a report.
-    """
-
-    whose: Whose
-    may_retry: bool
-    meaning: str
-
-
-def _fact(whose: Whose, meaning: str, *, may_retry: bool = False) -> ErrorFact:
-    return ErrorFact(whose=whose, may_retry=may_retry, meaning=meaning)
-
-
-ERRORS: dict[ErrorName, ErrorFact] = {
-    ErrorName.DNS: _fact(Whose.PATH, "the host name could not be resolved", may_retry=True),
-    ErrorName.CONNECT_REFUSED: _fact(Whose.PATH, "nothing listens there", may_retry=True),
-    ErrorName.CONNECT_TIMEOUT: _fact(Whose.PATH, "no connection in time", may_retry=True),
-    ErrorName.UNREACHABLE: _fact(Whose.PATH, "no route to the host", may_retry=True),
-    ErrorName.TLS: _fact(Whose.UPSTREAM, "the TLS handshake failed; the reason is beside it"),
-    ErrorName.WRITE_TIMEOUT: _fact(Whose.PATH, "the request could not be sent", may_retry=True),
-    ErrorName.READ_TIMEOUT: _fact(Whose.UPSTREAM, "no bytes for too long", may_retry=True),
-    ErrorName.RESET: _fact(Whose.UPSTREAM, "the connection was reset", may_retry=True),
-    ErrorName.INCOMPLETE: _fact(Whose.UPSTREAM, "the answer ended early", may_retry=True),
-    ErrorName.PROTOCOL: _fact(Whose.UPSTREAM, "the answer is not valid HTTP", may_retry=True),
-    ErrorName.DECODE: _fact(Whose.UPSTREAM, "a content coding that we did not accept"),
-    ErrorName.TOO_LARGE: _fact(Whose.UPSTREAM, "the answer is larger than max_bytes"),
-    ErrorName.REDIRECT_REFUSED: _fact(Whose.UPSTREAM, "a redirect that is not followed"),
-    ErrorName.RATE_LIMITED: _fact(Whose.POLICY, "asked too often", may_retry=True),
-    ErrorName.QUOTA_EXHAUSTED: _fact(Whose.POLICY, "the allowance is used up"),
-    ErrorName.UNAUTHORIZED: _fact(Whose.OURS, "the key is missing, wrong or not allowed"),
-    ErrorName.BLOCKED: _fact(Whose.UPSTREAM, "a wall before the service shut us out"),
-    ErrorName.INTERCEPTED: _fact(Whose.PATH, "somebody on the way answered, not the service"),
-    ErrorName.HTTP_4XX: _fact(Whose.OURS, "the request was refused; the status is beside it"),
-    ErrorName.HTTP_5XX: _fact(Whose.UPSTREAM, "the server failed", may_retry=True),
-    ErrorName.CONTENT_TYPE: _fact(Whose.CONTRACT, "another content type than agreed"),
-    ErrorName.NOT_JSON: _fact(Whose.CONTRACT, "the body is not valid JSON"),
-    ErrorName.REFUSED: _fact(Whose.UPSTREAM, 'a well-formed "no"'),
-    ErrorName.SCHEMA: _fact(Whose.CONTRACT, "the body has another shape than agreed"),
-    ErrorName.COUNT: _fact(Whose.CONTRACT, "fewer or more numbers than asked"),
-    ErrorName.RANGE: _fact(Whose.CONTRACT, "a number outside of what was asked"),
-    ErrorName.STALE: _fact(Whose.CONTRACT, "an old answer served again"),
-    ErrorName.UNPROVEN: _fact(Whose.UPSTREAM, "a signature or hash that does not verify"),
-    ErrorName.DEADLINE: _fact(Whose.OURS, "our own time limit was reached"),
-    ErrorName.CANCELLED: _fact(Whose.OURS, "the run was stopped"),
-    ErrorName.INTERNAL: _fact(
-        Whose.OURS, "a bug of this program, or this machine has too little for it"
-    ),
-}
+    DNS = ("dns", Whose.PATH, "the host name could not be resolved", AGAIN)
+    CONNECT_REFUSED = ("connect_refused", Whose.PATH, "nothing listens there", AGAIN)
+    CONNECT_TIMEOUT = ("connect_timeout", Whose.PATH, "no connection in time", AGAIN)
+    UNREACHABLE = ("unreachable", Whose.PATH, "no route to the host", AGAIN)
+    TLS = ("tls", Whose.UPSTREAM, "the TLS handshake failed; the reason is beside it")
+    WRITE_TIMEOUT = ("write_timeout", Whose.PATH, "the request could not be sent", AGAIN)
+    READ_TIMEOUT = ("read_timeout", Whose.UPSTREAM, "no bytes for too long", AGAIN)
+    RESET = ("reset", Whose.UPSTREAM, "the connection was reset", AGAIN)
+    INCOMPLETE = ("incomplete", Whose.UPSTREAM, "the answer ended early", AGAIN)
+    PROTOCOL = ("protocol", Whose.UPSTREAM, "the answer is not valid HTTP", AGAIN)
+    DECODE = ("decode", Whose.UPSTREAM, "a content coding that we did not accept")
+    TOO_LARGE = ("too_large", Whose.UPSTREAM, "the answer is larger than max_bytes")
+    REDIRECT_REFUSED = ("redirect_refused", Whose.UPSTREAM, "a redirect that is not followed")
+    RATE_LIMITED = ("rate_limited", Whose.POLICY, "asked too often", AGAIN)
+    QUOTA_EXHAUSTED = ("quota_exhausted", Whose.POLICY, "the allowance is used up")
+    UNAUTHORIZED = ("unauthorized", Whose.OURS, "the key is missing, wrong or not allowed")
+    BLOCKED = ("blocked", Whose.UPSTREAM, "a wall before the service shut us out")
+    INTERCEPTED = ("intercepted", Whose.PATH, "somebody on the way answered, not the service")
+    HTTP_4XX = ("http_4xx", Whose.OURS, "the request was refused; the status is beside it")
+    HTTP_5XX = ("http_5xx", Whose.UPSTREAM, "the server failed", AGAIN)
+    CONTENT_TYPE = ("content_type", Whose.CONTRACT, "another content type than agreed")
+    NOT_JSON = ("not_json", Whose.CONTRACT, "the body is not valid JSON")
+    REFUSED = ("refused", Whose.UPSTREAM, 'a well-formed "no"')
+    SCHEMA = ("schema", Whose.CONTRACT, "the body has another shape than agreed")
+    COUNT = ("count", Whose.CONTRACT, "fewer or more numbers than asked")
+    RANGE = ("range", Whose.CONTRACT, "a number outside of what was asked")
+    STALE = ("stale", Whose.CONTRACT, "an old answer served again")
+    UNPROVEN = ("unproven", Whose.UPSTREAM, "a signature or hash that does not verify")
+    DEADLINE = ("deadline", Whose.OURS, "our own time limit was reached")
+    CANCELLED = ("cancelled", Whose.OURS, "the run was stopped")
+    INTERNAL = (
+        "internal",
+        Whose.OURS,
+        "a bug of this program, or this machine has too little for it",
+    )
 
 
 class PipelineError(Exception):
@@ -211,7 +175,7 @@ class SourceError(PipelineError):
         self.error = error
         self.detail = detail
         self.retry_after = retry_after
-        self.may_retry = ERRORS[error].may_retry if may_retry is None else may_retry
+        self.may_retry = error.may_retry if may_retry is None else may_retry
 
 
 CLOCK_DOUBT = "(or the clock here is wrong)"  # behind what may be as well

@@ -9,7 +9,7 @@ from pipeline.audit.curl import curl_command
 from pipeline.audit.exchange import lines_of_answer, lines_of_request
 from pipeline.audit.findings import responsible, tell_measures, tell_proof
 from pipeline.audit.har import har_chunks
-from pipeline.errors import ERRORS, Phase, UsageError
+from pipeline.errors import Phase, UsageError
 from pipeline.models import AttemptCase, ContractSpan
 from pipeline.rendering.document import Column, Document, Kind, Part, Table, Text
 from pipeline.rendering.output import json_lines, write
@@ -115,9 +115,8 @@ def _facts(case: AttemptCase) -> Iterator[str]:
     yield f"Source {attempt.source}, started {show_time(attempt.began_at)}{asked_by}"
     yield f"Batches settled by this attempt: {settled or 'none, it was tried again'}"
     if attempt.error is not None:
-        fact = ERRORS[attempt.error]
-        failed = f"Failed in {attempt.phase}: {attempt.error} ({fact.meaning})"
-        yield f"{failed}; responsible: {responsible(fact.whose)}"
+        failed = f"Failed in {attempt.phase}: {attempt.error} ({attempt.error.meaning})"
+        yield f"{failed}; responsible: {responsible(attempt.error.whose)}"
     if attempt.measures:
         yield tell_measures(attempt.measures)
     if attempt.proof is not None:

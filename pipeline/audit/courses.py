@@ -12,7 +12,7 @@ from operator import sub
 from typing import Any, NamedTuple, Self
 
 from pipeline.audit.observations import Observation, select_attempts
-from pipeline.errors import ERRORS, ErrorName, Whose
+from pipeline.errors import ErrorName, Whose
 from pipeline.store.columns import to_us
 
 
@@ -174,7 +174,7 @@ def find_state(observation: Observation) -> bool | None:
     if tally.attempts > tally.failed_attempts:
         return True
     parties = {
-        ERRORS[loss.error].whose
+        loss.error.whose
         for loss in observation.losses
         if loss.attempts
         and not observation.is_ours(loss)

@@ -17,10 +17,6 @@ from pipeline.store.health import NumberRange
 from pipeline.store.health_figures import BlockTest, HealthAlarm, RangeHealth, show_years
 
 QUIET = 10  # windows; a biased source shows it in those that begin with its favourite
-KINDS = {
-    HealthTest.REPETITION: FindingKind.REPETITION,
-    HealthTest.PROPORTION: FindingKind.PROPORTION,
-}
 
 
 def find_excess(alarms: Iterable[HealthAlarm], healths: Iterable[RangeHealth]) -> Iterator[Finding]:
@@ -36,7 +32,7 @@ def find_excess(alarms: Iterable[HealthAlarm], healths: Iterable[RangeHealth]) -
     for (of, test), some in found.items():
         worst = max(some, key=lambda alarm: (list(Severity).index(alarm.severity), alarm.times))
         yield Finding(
-            kind=KINDS[test],
+            kind=FindingKind(test),
             severity=worst.severity,
             sources=(of.source,),
             since=some[0].started_at,

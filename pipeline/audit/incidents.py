@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from pipeline.audit.stretches import OUR_SIDE, Cost, Key, Stretch
-from pipeline.errors import ERRORS, ErrorName, Whose
+from pipeline.errors import ErrorName, Whose
 from pipeline.models import Finding, FindingKind, Severity
 from pipeline.rendering.words import count_of
 from pipeline.store.columns import from_us
@@ -131,7 +131,7 @@ class Incident:
     def _reason(self, runs: int, errors: Counter[ErrorName]) -> str:
         in_a_row = " in a row" if runs > 1 and not self.between else ""
         losses = ", ".join(
-            f"{error} ({ERRORS[error].meaning}{f'; {n:,}' if len(errors) > 1 else ''})"
+            f"{error} ({error.meaning}{f'; {n:,}' if len(errors) > 1 else ''})"
             for error, n in errors.most_common()
         )
         lost = count_of(errors.total(), "batch")

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from pipeline.errors import ERRORS, ErrorName, Whose
+from pipeline.errors import ErrorName, Whose
 from pipeline.models import Loss, Tally
 
 # If several sources fail like this at once, the cause is on our side of the network.
@@ -52,7 +52,7 @@ class Observation:
 
     def whose(self, loss: Loss) -> Whose:
         """Tell at whose door *loss* lies."""
-        return Whose.OURS if self.is_by_clock(loss) else ERRORS[loss.error].whose
+        return Whose.OURS if self.is_by_clock(loss) else loss.error.whose
 
 
 def observe(

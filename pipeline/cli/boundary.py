@@ -11,7 +11,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from typer.core import TyperGroup
 
 from pipeline.errors import ExitCode, as_ours, find_lack
 from pipeline.rendering.output import OutputError, flush
+from pipeline.rendering.shapes import Format
 from pipeline.rendering.words import iso_time
 from pipeline.sanitize import printable
 
@@ -55,18 +55,11 @@ class PlainGroup(TyperGroup):
             raise
 
 
-class LogFormat(StrEnum):
-    """How lines on stderr are written."""
-
-    TEXT = "text"
-    JSON = "json"
-
-
-_log = {"format": LogFormat.TEXT}  # of this process
+_log = {"format": Format.TEXT}  # of this process
 _ended: list[int] = []  # the code that this process has given its reason for
 
 
-def log_as(shape: LogFormat) -> None:
+def log_as(shape: Format) -> None:
     """Write lines on stderr in this shape from now on."""
     _log["format"] = shape
 
@@ -84,7 +77,7 @@ def complain(text: str, level: str = "warning") -> None:
 
 
 def _log_line(line: str, level: str) -> str:
-    if _log["format"] is LogFormat.TEXT:
+    if _log["format"] is Format.TEXT:
         return f"pipeline: {printable(line)}"
     at = iso_time(datetime.now(UTC))
     return json.dumps({"at": at, "level": level, "message": printable(line)})

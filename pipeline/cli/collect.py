@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from typer import Option
 
-from pipeline.cli.boundary import LogFormat, complain, error_boundary, log_as
+from pipeline.cli.boundary import complain, error_boundary, log_as
 from pipeline.cli.configuration import is_by_hand, read_settings_to_run, with_options
 from pipeline.cli.options import (
     BatchesOption,
@@ -62,7 +62,7 @@ def collect(
         bool,
         Option("--verbose", "-v", help="Tell each run in a line on stderr, the good ones too."),
     ] = False,
-    log_format: LogFormatOption = LogFormat.TEXT,
+    log_format: LogFormatOption = Format.TEXT,
 ) -> None:
     """Fetch, check, sum and keep batches of random numbers: one run.
 

@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 from typer import BadParameter, Context, Option
 
-from pipeline.cli.boundary import LogFormat
 from pipeline.cli.configuration import read_settings_quietly
 from pipeline.rendering.shapes import Format, Shape
 
@@ -149,5 +148,5 @@ DeadlineOption = Annotated[
 ]
 ForceOption = Annotated[bool, Option("--force", help="Replace the file if it exists.")]
 LogFormatOption = Annotated[
-    LogFormat, Option("--log-format", help="Lines on stderr for people, or as JSON objects.")
+    Format, Option("--log-format", help="Lines on stderr for people, or as JSON objects.")
 ]

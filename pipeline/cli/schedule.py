@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import typer
 from typer import Option
 
-from pipeline.cli.boundary import LogFormat, complain, error_boundary, log_as
+from pipeline.cli.boundary import complain, error_boundary, log_as
 from pipeline.cli.configuration import read_settings, read_settings_to_run
 from pipeline.cli.options import ConfigOption, FormatOption, LogFormatOption
 from pipeline.models import Overlap
@@ -56,7 +56,7 @@ def run(
             help="After SIGTERM: let a run go on so long before it is told to end, too.",
         ),
     ] = DRAIN_SECONDS,
-    log_format: LogFormatOption = LogFormat.TEXT,
+    log_format: LogFormatOption = Format.TEXT,
 ) -> None:
     """Start a run in each slot, in the foreground, until SIGTERM.
 

@@ -5,11 +5,12 @@ from typing import Annotated
 
 from typer import Option
 
-from pipeline.cli.boundary import LogFormat, complain, error_boundary, log_as
+from pipeline.cli.boundary import complain, error_boundary, log_as
 from pipeline.cli.configuration import read_settings_to_run
 from pipeline.cli.options import ConfigOption, LogFormatOption
 from pipeline.errors import ConfigError
 from pipeline.models import Overlap
+from pipeline.rendering.shapes import Format
 
 
 def worker(
@@ -21,7 +22,7 @@ def worker(
         float,
         Option(metavar="SECONDS", min=0, help="How long SIGTERM waits for what is under way."),
     ] = 60.0,
-    log_format: LogFormatOption = LogFormat.TEXT,
+    log_format: LogFormatOption = Format.TEXT,
 ) -> None:
     """Take part in the runs of a PostgreSQL store, on any number of machines, until SIGTERM.
 

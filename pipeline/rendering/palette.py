@@ -6,27 +6,16 @@ nothing happens meanwhile.
 
 from pipeline.errors import Phase
 
-PHASE_COLOURS = {
-    Phase.WAIT: "#999999",
-    Phase.DNS: "#cc79a7",
-    Phase.CONNECT: "#e69f00",
-    Phase.TLS: "#f0e442",
-    Phase.SEND: "#56b4e9",
-    Phase.FIRST_BYTE: "#0072b2",
-    Phase.BODY: "#009e73",
-    Phase.CHECK: "#d55e00",
-}
-
-# Where there are no colours.
-PHASE_LETTERS = {
-    Phase.WAIT: ".",
-    Phase.DNS: "d",
-    Phase.CONNECT: "c",
-    Phase.TLS: "t",
-    Phase.SEND: "s",
-    Phase.FIRST_BYTE: "f",
-    Phase.BODY: "b",
-    Phase.CHECK: "k",
+# By phase its colour, and the letter that stands for it where there are no colours.
+PHASES = {
+    Phase.WAIT: ("#999999", "."),
+    Phase.DNS: ("#cc79a7", "d"),
+    Phase.CONNECT: ("#e69f00", "c"),
+    Phase.TLS: ("#f0e442", "t"),
+    Phase.SEND: ("#56b4e9", "s"),
+    Phase.FIRST_BYTE: ("#0072b2", "f"),
+    Phase.BODY: ("#009e73", "b"),
+    Phase.CHECK: ("#d55e00", "k"),
 }
 
 # What is drawn for the colours that words of ours have in a table, and for all other words.

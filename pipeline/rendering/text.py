@@ -38,7 +38,7 @@ from pipeline.rendering.document import (
     show_cell,
 )
 from pipeline.rendering.figures import summarize_lanes, tabulate_notices
-from pipeline.rendering.palette import PHASE_COLOURS, PHASE_LETTERS, TONE_COLOURS, style_of
+from pipeline.rendering.palette import PHASES, TONE_COLOURS, style_of
 from pipeline.rendering.sparkline import summarize
 from pipeline.rendering.words import show_ago, show_duration, show_time
 from pipeline.sanitize import printable
@@ -124,8 +124,8 @@ def _phases_of_cells(bar: Bar, clock_us: int, width: int) -> Iterator[Phase | No
 
 
 def _phase_ink(phase: Phase) -> Ink:
-    colour = PHASE_COLOURS[phase]
-    return PHASE_LETTERS[phase], f"{colour} on {colour}"
+    colour, letter = PHASES[phase]
+    return letter, f"{colour} on {colour}"
 
 
 def _text_of_waterfall(waterfall: Waterfall, console: Console) -> Iterator[str]:

@@ -20,7 +20,7 @@ from pipeline.report.errors import SourceLoss
 from pipeline.report.question import Question, facts, write_document
 from pipeline.report.runs import RunLine
 from pipeline.report.sources import SourceLine
-from pipeline.report.timings import TimingPoint
+from pipeline.report.timings import TimingLine, TimingPoint
 from pipeline.report.trends import make_buckets
 from pipeline.store import queries
 from pipeline.store.durations import Percentiles
@@ -262,5 +262,5 @@ def _tables(session: Session, found: _Read) -> Iterator[Part]:
         yield replace(table, anchor="attempt")
     yield replace(runs.table_of_runs(found.runs, title="Last runs"), anchor="run")
     listed = timings.timing_lines(session, found.question, found.durations)
-    yield timings.table_of_timings(listed, title="Timings")
+    yield tabulate(TimingLine, listed, timings.TABLE, title="Timings")
     yield Text(lines=[timings.how_known(found.durations, found.question.window.step)])

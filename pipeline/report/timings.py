@@ -9,7 +9,7 @@ from sqlmodel import Session
 from pipeline.errors import Phase
 from pipeline.histogram import PRECISION, Histogram
 from pipeline.models import AttemptRecord, RunSummary, Step
-from pipeline.rendering.document import Bar, Chart, Document, Kind, Part, Table, Waterfall
+from pipeline.rendering.document import Bar, Chart, Document, Kind, Part, Waterfall
 from pipeline.rendering.output import json_lines
 from pipeline.rendering.records import inside, pick
 from pipeline.rendering.shapes import Shape
@@ -86,7 +86,7 @@ def lines(session: Session, question: Question) -> Iterator[str]:
     document = Document(
         title="Timings",
         facts=said,
-        parts=[table_of_timings(listed), *_drawings(session, question, points)],
+        parts=[tabulate(TimingLine, listed, TABLE), *_drawings(session, question, points)],
     )
     return write_document(document, question)
 
@@ -138,11 +138,6 @@ def how_known(found: Percentiles, step: Step) -> str:
         f"Percentiles are those of buckets, off by {PRECISION:.1%} at most."
         f" {show_window(found.window)}, read by whole {step}s."
     )
-
-
-def table_of_timings(listed: Iterable[TimingLine], *, title: str = "") -> Table:
-    """Make a row of each source and phase."""
-    return tabulate(TimingLine, listed, TABLE, title=title)
 
 
 def _drawings(

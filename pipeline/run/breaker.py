@@ -5,7 +5,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcon
 
 import anyio
 
-from pipeline.errors import ERRORS, ErrorName, Whose
+from pipeline.errors import ErrorName, Whose
 
 
 def is_failure(error: ErrorName | None) -> bool | None:
@@ -14,7 +14,7 @@ def is_failure(error: ErrorName | None) -> bool | None:
         return None
     # The limit of an attempt is ours, but it was the upstream that did not keep to it.
     return error is ErrorName.DEADLINE or (
-        error is not None and ERRORS[error].whose in (Whose.PATH, Whose.UPSTREAM)
+        error is not None and error.whose in (Whose.PATH, Whose.UPSTREAM)
     )
 
 

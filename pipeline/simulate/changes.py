@@ -10,7 +10,7 @@ from heapq import heapify, heapreplace
 from itertools import accumulate
 from typing import Any, TypeAlias
 
-from pipeline.errors import ERRORS, ErrorName
+from pipeline.errors import ErrorName
 from pipeline.models import Attempt
 from pipeline.simulate.cases import MICROSECOND, Case, count_failures
 from pipeline.simulate.effects import (
@@ -98,7 +98,7 @@ def _cut_short(case: Case, seconds: float) -> Effect:
         if not cut or cut[-1] is not asked.tries[-1]:
             continue
         last = cut[-1]
-        is_new = last.error is None or not ERRORS[last.error].may_retry
+        is_new = last.error is None or not last.error.may_retry
         left = case.limits["retries"] + 1 - last.number if is_new else 0
         if left:
             leave_open(effect, case, asked, CUT, tries=left)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import NamedTuple, Self
 
-from pipeline.errors import ERRORS, Whose
+from pipeline.errors import Whose
 from pipeline.models import Attempt
 from pipeline.pacing import Rate
 from pipeline.settings.checks import check_rate
@@ -86,13 +86,13 @@ def count_kept(case: Case, kept: Mapping[int, Sequence[Attempt]]) -> Effect:
 def is_refused(made: Attempt) -> bool:
     """Tell whether the upstream refused, by rules of its own."""
     error = made.error
-    return error is not None and ERRORS[error].whose is Whose.POLICY
+    return error is not None and error.whose is Whose.POLICY
 
 
 def retries_left(asked: Asked, retries: int) -> int:
     """Count the tries that a fetch could still get after its last one, if another could help."""
     last = asked.tries[-1] if asked.tries else None
-    if last is None or last.error is None or not ERRORS[last.error].may_retry:
+    if last is None or last.error is None or not last.error.may_retry:
         return 0
     return max(retries + 1 - last.number, 0)
 

@@ -5,7 +5,7 @@ from contextlib import suppress
 from functools import lru_cache
 from itertools import islice
 
-from pipeline.errors import ERRORS, ErrorName, SourceError, Whose
+from pipeline.errors import ErrorName, SourceError, Whose
 from pipeline.models import Aspect
 from pipeline.models.words import UNFIT
 from pipeline.sources.answers import find_charset, name_type
@@ -64,7 +64,7 @@ def aspects_of(
     the upstream's, as they came. How it is signed is told by *proving*, its source if that signs.
     """
     declared = answer.headers.get("content-type")
-    is_ours = error is None or ERRORS[error].whose is Whose.CONTRACT
+    is_ours = error is None or error.whose is Whose.CONTRACT
     if proving is not None and (is_ours or error is ErrorName.UNPROVEN):
         with suppress(SourceError):  # nothing can be read of it
             yield Aspect.SIGNING, proving.name_signing(answer)

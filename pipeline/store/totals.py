@@ -10,7 +10,7 @@ from datetime import datetime
 from math import sqrt
 from typing import Any, Self, TypeVar
 
-from pipeline.errors import ERRORS, ErrorName, Phase, Whose
+from pipeline.errors import ErrorName, Phase, Whose
 from pipeline.models import Loss, Tally, Totals
 
 RUNS, LAST = ("runs", "answered"), ("last_good_at", "last_bad_at")
@@ -89,7 +89,7 @@ class LossTotals:
     @property
     def whose(self) -> Whose:
         """Tell whose fault the error is."""
-        return ERRORS[self.error].whose
+        return self.error.whose
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import ERRORS, ErrorName
+from pipeline.errors import ErrorName
 from pipeline.store.db import Store, connect_to_migrate, open_store
 from pipeline.store.schema import SchemaState, schema_state
 from pipeline.store.views import VIEWS
@@ -71,7 +71,7 @@ def test_the_view_knows_the_vocabulary(history: Path, error: ErrorName) -> None:
     with closing(sqlite3.connect(history)) as raw:
         (whose,) = raw.execute("SELECT whose FROM failed_attempts WHERE attempt_id = 2").fetchone()
 
-    assert whose == ERRORS[error].whose
+    assert whose == ErrorName(error).whose
 
 
 def test_a_day_of_a_source_is_one_row(history: Path) -> None:
