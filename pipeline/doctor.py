@@ -19,7 +19,7 @@ from pipeline.extras import DISTRIBUTION, how_to_install
 from pipeline.files import database_file
 from pipeline.lock import is_held, presence_at
 from pipeline.rendering.output import json_lines, render_table, write
-from pipeline.rendering.records import pick
+from pipeline.rendering.records import picks
 from pipeline.rendering.shapes import Format
 from pipeline.rendering.words import count_of, show_time
 from pipeline.run.plan import find_impossible, plan_upstreams
@@ -232,7 +232,7 @@ def show_diagnosis(read: Callable[[], Settings], shape: Format) -> bool:
     """Write what was found to stdout, and tell whether all of it is ok."""
     checks = list(diagnose(read))
     if shape is Format.JSON:
-        listed = (pick(each, CHECK) for each in checks)
+        listed = picks(checks, CHECK)
         write("\n".join(json_lines({"schema": "pipeline.doctor/1"}, checks=listed)))
     else:
         rows = (("ok" if each.is_ok else "mend", each.topic, each.says) for each in checks)

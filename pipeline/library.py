@@ -15,11 +15,12 @@ from pipeline.run.collect import Run
 from pipeline.run.collect import collect as carry_out
 from pipeline.run.collected import Collected
 from pipeline.run.opening import open_for_runs
+from pipeline.scope import open_to_read
 from pipeline.settings import Settings, StoreSettings
 from pipeline.settings import load_settings as settings_from
 from pipeline.settings.environment import xdg_folder
 from pipeline.store import queries
-from pipeline.store.db import Store, open_store
+from pipeline.store.db import Store
 from pipeline.store.extracts import Selection, select_runs
 from pipeline.store.rows import record
 
@@ -140,7 +141,7 @@ def open(store: str | Path | None = None) -> Books:  # noqa: A001 - as pipeline.
         pipeline.errors.PipelineError: it is not there, is damaged, or is of another schema.
     """
     settings = StoreSettings(url=_url(store)) if store else load_settings().store
-    return Books(open_store(settings.url, busy_seconds=settings.busy_seconds, for_writing=False))
+    return Books(open_to_read(settings))
 
 
 def _url(store: str | Path) -> str:

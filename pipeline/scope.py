@@ -16,12 +16,17 @@ from pipeline.rendering.document import Origin
 from pipeline.rendering.words import show_time
 from pipeline.settings import Settings, StoreSettings, hide_password
 from pipeline.store import queries
-from pipeline.store.db import open_store
+from pipeline.store.db import Store, open_store
 from pipeline.store.history import known_sources
 from pipeline.store.window import Window
 
 MOST_DIGITS = 18  # of an id: SQLite's integers have 19, but not all of those
 A_WEEK = timedelta(days=7)  # what is looked at without --since
+
+
+def open_to_read(settings: StoreSettings) -> Store:
+    """Open the store for questions; each session in it has a moment of its own."""
+    return open_store(settings.url, busy_seconds=settings.busy_seconds, for_writing=False)
 
 
 @contextmanager
@@ -30,10 +35,7 @@ def reading(settings: StoreSettings) -> Iterator[Session]:
 
     A run may have to wait for it to be closed: write nothing to stdout before it is.
     """
-    with (
-        open_store(settings.url, busy_seconds=settings.busy_seconds, for_writing=False) as store,
-        store.read() as session,
-    ):
+    with open_to_read(settings) as store, store.read() as session:
         yield session
 
 
@@ -75,14 +77,14 @@ def find_run(session: Session, wanted: str) -> RunSummary:
 
 
 def check_source(
-    settings: Settings, session: Session, name: str, *, given_as: str = "--source"
+    settings: Settings, session: Session, name: str | None, *, given_as: str = "--source"
 ) -> None:
-    """See that *name* is a source that is configured, or was asked once.
+    """See that *name*, if one was given, is a source that is configured, or was asked once.
 
     Raises:
         UsageError: it is not; the known names are listed.
     """
-    if name in settings.sources:
+    if name is None or name in settings.sources:
         return
     known = sorted({*settings.sources, *known_sources(session)})
     if name not in known:

@@ -14,7 +14,7 @@ from pipeline.models import Fate, Finding, RunStatus, RunSummary, Severity, Tall
 from pipeline.pacing import Embargo
 from pipeline.rendering.document import Document, Part
 from pipeline.rendering.output import json_lines, write_lines
-from pipeline.rendering.records import pick
+from pipeline.rendering.records import pick, picks
 from pipeline.rendering.render import render
 from pipeline.rendering.shapes import Format, Shape
 from pipeline.rendering.tabulating import tabulate
@@ -201,9 +201,9 @@ def _json(found: Status) -> Iterator[str]:
             **pick(found, "asked_at is_healthy complaints store"),
             "last_run": found.last_run and pick(found.last_run, RUN),
         },
-        sources=(pick(each, SOURCE) for each in found.sources),
-        schedules=(pick(each, SLOT) for each in found.slots),
-        findings=(pick(each, FINDING) for each in found.findings),
+        sources=picks(found.sources, SOURCE),
+        schedules=picks(found.slots, SLOT),
+        findings=picks(found.findings, FINDING),
     )
 
 

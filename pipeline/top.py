@@ -22,7 +22,7 @@ from pipeline.histogram import Histogram
 from pipeline.models import RunSummary, Verdict
 from pipeline.rendering.output import json_lines, write_lines
 from pipeline.rendering.palette import TONE_COLOURS
-from pipeline.rendering.records import pick
+from pipeline.rendering.records import picks
 from pipeline.rendering.shapes import Format
 from pipeline.rendering.tabulating import tabulate
 from pipeline.rendering.text import text_of_table
@@ -216,9 +216,9 @@ def _lines(seen: Snapshot, shape: Format) -> Iterator[str]:
     if shape is Format.JSON:
         return json_lines(
             {"schema": "pipeline.top/1", "asked_at": seen.asked_at},
-            runs=(pick(run, RUN) for run in seen.runs),
-            sources=(pick(each, SOURCE) for each in seen.sources),
-            schedules=(pick(each, SLOT) for each in seen.slots),
+            runs=picks(seen.runs, RUN),
+            sources=picks(seen.sources, SOURCE),
+            schedules=picks(seen.slots, SLOT),
         )
     return iter([*_heads(seen), "", text_of_table(tabulate(SourceNow, seen.sources, LISTED))])
 

@@ -14,7 +14,7 @@ from pipeline.models import AttemptCase, ContractSpan
 from pipeline.rendering.document import Column, Document, Kind, Part, Table, Text
 from pipeline.rendering.output import json_lines, write
 from pipeline.rendering.output_file import write_file
-from pipeline.rendering.records import pick
+from pipeline.rendering.records import pick, picks
 from pipeline.rendering.render import render
 from pipeline.rendering.shapes import Format, Shape
 from pipeline.rendering.tabulating import tabulate
@@ -97,8 +97,8 @@ def _json(case: AttemptCase) -> Iterator[str]:
     return json_lines(
         head,
         batches=(pick(batch, BATCH) | {"attempt_id": case.record.id} for batch in case.batches),
-        attempts=(pick(record, ATTEMPT) for record in case.tries),
-        contracts=(pick(span, SPAN) for span in case.contracts),
+        attempts=picks(case.tries, ATTEMPT),
+        contracts=picks(case.contracts, SPAN),
     )
 
 

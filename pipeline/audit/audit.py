@@ -36,7 +36,7 @@ from pipeline.audit.stretches import concerning
 from pipeline.models import Finding, Tally
 from pipeline.rendering.document import Document, Part
 from pipeline.rendering.output import json_lines, write
-from pipeline.rendering.records import pick
+from pipeline.rendering.records import pick, picks
 from pipeline.rendering.render import render
 from pipeline.rendering.shapes import Shape
 from pipeline.rendering.vocabulary import AVAILABILITY, FINDING, LOSS
@@ -222,8 +222,7 @@ def audit(
     """Write what an audit finds to stdout, and tell whether any of it is alarming."""
     window = make_window(since, until, looks_back=A_WEEK)
     with reading(settings.store) as session:
-        if source is not None:
-            check_source(settings, session, source)
+        check_source(settings, session, source)
         found = examine(session, window, source=source, enabled=settings.enabled_sources)
     is_json = shape is Shape.JSON
     document = replace(
@@ -243,9 +242,9 @@ def _json(found: Examination) -> Iterator[str]:
     }
     return json_lines(
         head,
-        findings=(pick(finding, FINDING) for finding in found.findings),
-        availability=(pick(of, AVAILABILITY) for of in found.availability),
-        failures=(pick(loss, LOSS) for loss in found.failures),
+        findings=picks(found.findings, FINDING),
+        availability=picks(found.availability, AVAILABILITY),
+        failures=picks(found.failures, LOSS),
     )
 
 

@@ -9,11 +9,11 @@ from pipeline.extras import how_to_install
 from pipeline.models import ProofWord
 from pipeline.rendering.progress import progress
 from pipeline.rendering.words import count_of
+from pipeline.scope import open_to_read
 from pipeline.settings import Settings
 from pipeline.sources.bls import find_curve
 from pipeline.sources.proofs import Course, judge, numbers_of
 from pipeline.sources.rsa import RsaKey, read_keys
-from pipeline.store.db import open_store
 from pipeline.store.integrity.checks import Problem
 from pipeline.store.numbers import digest_of, pack
 from pipeline.store.proofs import Proved, count_proofs, count_unsigned, read_proved
@@ -87,9 +87,9 @@ def _pinned(settings: Settings) -> dict[str, tuple[RsaKey, ...]]:
 
 def look_at_proofs(settings: Settings) -> ProofCheck:
     """Verify all proofs of a store."""
-    found, pinned, kept = ProofCheck(), _pinned(settings), settings.store
+    found, pinned = ProofCheck(), _pinned(settings)
     with (
-        open_store(kept.url, busy_seconds=kept.busy_seconds, for_writing=False) as store,
+        open_to_read(settings.store) as store,
         progress("verifying proofs") as watch,
     ):
         with store.read() as session:

@@ -15,7 +15,7 @@ from pipeline.errors import ErrorName, SourceError
 from pipeline.models import Evidence, Fetch, StoredAnswer
 from pipeline.rendering.document import Document, Part, Text
 from pipeline.rendering.output import json_lines, write
-from pipeline.rendering.records import pick
+from pipeline.rendering.records import picks
 from pipeline.rendering.render import render
 from pipeline.rendering.shapes import Format, Shape
 from pipeline.rendering.tabulating import tabulate
@@ -205,13 +205,12 @@ def replay(
     """Write what the current adapters make of stored answers; tell whether anything changed."""
     window = make_window(since, until, looks_back=A_WEEK)
     with reading(settings.store) as session:
-        if source is not None:
-            check_source(settings, session, source)
+        check_source(settings, session, source)
         answers = stored_answers(session, since=window.since, until=window.until, source=source)
         groups = judge(answers, settings.sources)
     if format_ is Format.JSON:
         head = {"schema": "pipeline.replay/1", **window_json(window)}
-        lines = json_lines(head, groups=(pick(group, GROUP) for group in groups))
+        lines = json_lines(head, groups=picks(groups, GROUP))
     else:
         lines = render(_document(groups, window), Shape.TEXT)
     write("\n".join(lines))

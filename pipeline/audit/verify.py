@@ -12,13 +12,14 @@ from pipeline.errors import StoreError, UsageError
 from pipeline.lock import lock_path
 from pipeline.rendering.output import json_lines, write, write_prose
 from pipeline.rendering.progress import progress
-from pipeline.rendering.records import pick
+from pipeline.rendering.records import pick, picks
 from pipeline.rendering.shapes import Format
 from pipeline.rendering.words import count_of, show_time
+from pipeline.scope import open_to_read
 from pipeline.settings import Settings, StoreSettings
 from pipeline.settings.environment import xdg_folder
 from pipeline.store import upkeep
-from pipeline.store.db import Store, open_store
+from pipeline.store.db import Store
 from pipeline.store.integrity.checks import Problem, structure_problems
 from pipeline.store.integrity.noted import Mark, Noted, has, is_of, read_note, write_note
 from pipeline.store.integrity.verify import Verification
@@ -48,7 +49,7 @@ def verify(
     expected = None if expect is None else _parse_mark(expect)
     state_folder = xdg_folder(os.environ, "XDG_STATE_HOME", ".local/state")
     note = lock_path(settings.store.url, "verified", state_folder=state_folder)
-    with _opened(settings.store) as store:
+    with open_to_read(settings.store) as store:
         noted, said, problems = _take_up(store, note)
         since = None if is_all or problems else noted
         found = _look(store, noted=since, expected=expected)
@@ -77,7 +78,7 @@ def verify(
 def check(settings: StoreSettings, *, with_structure: bool = False) -> None:
     """Verify all of a store; *with_structure*: SQLite's pages, indexes and references as well."""
     problems: tuple[Problem, ...] = ()
-    with _opened(settings) as store:
+    with open_to_read(settings) as store:
         if with_structure:
             with store.read() as session:
                 problems = tuple(structure_problems(session))
@@ -92,10 +93,6 @@ def back_up(settings: StoreSettings, target: Path, *, is_verified: bool) -> None
     if is_verified:
         check(copy)
     write_prose(f"Copied and checked: {target}")
-
-
-def _opened(settings: StoreSettings) -> Store:
-    return open_store(settings.url, busy_seconds=settings.busy_seconds, for_writing=False)
 
 
 def _take_up(store: Store, path: Path) -> tuple[Noted | None, list[str], tuple[Problem, ...]]:
@@ -152,7 +149,7 @@ def _write_json(found: Verification, proofs: Mapping[str, int] | None) -> None:
         "proofs": proofs,
         "head": found.head and found.head._asdict(),
     }
-    write("\n".join(json_lines(head, problems=(pick(each, PROBLEM) for each in found.problems))))
+    write("\n".join(json_lines(head, problems=picks(found.problems, PROBLEM))))
 
 
 def _refuse(problems: Sequence[Problem]) -> None:

@@ -21,10 +21,9 @@ from pipeline.rendering.output import OutputError
 from pipeline.rendering.output_file import STDOUT, new_file
 from pipeline.rendering.progress import progress
 from pipeline.rendering.words import count_of
-from pipeline.scope import check_source, find_run
+from pipeline.scope import check_source, find_run, open_to_read
 from pipeline.settings import Settings
 from pipeline.settings.checks import check_name
-from pipeline.store.db import open_store
 from pipeline.store.extracts import Selection, count_pruned, select_runs, sources_of
 
 SUFFIXES = {f".{spelled}": spelled for spelled in FileFormat} | {
@@ -79,11 +78,11 @@ def write_export(
     force: bool,
 ) -> list[str]:
     """Write all files, or none of them; give a line for each thing that is not in them."""
-    what, account, kept = wanted.what, Account(), settings.store
+    what, account = wanted.what, Account()
     if each_source:
         _prepare_folder(target, what)
     with (
-        open_store(kept.url, busy_seconds=kept.busy_seconds, for_writing=False) as store,
+        open_to_read(settings.store) as store,
         progress("exporting", is_shown=target != STDOUT) as watch,
         ExitStack() as files,
     ):
@@ -116,8 +115,7 @@ def _prepare_folder(folder: Path, what: Records) -> None:
 
 
 def _select(session: Session, settings: Settings, wanted: Wanted) -> Selection:
-    if wanted.source is not None:
-        check_source(settings, session, wanted.source)
+    check_source(settings, session, wanted.source)
     run_id = None if wanted.run is None else find_run(session, wanted.run).id
     selection = select_runs(
         session, since=wanted.since, until=wanted.until, source=wanted.source, run_id=run_id

@@ -88,12 +88,12 @@ def columns_of(what: Records) -> Columns:
     return columns | (_OF_NUMBERS if what is Records.NUMBERS else {})
 
 
-def _ignore(done: int, total: int) -> None:
-    del done, total
-
-
 def read_pages(
-    store: Store, what: Records, selection: Selection, account: Account, watch: Watch = _ignore
+    store: Store,
+    what: Records,
+    selection: Selection,
+    account: Account,
+    watch: Watch = lambda *_: None,
 ) -> Iterator[Page]:
     """Read the rows page by page, in the order of the runs, and count them in *account*.
 

@@ -61,7 +61,7 @@ class Notifier:
         return self._take_complaints()
 
     def _write_page(self, store: Store, run: RunSummary) -> None:
-        from pipeline.notify.html_file import make_html_file  # noqa: PLC0415 - brings all reports along
+        from pipeline.report.overview import make_html_file  # noqa: PLC0415 - brings all reports along
 
         try:
             with store.read() as session:

@@ -5,6 +5,7 @@ order. A published name stands for the attribute of the same name; after ``=`` i
 another, or for one of a part of the record.
 """
 
+from collections.abc import Iterable, Iterator
 from dataclasses import fields, is_dataclass
 from datetime import date, datetime
 from functools import lru_cache
@@ -42,6 +43,11 @@ def inside(part: str, line: str) -> str:
 def pick(record: object, line: str) -> dict[str, Any]:
     """Make of a record what JSON publishes of it."""
     return {field.name: field.read(record) for field in parse_fields(line)}
+
+
+def picks(records: Iterable[object], line: str) -> Iterator[dict[str, Any]]:
+    """Make of each record what JSON publishes of it, as they are walked over."""
+    return (pick(record, line) for record in records)
 
 
 def as_json(value: object) -> object:

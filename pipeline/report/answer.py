@@ -103,8 +103,7 @@ def _choose(what: Report | None, options: Options) -> tuple[str, _Kind]:
 
 
 def _ask(settings: Settings, session: Session, kind: _Kind, options: Options) -> Question:
-    if options.source is not None:
-        check_source(settings, session, options.source)
+    check_source(settings, session, options.source)
     found = None
     window = Window()
     if options.run is None:

@@ -10,7 +10,7 @@ from pipeline.audit.findings import explain_failures, tabulate_failures
 from pipeline.errors import ErrorName
 from pipeline.rendering.document import Chart, Document, Kind, Mark, Part, Table
 from pipeline.rendering.output import json_lines
-from pipeline.rendering.records import pick
+from pipeline.rendering.records import picks
 from pipeline.rendering.shapes import Shape
 from pipeline.report import numbers
 from pipeline.report.question import Question, facts, head, write_document
@@ -56,8 +56,8 @@ def lines(session: Session, question: Question) -> Iterator[str]:
     if question.shape is Shape.JSON:
         return json_lines(
             head("pipeline.errors/1", question),
-            errors=(pick(each, ERRORS) for each in found),
-            trend=(pick(point, POINT) for point in points),
+            errors=picks(found, ERRORS),
+            trend=picks(points, POINT),
         )
     buckets = numbers.buckets_of(numbers.find_points(session, question), question.window)
     parts: list[Part] = [*chart_of_failures(points, buckets)]

@@ -11,7 +11,7 @@ from pipeline.health.verdicts import ALPHA, judge
 from pipeline.models import Severity
 from pipeline.rendering.document import Document, Lane, Lanes, Part, SourceName, Table
 from pipeline.rendering.output import json_lines
-from pipeline.rendering.records import pick
+from pipeline.rendering.records import picks
 from pipeline.rendering.shapes import Shape
 from pipeline.rendering.tabulating import tabulate
 from pipeline.rendering.words import count_of
@@ -84,10 +84,10 @@ def lines(session: Session, question: Question) -> Iterator[str]:
         blocks = health_blocks(session, question.window, source=question.source)
         return json_lines(
             head("pipeline.health/1", question),
-            ranges=(pick(each, HEALTH) for each in found.ranges),
-            tests=(pick(test, TEST) for test in tests),
-            alarms=(pick(alarm, ALARM) for alarm in found.alarms),
-            blocks=(pick(block, BLOCK) for block in blocks),
+            ranges=picks(found.ranges, HEALTH),
+            tests=picks(tests, TEST),
+            alarms=picks(found.alarms, ALARM),
+            blocks=picks(blocks, BLOCK),
         )
     parts: list[Part] = [table_of_health(found.ranges, is_wide=question.shape is Shape.CSV)]
     parts += lanes_of_health(found)

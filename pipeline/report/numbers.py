@@ -6,7 +6,7 @@ from sqlmodel import Session
 
 from pipeline.rendering.document import Chart, Document, Kind, Mark
 from pipeline.rendering.output import json_lines
-from pipeline.rendering.records import pick
+from pipeline.rendering.records import picks
 from pipeline.rendering.shapes import Shape
 from pipeline.rendering.tabulating import tabulate
 from pipeline.report.question import Question, facts, head, write_document
@@ -28,8 +28,8 @@ def lines(session: Session, question: Question) -> Iterator[str]:
     if question.shape is Shape.JSON:
         return json_lines(
             head("pipeline.numbers/1", question),
-            numbers=(pick(total, NUMBERS) for total in found),
-            trend=(pick(point, POINT) for point in points),
+            numbers=picks(found, NUMBERS),
+            trend=picks(points, POINT),
         )
     document = Document(
         title="Numbers",

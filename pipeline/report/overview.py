@@ -1,6 +1,7 @@
 """The overview: how the sources did of late, on one page; what matters most comes first."""
 
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import islice
@@ -10,31 +11,48 @@ from sqlmodel import Session
 from pipeline.audit.audit import find_wrongs
 from pipeline.audit.findings import LISTED, tell_when
 from pipeline.models import AttemptRecord, Finding, Severity
-from pipeline.rendering.document import Chart, Document, Lanes, Notice, Notices, Part, Text
+from pipeline.models.sums import state_of
+from pipeline.rendering.document import (
+    Chart,
+    Column,
+    Document,
+    Kind,
+    Lane,
+    Lanes,
+    Notice,
+    Notices,
+    Part,
+    SourceName,
+    Text,
+    show_cell,
+)
 from pipeline.rendering.records import inside
+from pipeline.rendering.shapes import Shape
 from pipeline.rendering.tabulating import tabulate
 from pipeline.rendering.words import count_of, show_time
 from pipeline.report import errors, health, numbers, runs, sources, timings
-from pipeline.report.days import lanes_of
 from pipeline.report.errors import SourceLoss
 from pipeline.report.question import Question, facts, write_document
 from pipeline.report.runs import RunLine
 from pipeline.report.sources import SourceLine
 from pipeline.report.timings import TimingLine, TimingPoint
-from pipeline.report.trends import make_buckets
+from pipeline.report.trends import Buckets, make_buckets
+from pipeline.scope import A_WEEK, origin_of, show_window
+from pipeline.settings import Settings
 from pipeline.store import queries
 from pipeline.store.durations import Percentiles
 from pipeline.store.totals import LossTotals, SourceTotals
+from pipeline.store.window import Window
 
+REFRESH_SECONDS = 60  # of a page that stays open
+NOT_ASKED = "not asked"
+SHARE = Column("share", Kind.SHARE)
 MOST_FINDINGS = 12  # the most urgent; an audit has them all
 MOST_ATTEMPTS = 40  # that findings and errors name, looked up
 DAY = timedelta(days=1)
 MOST_DAYS = 400  # a cell each
-NUMBERED = (
-    "finding=number "
-    + inside("finding", LISTED.replace(" attempt_ids=attempts", ""))
-    + " attempt_ids"
-)
+_LISTED = inside("finding", LISTED.removesuffix(" attempt_ids=attempts"))
+NUMBERED = f"finding=number {_LISTED} attempt_ids"
 ATTEMPTS = "attempt_id=id run_id " + inside(
     "attempt", "source began_at error phase http_status=status detail"
 )
@@ -81,6 +99,19 @@ class _Read:
 def lines(session: Session, question: Question) -> Iterator[str]:
     """Write the overview."""
     return write_document(make_overview(session, question), question)
+
+
+def make_html_file(session: Session, settings: Settings) -> str:
+    """Write the overview of the last week for a browser that looks again by itself."""
+    now = datetime.now(UTC)
+    window = Window(since=now - A_WEEK, until=now)
+    question = Question(
+        window=window,
+        shape=Shape.HTML,
+        origin=origin_of(settings.store, show_window(window), refresh_seconds=REFRESH_SECONDS),
+        enabled=settings.enabled_sources,
+    )
+    return "\n".join(lines(session, question))
 
 
 def make_overview(session: Session, question: Question) -> Document:
@@ -178,9 +209,7 @@ def _attention(found: _Read) -> Iterator[Notices]:
             text=f"{_name(each.finding)}, {tell_when(each.finding)}",
             detail=each.finding.reason,
             target=f"finding-{each.number}",
-            command=f"pipeline audit show {each.finding.attempts[-1]}"
-            if each.finding.attempts
-            else "",
+            command="".join(f"pipeline audit show {n}" for n in each.finding.attempts[-1:]),
         )
         for each in _urgent(found)
     ]
@@ -229,7 +258,7 @@ def _days(found: _Read) -> Iterator[Lanes]:
         for source in each.finding.sources
     }
     if days is not None:
-        yield lanes_of(found.points, found.sources, days, worst)
+        yield _lanes(found.points, found.sources, days, worst)
 
 
 def _charts(found: _Read) -> Iterator[Chart]:
@@ -240,6 +269,58 @@ def _charts(found: _Read) -> Iterator[Chart]:
         yield from timings.charts_of_rank(found.exchanges, buckets, rank)
     yield from errors.chart_of_failures(found.losses, buckets)
     yield from sources.chart_of_success(found.points, buckets)
+
+
+# ---- What became of the batches of each source, day by day, as status pages have it ----
+
+
+def _lanes(
+    points: Iterable[SourceTotals],
+    found: Iterable[SourceLine],
+    days: Buckets,
+    worst: Mapping[str, str],
+) -> Lanes:
+    """Make a lane of each source, of what each hour or day brought.
+
+    *worst* are the sources that something is wrong with now, and how bad that is.
+    """
+    of: defaultdict[tuple[str, datetime], list[SourceTotals]] = defaultdict(list)
+    for point in points:
+        if point.began_at is not None:
+            of[point.source, days.begin_of(point.began_at)].append(point)
+    lanes = [
+        _lane(line, [of[line.totals.source, moment] for moment in days.moments], worst)
+        for line in found
+    ]
+    return Lanes(title="Batches of each source", step=days.step, moments=days.moments, lanes=lanes)
+
+
+def _lane(
+    line: SourceLine, days: Sequence[Sequence[SourceTotals]], worst: Mapping[str, str]
+) -> Lane:
+    name, totals = line.totals.source, line.totals
+    share = show_cell(totals.share, SHARE)
+    return Lane(
+        name=str(SourceName(name, line.is_sandbox)),
+        words=[_word(day) for day in days],
+        notes=[_note(day) for day in days],
+        state=worst.get(name, "ok" if totals.collected else NOT_ASKED),
+        sum=f"{share} of {count_of(totals.ordered, 'batch')}",
+    )
+
+
+def _word(day: Sequence[SourceTotals]) -> str:
+    """Say what became of the batches of a day."""
+    collected = sum(each.collected for each in day)
+    if not any(each.ordered for each in day):
+        return NOT_ASKED
+    return state_of(collected, sum(each.lost for each in day))
+
+
+def _note(day: Sequence[SourceTotals]) -> str:
+    ordered = sum(each.ordered for each in day)
+    collected = sum(each.collected for each in day)
+    return f"{collected:,} of {count_of(ordered, 'batch')}" if ordered else ""
 
 
 # ---- Tables ----

@@ -12,7 +12,7 @@ from pipeline.errors import Phase
 from pipeline.models import PhaseTotals, RunStatus, RunSummary, Tally, Verdict
 from pipeline.rendering.document import Column, Document, Kind, Part, Table, Text
 from pipeline.rendering.output import json_lines, spooled
-from pipeline.rendering.records import pick
+from pipeline.rendering.records import pick, picks
 from pipeline.rendering.render import render
 from pipeline.rendering.shapes import Format, Shape
 from pipeline.rendering.tabulating import tabulate
@@ -109,7 +109,7 @@ def _json(session: Session, run: RunSummary, source: str | None) -> Iterator[str
         },
         batches=map(line_json, batch_lines(session, run, source=source, with_numbers=True)),
         attempts=(pick(each, ATTEMPT) for each in made if source in (None, each.attempt.source)),
-        tallies=(pick(tally, TALLY) for tally in _tallies(session, run, source)),
+        tallies=picks(_tallies(session, run, source), TALLY),
         late=(pick(of, LATE) for of in late if source in (None, of.source)),
     )
 

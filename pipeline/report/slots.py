@@ -9,7 +9,7 @@ from sqlmodel import Session
 from pipeline.models import Fate, SlotDay, SlotRecord
 from pipeline.rendering.document import Document, Part, Strip
 from pipeline.rendering.output import json_lines
-from pipeline.rendering.records import pick
+from pipeline.rendering.records import picks
 from pipeline.rendering.shapes import Shape
 from pipeline.rendering.tabulating import tabulate
 from pipeline.rendering.words import count_of, show_time
@@ -28,7 +28,7 @@ def lines(session: Session, question: Question) -> Iterator[str]:
     days = slot_days(session, since, until)
     if question.shape is Shape.JSON:
         head = {"schema": "pipeline.slots/1", "window": window_json(question.window)}
-        listed = (pick(day, DAY) for day in days)
+        listed = picks(days, DAY)
         return json_lines(head, days=listed, slots=slot_lines(session, since, until))
     parts: list[Part] = []
     if days or question.shape is Shape.CSV:

@@ -10,7 +10,7 @@ from pipeline.histogram import Histogram
 from pipeline.pacing import Embargo
 from pipeline.rendering.document import Chart, Document, Kind, Part
 from pipeline.rendering.output import json_lines
-from pipeline.rendering.records import inside, pick
+from pipeline.rendering.records import inside, picks
 from pipeline.rendering.shapes import Shape
 from pipeline.rendering.tabulating import tabulate
 from pipeline.rendering.words import show_time
@@ -75,8 +75,8 @@ def lines(session: Session, question: Question) -> Iterator[str]:
     if question.shape is Shape.JSON:
         return json_lines(
             head("pipeline.source_totals/1", question),
-            sources=(pick(line, SOURCES) for line in found),
-            trend=(pick(point, POINT) for point in points),
+            sources=picks(found, SOURCES),
+            trend=picks(points, POINT),
         )
     fields = {Shape.TEXT: NARROW, Shape.HTML: PAGE}.get(question.shape, TABLE)
     parts: list[Part] = [tabulate(SourceLine, found, fields)]

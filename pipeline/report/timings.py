@@ -11,7 +11,7 @@ from pipeline.histogram import PRECISION, Histogram
 from pipeline.models import AttemptRecord, RunSummary, Step
 from pipeline.rendering.document import Bar, Chart, Document, Kind, Part, Waterfall
 from pipeline.rendering.output import json_lines
-from pipeline.rendering.records import inside, pick
+from pipeline.rendering.records import inside, picks
 from pipeline.rendering.shapes import Shape
 from pipeline.rendering.tabulating import tabulate
 from pipeline.rendering.words import count_of
@@ -77,8 +77,8 @@ def lines(session: Session, question: Question) -> Iterator[str]:
         read = {"is_exact": found.is_exact, "read": window_json(found.window)}
         return json_lines(
             head("pipeline.timings/1", question) | read,
-            timings=(pick(line, TIMING) for line in listed),
-            trend=(pick(point, POINT) for point in points),
+            timings=picks(listed, TIMING),
+            trend=picks(points, POINT),
         )
     said = facts(session, question)
     if listed or question.run is None:

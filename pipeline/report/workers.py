@@ -8,7 +8,7 @@ from sqlmodel import Session
 from pipeline.models import Member, PortionRecord
 from pipeline.rendering.document import Document
 from pipeline.rendering.output import json_lines
-from pipeline.rendering.records import pick
+from pipeline.rendering.records import picks
 from pipeline.rendering.shapes import Shape
 from pipeline.rendering.tabulating import tabulate
 from pipeline.rendering.words import count_of
@@ -28,11 +28,7 @@ def lines(session: Session, question: Question) -> Iterator[str]:
     members, portions = find_members(session), find_open_portions(session)
     if question.shape is Shape.JSON:
         head = {"schema": "pipeline.workers/1"}
-        return json_lines(
-            head,
-            workers=(pick(member, MEMBER) for member in members),
-            portions=(pick(portion, PORTION) for portion in portions),
-        )
+        return json_lines(head, workers=picks(members, MEMBER), portions=picks(portions, PORTION))
     parts = []
     if members or question.shape is Shape.CSV:
         parts.append(tabulate(Member, members, MEMBER))

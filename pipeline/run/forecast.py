@@ -13,7 +13,7 @@ from pipeline.rendering.output import (
     write_lines,
     write_prose,
 )
-from pipeline.rendering.records import pick
+from pipeline.rendering.records import picks
 from pipeline.rendering.shapes import Format
 from pipeline.rendering.words import count_of, show_time
 from pipeline.run.plan import (
@@ -56,7 +56,7 @@ def show_plan(settings: Settings, rhythms: Mapping[str, Rhythm], shape: Format) 
     impossible = find_impossible(upstreams, deadline_seconds=deadline_seconds, rhythms=rhythms)
     if shape is Format.JSON:
         head = {"schema": "pipeline.plan/1", "asked_at": now}
-        planned = (pick(fetch, FETCH) for fetch in fetches)
+        planned = picks(fetches, FETCH)
         lines = json_lines(head, fetches=planned, quotas=quotas, impossible=impossible)
     else:
         lines = _plan_text(fetches, quotas, now)

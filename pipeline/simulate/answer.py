@@ -9,7 +9,7 @@ from typing import Any
 from pipeline.errors import UsageError
 from pipeline.rendering.document import Document, Table, Text
 from pipeline.rendering.output import json_lines, spooled
-from pipeline.rendering.records import pick
+from pipeline.rendering.records import picks
 from pipeline.rendering.render import render
 from pipeline.rendering.shapes import Shape
 from pipeline.rendering.tabulating import tabulate
@@ -125,8 +125,7 @@ def simulate(
     ((name, value),) = change.items()
     window = make_window(since, until, looks_back=A_WEEK)
     with spooled() as paper, reading(settings.store) as session:
-        if source is not None:
-            check_source(settings, session, source)
+        check_source(settings, session, source)
         cases = Cases(session, window, source)
         figures, unknown = run_cases(cases, name, value)
         if shape is Shape.JSON:
@@ -138,9 +137,7 @@ def simulate(
                 "left_out": cases.left_out,
             }
             lines = json_lines(
-                head,
-                figures=(pick(each, FIGURE) for each in figures),
-                unknown=(pick(each, UNKNOWN) for each in unknown),
+                head, figures=picks(figures, FIGURE), unknown=picks(unknown, UNKNOWN)
             )
         else:
             shown = str(value).lower() if isinstance(value, bool) else value
