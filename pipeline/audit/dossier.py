@@ -83,6 +83,7 @@ TOTALS = {
     "numbers collected": "numbers",
 }
 RULES = "at_most=rule runs requests=attempts against_the_rule=violations"
+NO_RULE = {"at_most": "no limit known"}
 SENT = "method=request.method URL=request.url times=n first_at last_at"
 LOOKED_UP = (
     "request=record.id sent_at=record.attempt.sent_at error=record.attempt.error"
@@ -112,10 +113,11 @@ def make_dossier(session: Session, window: Window, *, source: str) -> Document:
     totals = history.source_totals(session, window, source=source)
     if not totals:
         return Document(title=title, facts=[*facts, "No run wanted anything of it."])
+    rules = history.rule_totals(session, window, source=source)
     parts = [
         _tabulate_totals(totals[0]),
         *_tell_requests(session, window, source),
-        _tabulate_rules(history.rule_totals(session, window, source=source)),
+        tabulate(RuleTotals, rules, RULES, title="The rules kept", nothing=NO_RULE),
         *_tell_findings(session, window, source),
     ]
     return Document(title=title, facts=facts, parts=parts)
@@ -139,12 +141,6 @@ def _tell_requests(session: Session, window: Window, source: str) -> Iterator[Pa
     if requests:
         lines = list(lines_of_request(requests[0].request, most=MOST_BODY))
         yield Text(title="The most frequent request", lines=lines, is_verbatim=True)
-
-
-def _tabulate_rules(rules: Iterable[RuleTotals]) -> Table:
-    """Say how each rule was kept; nobody may know one, or how it was kept."""
-    nothing = {"at_most": "no limit known"}
-    return tabulate(RuleTotals, rules, RULES, title="The rules kept", nothing=nothing)
 
 
 def _tell_findings(session: Session, window: Window, source: str) -> Iterator[Part]:

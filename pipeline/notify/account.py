@@ -1,6 +1,5 @@
 """Read from the store what a notification says about a run; brings the audit along."""
 
-from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from operator import attrgetter
@@ -40,6 +39,7 @@ def read_account(session: Session, notify: NotifySettings, run: RunSummary) -> A
     is_audited = bool(notify.on_failure or notify.on_recovery)
     sent = queries.exchanges_of_run(session, run_id=run.id) if notify.otel else ()
     tallies = history.tallies_of_run(session, run_id=run.id)
+    sources = {tally.source for tally in tallies}
     found = find_wrongs(session, lately) if is_audited else []
     before = queries.run_before(session, run=run)
     return Account(
@@ -47,9 +47,5 @@ def read_account(session: Session, notify: NotifySettings, run: RunSummary) -> A
         losses=[loss for loss in history.losses(session, same_start) if loss.run_id == run.id],
         attempts=sorted((each.attempt for each in sent), key=attrgetter("fetch", "number")),
         was_well=before is None or before.status is RunStatus.OK,
-        findings=_concerning(found, {tally.source for tally in tallies}),
+        findings=[each for each in found if not sources.isdisjoint(each.sources)],
     )
-
-
-def _concerning(findings: Iterable[Finding], sources: Collection[str]) -> list[Finding]:
-    return [finding for finding in findings if not {*finding.sources}.isdisjoint(sources)]

@@ -83,7 +83,9 @@ def _run(
     if process.returncode == 0:
         return None
     lines = said.decode("utf-8", "replace").strip().splitlines()
-    return f"{name} failed ({_how(process.returncode)}){f': {lines[-1]}' if lines else ''}"
+    code = process.returncode
+    how = f"exit status {code}" if code > 0 else f"signal {-code}"
+    return f"{name} failed ({how}){f': {lines[-1]}' if lines else ''}"
 
 
 def _start(
@@ -118,7 +120,3 @@ def _listen(process: "subprocess.Popen[bytes]", output: FileIO, end: float) -> b
             if has_ended:  # what still holds its output is something that it left behind
                 break
     return said
-
-
-def _how(code: int) -> str:
-    return f"exit status {code}" if code > 0 else f"signal {-code}"

@@ -10,7 +10,6 @@ from pipeline.rendering.document import (
     Lanes,
     Notices,
     Part,
-    Series,
     Strip,
     Table,
     Text,
@@ -38,12 +37,13 @@ def tabulate_part(part: Part) -> Table | Text:
 
 def tabulate_chart(chart: Chart) -> Table:
     """Make a row of each moment, a column of each series."""
+    unit = "_us" if chart.kind is Kind.DURATION else ""
     values = zip(*(series.values for series in chart.series), strict=True)
     return Table(
         title=chart.heading,
         columns=(
             Column("began_at", Kind.MOMENT),
-            *(_column_of(series, chart.kind) for series in chart.series),
+            *(Column(f"{s.name}{unit}", chart.kind, title=s.name) for s in chart.series),
         ),
         rows=(
             [(moment, *row) for moment, row in zip(chart.moments, values, strict=True)]
@@ -51,11 +51,6 @@ def tabulate_chart(chart: Chart) -> Table:
             else [(moment,) for moment in chart.moments]
         ),
     )
-
-
-def _column_of(series: Series, kind: Kind) -> Column:
-    unit = "_us" if kind is Kind.DURATION else ""
-    return Column(f"{series.name}{unit}", kind, title=series.name)
 
 
 def tabulate_waterfall(waterfall: Waterfall) -> Table:

@@ -1,7 +1,7 @@
 """``pipeline simulate``: the figures of a window, and what they would have been."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -23,6 +23,7 @@ from pipeline.simulate.effects import MEASURES, SECOND, Effect, as_it_was
 FEWEST = 30  # attempts that an estimate is made from
 FIGURE = "source is_sandbox measure now certain at_best at_worst estimate n method"
 UNKNOWN = "source is_sandbox reason requests"
+WHY_LEFT_OUT = "stopped, pruned, or of limits that were not kept"
 NAMES = {
     "missing": "batches that did not come",
     "requests": "requests",
@@ -143,15 +144,12 @@ def simulate(
             shown = str(value).lower() if isinstance(value, bool) else value
             facts = [
                 f"{show_window(window)}: {count_of(cases.runs, 'run')} with {name} = {shown}.",
-                *_left_out(cases.left_out),
             ]
+            if cases.left_out:
+                left_out = count_of(cases.left_out, "run")
+                facts.append(f"{left_out} left out: {WHY_LEFT_OUT}.")
             lines = render(_document(facts, figures, unknown), shape)
         paper.writelines(f"{line}\n" for line in lines)
-
-
-def _left_out(runs: int) -> Iterator[str]:
-    if runs:
-        yield f"{count_of(runs, 'run')} left out: stopped, pruned, or of limits that were not kept."
 
 
 def run_cases(cases: Cases, name: str, value: Any) -> tuple[list[Figure], list[Unknown]]:  # noqa: ANN401 - of any setting

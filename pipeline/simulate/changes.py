@@ -4,10 +4,10 @@ An attempt that is made all the same is taken to have gone as it went.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from heapq import heapify, heapreplace
-from itertools import accumulate
+from itertools import accumulate, chain
 from typing import Any, TypeAlias
 
 from pipeline.errors import ErrorName
@@ -59,7 +59,10 @@ def with_retries(case: Case, retries: int) -> Effect:
         # What lies between two tries is no wait of either: never save more than is known for sure.
         low = max(as_it_was(case).clock_us.low - saved, 0)
         effect.clock_us = Span(min(low, effect.clock_us.high), effect.clock_us.high)
-    opened, would_open = _opened(case, case.tries), _opened(case, _all(kept.values()))
+    opened, would_open = (
+        _opened(case, case.tries),
+        _opened(case, chain.from_iterable(kept.values())),
+    )
     for asked in case.fetches:
         left = retries_left(asked, retries)
         if asked.is_left_alone:
@@ -69,10 +72,6 @@ def with_retries(case: Case, retries: int) -> Effect:
             why = RETRY if retries > now and left <= retries - now else BUDGET
             leave_open(effect, case, asked, why, tries=left)
     return bound_by_deadline(effect, case)
-
-
-def _all(groups: Iterable[Sequence[Attempt]]) -> list[Attempt]:
-    return [each for group in groups for each in group]
 
 
 # ---- The time of an attempt ----
