@@ -25,25 +25,3 @@ from pipeline.settings.tables import (
     StoreSettings,
     hide_password,
 )
-
-__all__ = [
-    "BUILTIN",
-    "FILE_VARIABLE",
-    "KINDS",
-    "CollectSettings",
-    "Kind",
-    "Missed",
-    "NotifySettings",
-    "SandboxSettings",
-    "ScheduleSettings",
-    "Settings",
-    "SourceScheduleSettings",
-    "SourceSettings",
-    "StoreSettings",
-    "config_file",
-    "config_name",
-    "find_proxy",
-    "hide_password",
-    "load_settings",
-    "with_overrides",
-]
