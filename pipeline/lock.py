@@ -120,7 +120,7 @@ def is_held(path: Path) -> bool | None:
     Whoever asks holds the lock for a moment, like ``is_alone``.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as exc:
         return False if exc.errno == errno.ENOENT else None
     try:
@@ -183,6 +183,8 @@ def _opened(path: Path) -> Iterator[int]:
         descriptor = _open(path)
     except OSError as exc:
         reason = f"{exc.strerror}{blame(path)}"
+        if path.is_symlink():
+            reason = "it is a symbolic link, which may lead to another's lock; remove it"
         raise StoreError(f"{path} cannot be opened for locking: {reason}") from exc
     try:
         yield descriptor

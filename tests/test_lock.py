@@ -4,7 +4,7 @@ import os
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import pytest
 
 from pipeline.errors import LockHeld, StoreError
 from pipeline.files import database_file
-from pipeline.lock import is_alone, lock_path, presence, run_lock
+from pipeline.lock import is_alone, is_held, lock_path, presence, run_lock
 
 HOLD = """
 import sys
@@ -99,7 +99,7 @@ def test_locks_are_private_and_do_not_follow_links(path: Path, tmp_path: Path) -
     target.write_text("precious")
     path.symlink_to(target)
 
-    with pytest.raises(StoreError, match="cannot be opened for locking"), run_lock(path):
+    with pytest.raises(StoreError, match="locking: it is a symbolic link"), run_lock(path):
         pass
     assert target.read_text() == "precious"
 
@@ -235,3 +235,13 @@ def test_a_database_in_memory_has_no_lock(url: str) -> None:
     """It could not be shared, and would be forgotten after the run."""
     with pytest.raises(StoreError, match="must name a file"):
         lock_path(url, "lock", state_folder=Path("/no"))
+
+
+@pytest.mark.parametrize("make", [Path.touch, os.mkfifo, Path.mkdir])
+def test_whether_a_lock_is_held_is_told_at_once(path: Path, make: Callable[[Path], None]) -> None:
+    """Whatever lies there: to open a pipe could wait for ever."""
+    assert is_held(path) is False
+
+    make(path)
+
+    assert is_held(path) is False
