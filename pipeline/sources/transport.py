@@ -4,14 +4,14 @@ import math
 import re
 import select
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from time import monotonic
 from typing import NamedTuple, TypeAlias
 
 import anyio
 import httpx2 as httpx
-from anyio.abc import ByteStream, SocketAttribute
+from anyio.abc import AsyncResource, ByteStream, SocketAttribute
 from anyio.streams.tls import TLSAttribute, TLSStream
 
 from pipeline.errors import ErrorName, Phase, SourceError
@@ -54,25 +54,7 @@ class _Written(NamedTuple):
     data: bytes
 
 
-class _Body(httpx.AsyncByteStream):
-    """The body of an answer; when it is closed, the connection is kept only if that is safe."""
-
-    def __init__(self, connection: "OneConnection") -> None:
-        self._connection = connection
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self
-
-    async def __anext__(self) -> bytes:
-        if piece := await self._connection.read_body():
-            return piece
-        raise StopAsyncIteration
-
-    async def aclose(self) -> None:
-        await self._connection.end_exchange()
-
-
-class OneConnection(httpx.AsyncBaseTransport):
+class OneConnection(AsyncResource):
     """Carries requests one after the other, over one connection as long as that is safe.
 
     Attributes:
@@ -106,11 +88,6 @@ class OneConnection(httpx.AsyncBaseTransport):
         self._stream: ByteStream | None = None  # the same, or TLS on top of it
         self._poll = select.poll()
         self._written: _Written | None = None
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Do what `ask` does, for httpx."""
-        status, headers = await self.ask(request)
-        return httpx.Response(status, headers=headers, stream=_Body(self))
 
     async def ask(self, request: httpx.Request) -> Head:
         """Send *request*, over the open connection or a new one; give the answer's head.
