@@ -24,7 +24,7 @@ def _show(number: int) -> str:
 
 
 def json_name(value: object) -> str:
-    """Say what *value* is, as JSON calls it, without showing it."""
+    """Say what *value* is, as JSON calls it, without showing it: it may be huge, or a key."""
     return JSON_NAMES.get(type(value), f"a {type(value).__name__}")
 
 

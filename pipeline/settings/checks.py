@@ -191,7 +191,7 @@ def _check_port(parts: SplitResult) -> None:
 
 
 def _check_host(host: str) -> None:
-    if _is_ip(host):
+    if is_ip(host):
         return
     name = _ascii_host(host).removesuffix(".")
     labels = name.split(".")
@@ -212,7 +212,8 @@ def _ascii_host(host: str) -> str:
         raise ValueError("the host is not a valid international name") from error
 
 
-def _is_ip(host: str) -> bool:
+def is_ip(host: str) -> bool:
+    """Tell whether *host* is an address, and no name."""
     try:
         ip_address(host)
     except ValueError:
@@ -224,7 +225,7 @@ def is_loopback(url: str) -> bool:
     """Tell whether what is sent to a checked *url* stays on this machine."""
     host = (urlsplit(url).hostname or "").removesuffix(".")
     is_local_name = host == "localhost" or host.endswith(".localhost")
-    return is_local_name or (_is_ip(host) and ip_address(host).is_loopback)
+    return is_local_name or (is_ip(host) and ip_address(host).is_loopback)
 
 
 def check_email(email: str) -> str:

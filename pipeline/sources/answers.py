@@ -61,11 +61,6 @@ _NO_JSON = (
 _ROWS = re.compile(r"(?:-?[0-9]++(?:\t-?[0-9]++)*+\r?\n)++")
 
 
-def name_type(value: object) -> str:
-    """Say what *value* is without showing it: it may be huge, deep, or a key that is echoed."""
-    return json_name(value)
-
-
 def quote(value: object, *, secret: str | None = None) -> str:
     """Show upstream text in one printable ASCII line, at most 80 characters of it.
 
@@ -73,7 +68,7 @@ def quote(value: object, *, secret: str | None = None) -> str:
     is named by its type only.
     """
     if not isinstance(value, str):
-        return name_type(value)
+        return json_name(value)
     text = value[:_READ]
     if secret:
         text = redact_text(text, [secret], may_be_cut=True)
@@ -271,7 +266,7 @@ def read_array(document: object, *path: str) -> list[object]:
     value = member(document, *path)
     if not isinstance(value, list):
         name = ".".join(path) or "the answer"
-        raise SourceError(ErrorName.SCHEMA, f"{name} is {name_type(value)}, not an array")
+        raise SourceError(ErrorName.SCHEMA, f"{name} is {json_name(value)}, not an array")
     return value
 
 

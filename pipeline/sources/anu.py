@@ -12,9 +12,9 @@ from functools import lru_cache
 
 from pipeline.errors import ConfigError, ErrorName, SourceError
 from pipeline.models import Fetch
-from pipeline.sources.answers import member, name_type, quote, read_array
+from pipeline.sources.answers import member, quote, read_array
 from pipeline.sources.words import map_words, numbers_within, words_needed
-from pipeline.validation import check_count, check_numbers
+from pipeline.validation import check_count, check_numbers, json_name
 
 _MAX_WORDS = 1024
 _UINT8_VALUES = 2**8
@@ -151,7 +151,7 @@ def read_numbers(
         SourceError: ``refused`` where ``success`` is false, ``schema``, ``count``, ``range``.
     """
     if not isinstance(document, dict):
-        raise SourceError(ErrorName.SCHEMA, f"the answer is {name_type(document)}, not an object")
+        raise SourceError(ErrorName.SCHEMA, f"the answer is {json_name(document)}, not an object")
     _check_success(document, secret)
     n, low, high = fetch.n, fetch.min, fetch.max
     word, length = _words_for(n, low, high, blocks)

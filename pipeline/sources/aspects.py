@@ -8,8 +8,9 @@ from itertools import islice
 from pipeline.errors import ErrorName, SourceError, Whose
 from pipeline.models import Aspect
 from pipeline.models.words import UNFIT
-from pipeline.sources.answers import find_charset, name_type
+from pipeline.sources.answers import find_charset
 from pipeline.sources.base import Answer, Proving
+from pipeline.validation import json_name
 
 MOST_PATHS = 100  # of keys that are listed
 MOST_LEVELS = 8  # of objects that are looked into
@@ -42,7 +43,7 @@ def name_keys(document: object) -> str:
     Arrays are not looked into: they may be long. What is no object is named by its type.
     """
     if not isinstance(document, dict):
-        return name_type(document)
+        return json_name(document)
     return ", ".join(sorted(islice(_key_paths(document), MOST_PATHS))) or "none"
 
 

@@ -22,6 +22,7 @@ from anyio.lowlevel import current_token
 from anyio.streams.tls import TLSAttribute, TLSStream
 
 from pipeline.errors import CLOCK_DOUBT, LACK, ErrorName, Phase, SourceError, find_lack
+from pipeline.settings.checks import is_ip
 from pipeline.sources.phases import PhaseClock
 from pipeline.sources.proxy import Proxy, open_tunnel
 
@@ -57,14 +58,6 @@ def issuer_of(tls: TLSStream) -> str | None:
     names = dict(pair for part in parts for pair in part)
     shown = [f"{short}={names[name]}" for short, name in ISSUER_PARTS if name in names]
     return ", ".join(shown) or None
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ip_address(host)
-    except ValueError:
-        return False
-    return True
 
 
 async def _resolve(host: str, port: int, named: str) -> list[str]:
@@ -181,7 +174,7 @@ async def connect(
     hop, hop_port = (proxy.host, proxy.port) if proxy else (host, port)
     named = f"proxy {hop}" if proxy else hop
     addresses = [hop]
-    if not _is_address(hop):
+    if not is_ip(hop):
         clock.enter(Phase.DNS)
         try:
             with anyio.fail_at(give_up_at):

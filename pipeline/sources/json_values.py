@@ -12,8 +12,8 @@ from pipeline.errors import ConfigError, ErrorName, SourceError
 from pipeline.models import Measure
 from pipeline.settings.api import MeasureRule
 from pipeline.settings.templates import EVERY, Form, Values, parse_pointer
-from pipeline.sources.answers import name_type, quote
-from pipeline.validation import check_numbers
+from pipeline.sources.answers import quote
+from pipeline.validation import check_numbers, json_name
 
 _BYTE = 8
 _DECIMAL = re.compile(r"-?[0-9]{1,60}")
@@ -164,4 +164,4 @@ def _odd(found: Sequence[object]) -> str:
     if not found:
         return "there is no value"
     odd = next((value for value in found if not isinstance(value, str)), None)
-    return f"a value is {name_type(odd) if odd is not None else 'other text'}"
+    return f"a value is {json_name(odd) if odd is not None else 'other text'}"
