@@ -28,6 +28,7 @@ from pipeline.store import heartbeats, permissions, slots
 from pipeline.store.db import Store, open_store
 from pipeline.store.numbers import collected
 from pipeline.store.queries import get_run
+from pipeline.store.tables import HEARTBEATS
 from pipeline.store.writes import finish_run, order_batches, save_results
 from tests.store.makers import begin
 
@@ -407,6 +408,8 @@ def make_variety(path: Path) -> None:
         )
         with store.write() as session:  # and is overdue
             heartbeats.begin(session, run_id=running, until=last + timedelta(minutes=4))
+            heard = HEARTBEATS.update().values(seen_at=last + timedelta(minutes=3))
+            session.connection().execute(heard)  # by the store's own clock it is when this is made
         _book_slots(store, [*runs, skipped, stopped, full, running])
         _lay_embargoes(store)
 
