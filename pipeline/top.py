@@ -58,8 +58,6 @@ class SourceNow:
     Attributes:
         state: asking, waiting (until ``not_before``), probe next (it has failed too often in a
             row), or ready.
-        quotas: what is left of each allowance.
-        recent: what went wrong in its last attempts, the newest last; None: nothing.
         verdicts: of its batches in the run that goes on, None for those that are open.
         durations: of the exchanges of the last hour; None without any.
     """

@@ -46,9 +46,7 @@ class BatchLine:
     Attributes:
         took_us: all attempts of its fetch, with the waits between them; None if none was made.
         attempts: how many attempts of its fetch were made.
-        attempt_id: the attempt that decided it, as ``audit show`` takes it.
-        host: the machine of the worker that made this attempt, ``pid`` its process there; None:
-            the run asked by itself.
+        attempt_id: the attempt that decided it, ``host`` and ``pid`` who made that.
         values: the numbers collected; None if none were, or not kept, or not asked for.
     """
 

@@ -33,9 +33,7 @@ class SourceLoss:
     """What was lost at one source to one error in one phase, beside all that it was asked.
 
     Attributes:
-        is_sandbox: whether the sandbox played the source; None: in some of the runs.
         attempts: all that were made at the source.
-        hosts: the machines of the workers whose attempts failed so; only of one run.
     """
 
     loss: LossTotals

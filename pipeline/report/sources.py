@@ -56,7 +56,6 @@ class SourceLine:
     """What one source was worth.
 
     Attributes:
-        is_sandbox: whether the sandbox played it; None: in some of the runs.
         exchange: how long its attempts took, without their waits; None without attempts.
         embargo: until when it must not be asked, and why; None if it may be.
     """

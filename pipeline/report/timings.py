@@ -41,7 +41,6 @@ class TimingLine:
     """How long one phase of the attempts at one source took.
 
     Attributes:
-        is_sandbox: whether the sandbox played the source; None: in some of the runs.
         phase: or ``exchange``: all of an attempt but its wait.
         durations: of the attempts that reached it.
         source_us: all the time of the source's attempts.
