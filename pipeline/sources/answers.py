@@ -50,7 +50,7 @@ _MARKS = {  # UTF-32's begins as UTF-16's does
     codecs.BOM_UTF16_BE: "UTF-16",
 }
 
-_NO_JSON = (
+_UNFIT = (
     (re.compile(rb"\s*+\Z"), "the body is empty"),
     (re.compile(rb"\s*+<"), "the body is a page (HTML or XML)"),
     (re.compile(rb"\x1f\x8b"), "the body is compressed (gzip), and no header says so"),
@@ -168,12 +168,12 @@ def _refuse_json(detail: str) -> Never:
     raise SourceError(ErrorName.NOT_JSON, detail)
 
 
-def _about_body(body: bytes) -> str | None:
-    """Say what it is that is no JSON, where that can be told."""
+def describe_unfit(body: bytes, wanted: str) -> str | None:
+    """Say what *body* is that was to be what is *wanted*, where that can be told."""
     charset = next((name for mark, name in _MARKS.items() if body.startswith(mark)), None)
     if charset:
-        return f"a byte order mark (BOM) of {charset} stands before the JSON"
-    return next((what for form, what in _NO_JSON if form.match(body)), None)
+        return f"a byte order mark (BOM) of {charset} stands before the {wanted}"
+    return next((what for form, what in _UNFIT if form.match(body)), None)
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -217,10 +217,10 @@ def read_json(answer: Answer) -> object:
     try:
         value: object = _DECODER.decode(answer.body.decode("utf-8"))
     except UnicodeDecodeError as exc:
-        detail = _about_body(answer.body) or f"no UTF-8 at byte {exc.start}"
+        detail = describe_unfit(answer.body, "JSON") or f"no UTF-8 at byte {exc.start}"
         raise SourceError(ErrorName.NOT_JSON, detail) from exc
     except json.JSONDecodeError as exc:
-        detail = _about_body(answer.body) or f"{exc.msg}, at character {exc.pos}"
+        detail = describe_unfit(answer.body, "JSON") or f"{exc.msg}, at character {exc.pos}"
         raise SourceError(ErrorName.NOT_JSON, detail) from exc
     except RecursionError as exc:
         raise SourceError(ErrorName.NOT_JSON, "nested too deeply") from exc

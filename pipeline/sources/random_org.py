@@ -15,6 +15,7 @@ from pipeline.models import Fetch
 from pipeline.sources.answers import (
     check_content_type,
     check_status,
+    describe_unfit,
     quote,
     read_integers,
     retry_after,
@@ -120,6 +121,8 @@ class RandomOrg:
             text = _find_rows(text)
         else:
             check_content_type(answer, _PLAIN)
+            if what := describe_unfit(answer.body, "numbers"):
+                raise SourceError(ErrorName.SCHEMA, what)
         return check_numbers(read_integers(text), n=fetch.n, low=fetch.min, high=fetch.max)
 
     def find_hint(self, answer: Answer, now: datetime) -> Hint | None:

@@ -1,5 +1,6 @@
 """Tests for pipeline/sources/random_org.py."""
 
+import gzip
 import time
 
 import pytest
@@ -122,6 +123,23 @@ def test_any_other_error_line_is_a_refusal(line: str, status: int) -> None:
     assert error.error is ErrorName.REFUSED
     assert error.detail.startswith(f"status {status}: 'Error:")
     assert error.detail.isprintable()
+
+
+@pytest.mark.parametrize(
+    ("body", "detail"),
+    [
+        (b"\xef\xbb\xbf1\n2\n3\n", "a byte order mark (BOM) of UTF-8 stands before the numbers"),
+        ("1\n2\n3\n".encode("utf-16-le"), "the body is UTF-16 or UTF-32, not UTF-8"),
+        (gzip.compress(b"1\n2\n3\n"), "the body is compressed (gzip), and no header says so"),
+        (b"<html>Log in</html>", "the body is a page (HTML or XML)"),
+        (b"", "the body is empty"),
+    ],
+)
+def test_what_is_no_text_of_numbers_is_named(body: bytes, detail: str) -> None:
+    """As where JSON was wanted."""
+    error = refusal_of(SOURCE, FETCH, answer_of(body, content_type="text/plain"))
+
+    assert (error.error, error.detail) == (ErrorName.SCHEMA, detail)
 
 
 def test_a_wait_is_passed_on() -> None:
