@@ -5,7 +5,7 @@ import zlib
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Any
+from typing import Any, ClassVar
 
 from sqlalchemy import (
     BigInteger,
@@ -15,6 +15,7 @@ from sqlalchemy import (
     ColumnElement,
     DateTime,
     Dialect,
+    Float,
     Integer,
     LargeBinary,
     MetaData,
@@ -26,6 +27,7 @@ from sqlalchemy import (
     cast,
     func,
     select,
+    type_coerce,
 )
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.types import TypeEngine
@@ -124,38 +126,55 @@ class UtcTime(TypeDecorator[datetime]):
         return value.astimezone(UTC) if isinstance(value, datetime) else from_us(value)
 
 
-class Packed(TypeDecorator[Any]):
-    """JSON, compressed by zlib, whose checksum finds a flipped bit when it is read."""
+class _Kept(TypeDecorator[Any]):
+    """A value that the database keeps as what ``write`` makes of it; None is NULL."""
+
+    write: ClassVar[Callable[..., Any]]
+    read: ClassVar[Callable[..., Any]]
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> Any:  # noqa: ANN401
+        del dialect
+        return None if value is None else self.write(value)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> Any:  # noqa: ANN401
+        del dialect
+        return None if value is None else self.read(value)
+
+
+class Packed(_Kept):
+    """JSON, compressed by zlib, whose checksum finds a flipped bit when it is read: ValueError."""
 
     impl = LargeBinary
     cache_ok = True
-
-    def process_bind_param(self, value: Any, dialect: Dialect) -> bytes:  # noqa: ANN401
-        """Write and compress it."""
-        del dialect
-        return zlib.compress(json.dumps(value, separators=(",", ":")).encode("ascii"))
-
-    def process_result_value(self, value: bytes | None, dialect: Dialect) -> Any:  # noqa: ANN401
-        """Read it; ValueError if it is damaged."""
-        del dialect
-        return unpack_json(value or b"")
+    write = staticmethod(lambda of: zlib.compress(json.dumps(of, separators=(",", ":")).encode()))
+    read = staticmethod(unpack_json)
 
 
-class Hex(TypeDecorator[str]):
-    """A digest in hex, kept as the bytes that it stands for."""
+class Hex(_Kept):
+    """A digest in hex, kept as the bytes that it stands for; what is damaged may be anything."""
 
     impl = LargeBinary
     cache_ok = True
+    write = staticmethod(bytes.fromhex)
+    read = staticmethod(lambda kept: kept.hex() if isinstance(kept, bytes) else kept)
 
-    def process_bind_param(self, value: str | None, dialect: Dialect) -> bytes | None:
-        """Write the bytes."""
-        del dialect
-        return None if value is None else bytes.fromhex(value)
 
-    def process_result_value(self, value: bytes | None, dialect: Dialect) -> str | None:
-        """Read them; what is damaged may be anything."""
-        del dialect
-        return value.hex() if isinstance(value, bytes) else value
+class WholeText(_Kept):
+    """A whole number of any size, as text: an integer column holds 64 bits."""
+
+    impl = String
+    cache_ok = True
+    write = staticmethod(str)
+    read = staticmethod(int)
+
+
+class Headers(_Kept):
+    """Names and values of HTTP headers in their order, as a JSON array of pairs."""
+
+    impl = String
+    cache_ok = True
+    write = staticmethod(json.dumps)
+    read = staticmethod(lambda kept: tuple((name, text) for name, text in json.loads(kept)))
 
 
 class Word(TypeDecorator[StrEnum]):
@@ -235,40 +254,6 @@ def _type_of_id(*_: object, **__: object) -> str:
     return "INTEGER"
 
 
-class WholeText(TypeDecorator[int]):
-    """A whole number of any size, as text: an integer column holds 64 bits."""
-
-    impl = String
-    cache_ok = True
-
-    def process_bind_param(self, value: int | None, dialect: Dialect) -> str | None:
-        """Write the digits."""
-        del dialect
-        return None if value is None else str(value)
-
-    def process_result_value(self, value: str | None, dialect: Dialect) -> int | None:
-        """Read the digits."""
-        del dialect
-        return None if value is None else int(value)
-
-
-class Headers(TypeDecorator[tuple[tuple[str, str], ...]]):
-    """Names and values of HTTP headers in their order, as a JSON array of pairs."""
-
-    impl = String
-    cache_ok = True
-
-    def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:  # noqa: ANN401
-        """Write the pairs."""
-        del dialect
-        return None if value is None else json.dumps(value)
-
-    def process_result_value(self, value: str | None, dialect: Dialect) -> Any:  # noqa: ANN401
-        """Read the pairs."""
-        del dialect
-        return None if value is None else tuple((name, text) for name, text in json.loads(value))
-
-
 def check(name: str, condition: str) -> CheckConstraint:
     """Let a column hold only what fulfils *condition*."""
     return CheckConstraint(condition, name=name)
@@ -299,14 +284,14 @@ def unfilled(kind: TypeEngine[Any] | type[TypeEngine[Any]], *names: str) -> list
     return [Column(name, kind) for name in names]
 
 
+def keys(kind: TypeEngine[Any] | type[TypeEngine[Any]], *names: str) -> list[Column[Any]]:
+    """Make columns of one type that are part of the primary key, and given."""
+    return [Column(name, kind, primary_key=True, autoincrement=False) for name in names]
+
+
 def of_a_range() -> list[Column[Any]]:
     """Make the columns that name the numbers of one source in one range."""
-    return [
-        Column("source", String, primary_key=True),
-        Column("is_sandbox", Boolean, primary_key=True),
-        Column("min", BigInteger, primary_key=True, autoincrement=False),
-        Column("max", BigInteger, primary_key=True, autoincrement=False),
-    ]
+    return [*keys(String, "source"), *keys(Boolean, "is_sandbox"), *keys(BigInteger, "min", "max")]
 
 
 class Row(SQLModel):
@@ -339,3 +324,19 @@ def name_of(source: ColumnElement[Any]) -> ColumnElement[str]:
     query = select(SOURCES.c.name).where(SOURCES.c.id == source)
     name = query.scalar_subquery().correlate_except(SOURCES)
     return func.coalesce(name, cast(source, String))
+
+
+class _Whole(TypeDecorator[int]):
+    """A float that is a whole number; 0 for the sum of nothing."""
+
+    impl = Float
+    cache_ok = True
+
+    def process_result_value(self, value: float | None, dialect: Dialect) -> int:
+        del dialect
+        return int(value or 0)
+
+
+def add_up(column: ColumnElement[Any]) -> ColumnElement[int]:
+    """Sum as a float: exact up to 2**53, and never SQLite's "integer overflow"."""
+    return type_coerce(func.sum(cast(column, Float(53))), _Whole())

@@ -5,6 +5,11 @@ and what must never be false is a constraint here. ``migrations/`` says the same
 test holds the two together.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import ColumnElement, and_
+
 from pipeline.store.columns import SOURCES, Row
 from pipeline.store.tables.coordination import (
     CONFIGURATIONS,
@@ -42,9 +47,23 @@ from pipeline.store.tables.sums import (
     TIMINGS,
 )
 
+# What tells one attempt from all others; of a batch, the one that decided it.
+ATTEMPT_KEY, MEASURE_KEY, PROOF_KEY = (
+    (table.c.run_id, table.c.fetch, table.c.number) for table in (ATTEMPTS, MEASURES, PROOFS)
+)
+BATCH_KEY = (BATCHES.c.run_id, BATCHES.c.fetch, BATCHES.c.attempt)
+
+
+def same(key: Sequence[ColumnElement[Any]], other: Sequence[Any]) -> ColumnElement[bool]:
+    """Give the condition that two keys are the same, or that one has these values."""
+    return and_(*(column == value for column, value in zip(key, other, strict=True)))
+
+
 __all__ = [
     "ATTEMPTS",
+    "ATTEMPT_KEY",
     "BATCHES",
+    "BATCH_KEY",
     "CONFIGURATIONS",
     "CONTRACTS",
     "DAYS",
@@ -59,10 +78,12 @@ __all__ = [
     "LEASES",
     "LOSSES",
     "MEASURES",
+    "MEASURE_KEY",
     "MEMBERS",
     "MONTHS",
     "PORTIONS",
     "PROOFS",
+    "PROOF_KEY",
     "QUOTAS",
     "REQUESTS",
     "RUNS",
@@ -74,4 +95,5 @@ __all__ = [
     "TIMINGS",
     "UPSTREAMS",
     "Row",
+    "same",
 ]

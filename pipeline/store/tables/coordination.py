@@ -13,7 +13,17 @@ from sqlalchemy import (
 )
 
 from pipeline.models import Fate
-from pipeline.store.columns import Row, UtcTime, Word, check, filled, none_below_zero, one_of
+from pipeline.store.columns import (
+    Row,
+    UtcTime,
+    Word,
+    check,
+    filled,
+    keys,
+    none_below_zero,
+    one_of,
+    unfilled,
+)
 
 # The signs of life of the runs that go on, a row each: until when it is to end, when it was heard
 # last, and since when somebody has taken it for dead; and the lock that it is present with, which
@@ -21,10 +31,9 @@ from pipeline.store.columns import Row, UtcTime, Word, check, filled, none_below
 HEARTBEATS = Table(
     "heartbeats",
     Row.metadata,
-    Column("run_id", Integer, primary_key=True, autoincrement=False),
+    *keys(Integer, "run_id"),
     Column("presence", String),
-    Column("until", UtcTime, nullable=False),
-    Column("seen_at", UtcTime, nullable=False),
+    *filled(UtcTime, "until", "seen_at"),
     Column("suspected_at", UtcTime),
     ForeignKeyConstraint(["run_id"], ["runs.id"]),
 )
@@ -34,8 +43,8 @@ HEARTBEATS = Table(
 SLOTS = Table(
     "slots",
     Row.metadata,
-    Column("schedule", String, primary_key=True),
-    Column("due_at", UtcTime, primary_key=True),
+    *keys(String, "schedule"),
+    *keys(UtcTime, "due_at"),
     Column("fate", Word(Fate)),
     Column("run_id", Integer),
     Column("host", String),
@@ -57,8 +66,7 @@ SLOTS = Table(
 CONFIGURATIONS = Table(
     "configurations",
     Row.metadata,
-    Column("digest", String, primary_key=True),
-    Column("version", String, primary_key=True),
+    *keys(String, "digest", "version"),
     Column("limits", String, nullable=False),
 )
 
@@ -68,9 +76,8 @@ CONFIGURATIONS = Table(
 UPSTREAMS = Table(
     "upstreams",
     Row.metadata,
-    Column("name", String, primary_key=True),
-    Column("next_at", UtcTime),
-    Column("taken_at", UtcTime),
+    *keys(String, "name"),
+    *unfilled(UtcTime, "next_at", "taken_at"),
     Column("failures", Integer, nullable=False),
     *none_below_zero("failures"),
 )
@@ -79,7 +86,7 @@ UPSTREAMS = Table(
 LEASES = Table(
     "leases",
     Row.metadata,
-    Column("name", String, primary_key=True),
+    *keys(String, "name"),
     *filled(String, "held_by"),
     *filled(DateTime(timezone=True), "since", "until"),
 )
@@ -105,16 +112,14 @@ MEMBERS = Table(
 PORTIONS = Table(
     "portions",
     Row.metadata,
-    Column("run_id", Integer, primary_key=True, autoincrement=False),
-    Column("first", Integer, primary_key=True, autoincrement=False),
+    *keys(Integer, "run_id", "first"),
     *filled(Integer, "last"),
     *filled(String, "source"),
     Column("lock", String),
     *filled(Integer, "rank"),
     Column("host", String),
     Column("pid", Integer),
-    Column("began_at", DateTime(timezone=True)),
-    Column("ended_at", DateTime(timezone=True)),
+    *unfilled(DateTime(timezone=True), "began_at", "ended_at"),
     Column("refusal", String),
     ForeignKeyConstraint(["run_id"], ["runs.id"]),
     Index(
@@ -128,7 +133,7 @@ PORTIONS = Table(
 EMBARGOES = Table(
     "embargoes",
     Row.metadata,
-    Column("upstream", String, primary_key=True),
+    *keys(String, "upstream"),
     Column("source", String, nullable=False),
     Column("until", UtcTime, nullable=False),
     Column("why", String, nullable=False),
@@ -139,8 +144,7 @@ EMBARGOES = Table(
 QUOTAS = Table(
     "quotas",
     Row.metadata,
-    Column("upstream", String, primary_key=True),
-    Column("unit", String, primary_key=True),
+    *keys(String, "upstream", "unit"),
     Column("period", String, nullable=False),
     Column("spent", BigInteger, nullable=False),
     *none_below_zero("spent"),

@@ -16,16 +16,27 @@ from sqlalchemy import (
 from pipeline.errors import ErrorName, Phase
 from pipeline.health.continuous import HealthTest
 from pipeline.models import Severity, Step
-from pipeline.store.columns import Packed, Row, UtcTime, WholeText, Word, filled, of_a_range, one_of
+from pipeline.store.columns import (
+    Packed,
+    Row,
+    UtcTime,
+    WholeText,
+    Word,
+    filled,
+    keys,
+    of_a_range,
+    one_of,
+    unfilled,
+)
 
 # What one run got from one source: written when the run ends, kept when its batches are pruned.
 # The rows lie in the order of time, so that a window of a long history is read in one go.
 TALLIES = Table(
     "tallies",
     Row.metadata,
-    Column("started_at", UtcTime, primary_key=True),
-    Column("run_id", Integer, primary_key=True),
-    Column("source", String, primary_key=True),
+    *keys(UtcTime, "started_at"),
+    *keys(Integer, "run_id"),
+    *keys(String, "source"),
     *filled(Boolean, "is_sandbox"),
     *filled(BigInteger, "min", "max"),
     *filled(Integer, "collected", "failed", "deferred", "cancelled"),
@@ -35,11 +46,9 @@ TALLIES = Table(
     *filled(BigInteger, "wait_us", "exchange_us"),
     Column("fastest_us", BigInteger),
     Column("fastest_attempt", Integer),
-    Column("first_sent_at", UtcTime),
-    Column("last_sent_at", UtcTime),
+    *unfilled(UtcTime, "first_sent_at", "last_sent_at"),
     Column("rule", String),
-    Column("violations", Integer),
-    Column("violating_attempt", Integer),
+    *unfilled(Integer, "violations", "violating_attempt"),
     ForeignKeyConstraint(["run_id"], ["runs.id"]),
     # The runs of a source that is rarely wanted are found without a walk over all the others.
     Index(None, "source", "started_at"),
@@ -50,15 +59,14 @@ TALLIES = Table(
 LOSSES = Table(
     "losses",
     Row.metadata,
-    Column("started_at", UtcTime, primary_key=True),
-    Column("run_id", Integer, primary_key=True),
-    Column("source", String, primary_key=True),
-    Column("error", Word(ErrorName), primary_key=True),
-    Column("phase", Word(Phase, none=""), primary_key=True),
+    *keys(UtcTime, "started_at"),
+    *keys(Integer, "run_id"),
+    *keys(String, "source"),
+    *keys(Word(ErrorName), "error"),
+    *keys(Word(Phase, none=""), "phase"),
     *filled(Integer, "attempts", "batches"),
     *filled(UtcTime, "first_at", "last_at"),
-    Column("first_attempt", Integer),
-    Column("last_attempt", Integer),
+    *unfilled(Integer, "first_attempt", "last_attempt"),
     ForeignKeyConstraint(["run_id"], ["runs.id"]),
     sqlite_with_rowid=False,
 )
@@ -69,7 +77,7 @@ HEALTH = Table(
     "health",
     Row.metadata,
     *of_a_range(),
-    Column("is_pruned", Boolean, primary_key=True),
+    *keys(Boolean, "is_pruned"),
     *filled(Integer, "position"),
     *filled(UtcTime, "first_at", "last_at"),
     *filled(BigInteger, "numbers", "last", "repeats", "sample", "matches"),
@@ -81,10 +89,10 @@ HEALTH = Table(
 HEALTH_ALARMS = Table(
     "health_alarms",
     Row.metadata,
-    Column("run_id", Integer, primary_key=True),
+    *keys(Integer, "run_id"),
     *of_a_range(),
-    Column("test", Word(HealthTest), primary_key=True),
-    Column("severity", Word(Severity), primary_key=True),
+    *keys(Word(HealthTest), "test"),
+    *keys(Word(Severity), "severity"),
     *filled(Integer, "batch"),
     *filled(BigInteger, "position", "alarms", "value", "times"),
     *filled(Integer, "cut_off"),
@@ -97,7 +105,7 @@ HEALTH_BLOCKS = Table(
     "health_blocks",
     Row.metadata,
     *of_a_range(),
-    Column("block", Integer, primary_key=True),
+    *keys(Integer, "block"),
     *filled(Integer, "run_id"),
     *filled(UtcTime, "started_at"),
     *filled(Integer, "n", "most"),
@@ -111,9 +119,9 @@ HEALTH_BLOCKS = Table(
 TIMINGS = Table(
     "timings",
     Row.metadata,
-    Column("step", Word(Step), primary_key=True),
-    Column("began_at", UtcTime, primary_key=True),
-    Column("source", String, primary_key=True),
+    *keys(Word(Step), "step"),
+    *keys(UtcTime, "began_at"),
+    *keys(String, "source"),
     Column("phases", Packed, nullable=False),
     one_of("step", Step),
 )
@@ -123,16 +131,12 @@ TIMINGS = Table(
 DAYS = Table(
     "days",
     Row.metadata,
-    Column("began_at", UtcTime, primary_key=True),
-    Column("source", String, primary_key=True),
-    Column("is_sandbox", Boolean, primary_key=True),
-    Column("min", BigInteger, primary_key=True),
-    Column("max", BigInteger, primary_key=True),
-    Column("rule", String, primary_key=True),
-    Column("is_judged", Boolean, primary_key=True),
+    *keys(UtcTime, "began_at"),
+    *of_a_range(),
+    *keys(String, "rule"),
+    *keys(Boolean, "is_judged"),
     *filled(Integer, "runs", "answered", "asked"),
-    Column("last_good_at", UtcTime),
-    Column("last_bad_at", UtcTime),
+    *unfilled(UtcTime, "last_good_at", "last_bad_at"),
     *filled(BigInteger, "collected", "failed", "deferred", "cancelled", "numbers"),
     *filled(WholeText, "sum"),
     *filled(BigInteger, "attempts", "failed_attempts", "retries", "retries_helped"),
@@ -144,10 +148,10 @@ DAYS = Table(
 DAY_LOSSES = Table(
     "day_losses",
     Row.metadata,
-    Column("began_at", UtcTime, primary_key=True),
-    Column("source", String, primary_key=True),
-    Column("error", Word(ErrorName), primary_key=True),
-    Column("phase", Word(Phase, none=""), primary_key=True),
+    *keys(UtcTime, "began_at"),
+    *keys(String, "source"),
+    *keys(Word(ErrorName), "error"),
+    *keys(Word(Phase, none=""), "phase"),
     *filled(BigInteger, "attempts", "batches"),
     *filled(UtcTime, "first_at", "last_at"),
     Column("last_attempt", Integer),
@@ -159,7 +163,7 @@ DAY_LOSSES = Table(
 SHEETS = Table(
     "sheets",
     Row.metadata,
-    Column("began_at", UtcTime, primary_key=True, autoincrement=False),
+    *keys(UtcTime, "began_at"),
     *filled(Packed, "facts"),
 )
 
@@ -167,7 +171,7 @@ SHEETS = Table(
 MONTHS = Table(
     "months",
     Row.metadata,
-    Column("began_at", UtcTime, primary_key=True),
-    Column("source", String, primary_key=True),
+    *keys(UtcTime, "began_at"),
+    *keys(String, "source"),
     *filled(Packed, "phases"),
 )
