@@ -120,7 +120,7 @@ def _tell_batch(batch: BatchRecord) -> Iterator[str]:
 def _tell_measures(session: Session, attempts: Iterable[AttemptRecord]) -> Iterator[str]:
     for record in attempts:
         fetch, number = record.attempt.fetch, record.attempt.number
-        if found := measures_of(session, run_id=record.run_id, fetch=fetch, number=number):
+        if found := measures_of(session, (record.run_id, fetch, number)):
             yield tell_measures(found)
 
 

@@ -28,7 +28,7 @@ from pipeline.schedule.ledger import find_schedules
 from pipeline.scope import reading_if_there
 from pipeline.settings import Settings, find_proxy, hide_password
 from pipeline.sources.http import make_ssl_context
-from pipeline.store import queries
+from pipeline.store import stamps
 from pipeline.store.spool import find_files
 from pipeline.store.sqlite import journal_mode_for
 
@@ -107,8 +107,8 @@ def _store(settings: Settings) -> Iterator[Check]:
                 says = f"{name} is not there yet; the first run makes it"
                 yield Check(topic="store", is_ok=True, says=says)
                 return
-            runs, in_future = queries.count_future(session, now=now)
-            last = queries.last_stamps(session)
+            runs, in_future = stamps.count_future(session, now=now)
+            last = stamps.last_stamps(session)
     except PipelineError as exc:
         yield Check(topic="store", is_ok=False, says=str(exc))
         return

@@ -23,6 +23,7 @@ from pipeline.store import queries
 from pipeline.store.db import Store
 from pipeline.store.extracts import Selection, select_runs
 from pipeline.store.rows import record
+from pipeline.store.window import Window
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -129,9 +130,10 @@ class Books:
                 raise ValueError(
                     f"{name}={moment!r} has no time zone; give datetime(…, tzinfo=UTC)"
                 )
+        window = Window(since=since, until=until)
         with self._store.read() as session:
             source, run = which.get("source"), which.get("run")
-            return select_runs(session, since=since, until=until, source=source, run_id=run)
+            return select_runs(session, window, source=source, run_id=run)
 
 
 def open(store: str | Path | None = None) -> Books:  # noqa: A001 - as pipeline.open it is plain

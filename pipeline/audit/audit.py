@@ -52,13 +52,14 @@ from pipeline.scope import (
 )
 from pipeline.settings import Settings
 from pipeline.store import (
+    configurations,
+    contracts,
     health_figures,
     heartbeats,
     history,
     late,
     measures,
     permissions,
-    queries,
     rollups,
 )
 from pipeline.store.totals import LossTotals
@@ -133,13 +134,14 @@ def _judge(
     """
     now = datetime.now(UTC)
     since, until = window.since, window.until or now
-    clocks = read_clocks(session, since=since, until=until, now=now)
+    to_now = Window(since=since, until=until)
+    clocks = read_clocks(session, to_now, now=now)
     clocks = replace(clocks, doubtful=find_doubtful(session, window))
     sheet = read_sheet(session, window, clocks)
     courses = sheet.courses
     own = {name: of for name, of in courses.items() if source in (None, name)}
     wanted = history.sources_of(session, run_ids=sorted(clocks.off))
-    spans = history.contract_spans(session, source=source, since=since)
+    spans = contracts.contract_spans(session, source=source, since=since)
     newest = {name: courses[name].run_id for name in enabled if name in courses}
 
     def find_fast(source: str, below_us: int) -> Iterator[Tally]:
@@ -156,7 +158,7 @@ def _judge(
         *find_closed(session, enabled, now=until),
         *find_overdue(heartbeats.find_overdue(session, now=until), now=until),
         *find_clocks(clocks, wanted, enabled),
-        *find_gaps(session, enabled, since=since, until=until),
+        *find_gaps(session, enabled, to_now),
         *find_unhealthy(session, window),
         *find_misfits(session, newest, window),
         *find_late(late.find_late(session, window)),
@@ -202,10 +204,12 @@ def find_unhealthy(session: Session, window: Window) -> Iterator[Finding]:
 
 def find_misfits(session: Session, newest: Mapping[str, int], window: Window) -> Iterator[Finding]:
     """Find the sources whose last order was too much; *newest* are their last runs."""
-    known = {run_id: queries.find_limits(session, run_id=run_id) for run_id in {*newest.values()}}
+    known = {
+        run_id: configurations.find_limits(session, run_id=run_id) for run_id in {*newest.values()}
+    }
     limits = {run_id: of for run_id, of in known.items() if of and of["impossible"]}
     since = {
-        run_id: queries.first_of_configuration(session, run_id=run_id, since=window.since)
+        run_id: configurations.first_of_configuration(session, run_id=run_id, since=window.since)
         for run_id in limits
     }
     return find_impossible(newest, limits, {run_id: at for run_id, at in since.items() if at})

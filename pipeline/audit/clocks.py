@@ -23,8 +23,9 @@ from pipeline.clock import (
 from pipeline.errors import Whose
 from pipeline.models import Finding, FindingKind, Severity
 from pipeline.rendering.words import count_of, iso_time
-from pipeline.store import history, queries
+from pipeline.store import history
 from pipeline.store.slots import gaps
+from pipeline.store.stamps import count_future, count_runs, first_run, is_in_order, stamps
 from pipeline.store.window import Window
 
 MICROSECOND = timedelta(microseconds=1)
@@ -59,25 +60,23 @@ class Clocks:
         """Tell whether a run started in *window* whose time can be believed."""
         untimely = [each.started_at for each in self.stamps if each.run_id in self.untimely]
         n = sum(window.has(moment) for moment in untimely)
-        return n == 0 or n < queries.count_runs(session, window)
+        return n == 0 or n < count_runs(session, window)
 
 
 def _is_off(stamp: Stamp) -> bool:
     return abs(stamp.offset_us or 0) * MICROSECOND > TOLERANCE
 
 
-def read_clocks(
-    session: Session, *, since: datetime | None, until: datetime, now: datetime
-) -> Clocks:
+def read_clocks(session: Session, window: Window, *, now: datetime) -> Clocks:
     """Look at the runs of a window by their numbers, and at those that came between or after."""
-    runs, in_future = queries.count_future(session, now=now)
-    first = queries.first_run(session, since=since, until=until)
-    if not in_future and queries.is_in_order(session, first=first, earliest=MADE_AT):
-        return Clocks(now=now, stamps=queries.stamps(session, first=first, least_offset=TOLERANCE))
-    stamps = queries.stamps(session, first=first, later=now + TOLERANCE)
+    runs, in_future = count_future(session, now=now)
+    first = first_run(session, window)
+    if not in_future and is_in_order(session, first=first, earliest=MADE_AT):
+        return Clocks(now=now, stamps=stamps(session, first=first, least_offset=TOLERANCE))
+    found = stamps(session, first=first, later=now + TOLERANCE)
     if is_behind(now, runs=runs, in_future=in_future):
-        return Clocks(now=now, runs=runs, in_future=in_future, stamps=stamps)
-    return Clocks(now=now, stamps=stamps, untimely=find_untimely(stamps, now))
+        return Clocks(now=now, runs=runs, in_future=in_future, stamps=found)
+    return Clocks(now=now, stamps=found, untimely=find_untimely(found, now))
 
 
 def find_doubtful(session: Session, window: Window) -> set[int]:
@@ -148,11 +147,9 @@ def _name(run_ids: Sequence[int]) -> str:
     return f"{len(run_ids):,} runs from {run_ids[0]} to {run_ids[-1]}"
 
 
-def find_gaps(
-    session: Session, enabled: Collection[str], *, since: datetime | None, until: datetime
-) -> Iterator[Finding]:
+def find_gaps(session: Session, enabled: Collection[str], window: Window) -> Iterator[Finding]:
     """Warn of slots that nobody ran, so many in a row that they are one row."""
-    for gap in gaps(session, since, until):
+    for gap in gaps(session, window):
         own = gap.schedule.partition("/")[2]
         last = gap.last_due_at or gap.due_at
         sources = (own,) if own else tuple(sorted(enabled))

@@ -129,9 +129,7 @@ def _tabulate_totals(totals: SourceTotals) -> Table:
 
 
 def _tell_requests(session: Session, window: Window, source: str) -> Iterator[Part]:
-    sent = sent_requests(
-        session, since=window.since, until=window.until, source=source, most=MOST_REQUESTS
-    )
+    sent = sent_requests(session, window, source=source, most=MOST_REQUESTS)
     requests: list[SentRequest] = list(map(_hide_addresses, sent.listed))
     yield tabulate(SentRequest, requests, SENT, title="What was asked")
     if sent.different > len(requests):

@@ -206,7 +206,7 @@ def replay(
     window = make_window(since, until, looks_back=A_WEEK)
     with reading(settings.store) as session:
         check_source(settings, session, source)
-        answers = stored_answers(session, since=window.since, until=window.until, source=source)
+        answers = stored_answers(session, window, source=source)
         groups = judge(answers, settings.sources)
     if format_ is Format.JSON:
         head = {"schema": "pipeline.replay/1", **window_json(window)}

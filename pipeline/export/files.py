@@ -25,6 +25,7 @@ from pipeline.scope import check_source, find_run, open_to_read
 from pipeline.settings import Settings
 from pipeline.settings.checks import check_name
 from pipeline.store.extracts import Selection, count_pruned, select_runs, sources_of
+from pipeline.store.window import Window
 
 SUFFIXES = {f".{spelled}": spelled for spelled in FileFormat} | {
     ".ndjson": FileFormat.JSONL,
@@ -117,9 +118,8 @@ def _prepare_folder(folder: Path, what: Records) -> None:
 def _select(session: Session, settings: Settings, wanted: Wanted) -> Selection:
     check_source(settings, session, wanted.source)
     run_id = None if wanted.run is None else find_run(session, wanted.run).id
-    selection = select_runs(
-        session, since=wanted.since, until=wanted.until, source=wanted.source, run_id=run_id
-    )
+    window = Window(since=wanted.since, until=wanted.until)
+    selection = select_runs(session, window, source=wanted.source, run_id=run_id)
     if run_id in selection.running:
         raise UsageError(f"run {run_id} is still going on; export it when it has ended")
     return selection

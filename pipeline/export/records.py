@@ -22,11 +22,11 @@ from pipeline.store.extracts import (
     NUMBER_ROWS,
     PROOF_ROWS,
     RUN_ROWS,
-    Row,
     Selection,
     read_runs,
 )
 from pipeline.store.numbers import CHECK_BYTES, digest_of, unpack, whole_digest
+from pipeline.store.rows import AnyRow
 
 Columns: TypeAlias = Mapping[str, type]  # by name what the cells are, unless None
 Cells: TypeAlias = Sequence[Any]  # of one column
@@ -114,7 +114,7 @@ def read_pages(
             watch(last_run - selection.first + 1, selection.last - selection.first + 1)
 
 
-def read_run_pages(store: Store, selection: Selection) -> Iterator[Sequence[Row]]:
+def read_run_pages(store: Store, selection: Selection) -> Iterator[Sequence[AnyRow]]:
     """Read the rows of the runs, a page at a time and in their order."""
     after = 0
     while True:
@@ -127,7 +127,7 @@ def read_run_pages(store: Store, selection: Selection) -> Iterator[Sequence[Row]
 
 
 def _pages_of(
-    store: Store, what: Records, runs: Sequence[Row], source: str | None, account: Account
+    store: Store, what: Records, runs: Sequence[AnyRow], source: str | None, account: Account
 ) -> Iterator[Page]:
     started = {run.id: run.started_at for run in runs}
     make: Mapping[str, Callable[[Any], Any]] = {
@@ -154,8 +154,8 @@ def _pages_of(
 
 
 def _read_rows(
-    store: Store, what: Records, runs: Sequence[Row], source: str | None
-) -> Iterator[list[Row]]:
+    store: Store, what: Records, runs: Sequence[AnyRow], source: str | None
+) -> Iterator[list[AnyRow]]:
     extract = EXTRACTS[what]
     names = [path for _, path in FIELDS[what]]
     if what in (Records.NUMBERS, Records.BATCHES):
@@ -170,12 +170,12 @@ def _read_rows(
         after = tuple(rows[-1][: len(extract.key)])
 
 
-def _digest(row: Row) -> str | None:
+def _digest(row: AnyRow) -> str | None:
     whole = whole_digest(row.digest, row.numbers, row.n, row.min, row.max)
     return None if whole is None else whole.hex()
 
 
-def _stretched(page: Page, rows: Sequence[Row]) -> Page:
+def _stretched(page: Page, rows: Sequence[AnyRow]) -> Page:
     """Make of rows that are batches rows that are numbers."""
     numbers = [_unpack(row) for row in rows]
     lengths = [len(each) for each in numbers]
@@ -186,7 +186,7 @@ def _stretched(page: Page, rows: Sequence[Row]) -> Page:
     ]
 
 
-def _unpack(row: Row) -> tuple[int, ...]:
+def _unpack(row: AnyRow) -> tuple[int, ...]:
     run_id, number = row[:2]
     damaged = f"run {run_id}, w{number}: the database is damaged"
     try:

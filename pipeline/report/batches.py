@@ -102,8 +102,7 @@ def find_lines(
         return islice(of_run, question.limit)
     newest = queries.newest_batches(
         session,
-        since=question.window.since,
-        until=question.window.until,
+        question.window,
         source=question.source,
         limit=question.limit or USUAL_LIMIT,
         with_numbers=with_numbers,

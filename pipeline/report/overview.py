@@ -41,6 +41,7 @@ from pipeline.scope import A_WEEK, origin_of, show_window
 from pipeline.settings import Settings
 from pipeline.store import queries
 from pipeline.store.durations import Percentiles
+from pipeline.store.stamps import first_run_at
 from pipeline.store.totals import LossTotals, SourceTotals
 from pipeline.store.window import Window
 
@@ -153,7 +154,7 @@ def _read(session: Session, question: Question) -> _Read:
         exchanges=list(timings.timing_points(session, question)),
         health=health.find_health(session, question),
         attempts=_look_up(session, findings, lost),
-        first_at=queries.first_run_at(session),
+        first_at=first_run_at(session),
     )
 
 

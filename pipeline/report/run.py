@@ -30,10 +30,11 @@ from pipeline.report.runs import run_json, run_lines
 from pipeline.report.timings import waterfall
 from pipeline.scope import find_run
 from pipeline.store import queries
+from pipeline.store.configurations import find_limits
 from pipeline.store.db import Store
 from pipeline.store.history import find_pruning, tallies_of_run
 from pipeline.store.late import find_late
-from pipeline.store.queries import find_limits, workers_of_run
+from pipeline.store.queries import workers_of_run
 
 MOST_SOURCES = 20  # whose limits are told to people
 MOST_LINES = 200  # batches in a table for people; sheets and programs get all

@@ -76,8 +76,7 @@ def find_runs(session: Session, question: Question) -> list[RunLine]:
     """List the newest runs as they stand now, as many as wanted or as is usual."""
     found = queries.recent_runs(
         session,
-        since=question.window.since,
-        until=question.window.until,
+        question.window,
         source=question.source,
         limit=question.limit or USUAL_LIMIT,
     )

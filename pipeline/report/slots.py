@@ -24,17 +24,16 @@ DAY = "schedule day ran late skipped missed interrupted running latest_start_us=
 
 def lines(session: Session, question: Question) -> Iterator[str]:
     """Write the slots: counted by day, and the last of them one by one; as JSON all of them."""
-    since, until = question.window.since, question.window.until
-    days = slot_days(session, since, until)
+    days = slot_days(session, question.window)
     if question.shape is Shape.JSON:
         head = {"schema": "pipeline.slots/1", "window": window_json(question.window)}
         listed = picks(days, DAY)
-        return json_lines(head, days=listed, slots=slot_lines(session, since, until))
+        return json_lines(head, days=listed, slots=slot_lines(session, question.window))
     parts: list[Part] = []
     if days or question.shape is Shape.CSV:
-        last = list(slot_lines(session, since, until, limit=MOST_CELLS))
+        last = list(slot_lines(session, question.window, limit=MOST_CELLS))
         parts = [tabulate(SlotDay, days, DAY), *_strips(last)]
-    missed = map(_gap_fact, gaps(session, since, until))
+    missed = map(_gap_fact, gaps(session, question.window))
     facts = [f"{show_window(question.window)}.", _kept(days), *missed]
     return write_document(Document(title="Slots", facts=facts, parts=parts), question)
 

@@ -39,6 +39,7 @@ from pipeline.run.turns import KeptByItself, Turn, turn_of
 from pipeline.run.upstreams import Upstream, make_upstreams, put_in_turn
 from pipeline.settings import Settings
 from pipeline.store import heartbeats, slots, spool, writes
+from pipeline.store.configurations import save_limits
 from pipeline.store.db import Store
 from pipeline.store.integrity.chain import lock_chain
 from pipeline.store.queries import get_run
@@ -221,7 +222,7 @@ class Run:
     def _start(self, upstreams: Sequence[Upstream], limits: Callable[[], object]) -> int:
         with self.store.write() as session:
             run = self._begin(session)
-            writes.save_limits(
+            save_limits(
                 session,
                 config_digest=self.settings.digest,
                 version=pipeline.__version__,

@@ -20,8 +20,8 @@ from pipeline.run.upstreams import Upstream
 from pipeline.store import permissions
 from pipeline.store.db import Store
 from pipeline.store.permissions import find_pace
-from pipeline.store.queries import count_future
 from pipeline.store.shared_clock import SharedClock
+from pipeline.store.stamps import count_future
 
 
 @dataclass(kw_only=True)

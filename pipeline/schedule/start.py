@@ -20,7 +20,7 @@ from pipeline.run.recorder import Progress
 from pipeline.settings import Settings
 from pipeline.settings.environment import xdg_folder
 from pipeline.store.db import Store
-from pipeline.store.queries import count_future, last_stamps
+from pipeline.store.stamps import count_future, last_stamps
 
 
 @dataclass(kw_only=True)

@@ -11,6 +11,7 @@ from sqlmodel import Session
 from pipeline.models import Attempt, BatchRecord, RunStatus, RunSummary, Verdict
 from pipeline.run.breaker import is_failure
 from pipeline.store import queries
+from pipeline.store.configurations import find_limits
 from pipeline.store.window import Window
 
 MICROSECOND = timedelta(microseconds=1)
@@ -82,7 +83,7 @@ class Cases:
 
     def __iter__(self) -> Iterator[Case]:
         for run in queries.ended_runs(self.session, self.window):
-            limits = queries.find_limits(self.session, run_id=run.id)
+            limits = find_limits(self.session, run_id=run.id)
             fetches = _fetches(self.session, run)
             if limits is None or not fetches or run.status is RunStatus.INTERRUPTED:
                 self.left_out += bool(run.ordered)

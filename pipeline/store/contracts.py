@@ -12,9 +12,10 @@ from operator import itemgetter
 from sqlalchemy import bindparam, func, insert, select, text, update
 from sqlmodel import Session
 
-from pipeline.models import Aspect, Attempt
-from pipeline.store.rows import AnyRow, as_row
+from pipeline.models import Aspect, Attempt, ContractSpan
+from pipeline.store.rows import AnyRow, as_row, records
 from pipeline.store.tables import ATTEMPTS, CONTRACTS
+from pipeline.store.window import of_source
 
 _NEWEST = (
     select(CONTRACTS.c.id, CONTRACTS.c.value, CONTRACTS.c.last_at)
@@ -160,3 +161,27 @@ def save(session: Session, spans: Sequence[Span], *, run_id: int) -> None:
     if gone_on:
         gone_on.sort(key=itemgetter("span"))  # as all do, so that none waits for who waits for it
         session.exec(_GO_ON, params=gone_on)
+
+
+def contract_spans(
+    session: Session, *, source: str | None, since: datetime | None
+) -> list[ContractSpan]:
+    """List what answers looked like from when to when, by source and aspect, oldest first.
+
+    With *since* each list begins with the newest span of before: a source whose answers never look
+    the same for long has a span for every few attempts.
+    """
+    kind = (CONTRACTS.c.source, CONTRACTS.c.aspect)
+    query = select(CONTRACTS).where(*of_source(CONTRACTS.c.source, source))
+    if since is not None:
+        before = select(func.max(CONTRACTS.c.id)).where(CONTRACTS.c.first_at < since)
+        newest_before = CONTRACTS.c.id.in_(before.group_by(*kind))
+        query = query.where((CONTRACTS.c.first_at >= since) | newest_before)
+    return records(session, ContractSpan, query.order_by(*kind, CONTRACTS.c.id))
+
+
+def contracts_at(session: Session, source: str, attempt_id: int) -> tuple[ContractSpan, ...]:
+    """Find what was agreed upon when an attempt was made; ids are given in the order of time."""
+    is_then = (CONTRACTS.c.first_attempt <= attempt_id) & (CONTRACTS.c.last_attempt >= attempt_id)
+    query = select(CONTRACTS).where(CONTRACTS.c.source == source, is_then)
+    return tuple(records(session, ContractSpan, query.order_by(CONTRACTS.c.aspect, CONTRACTS.c.id)))

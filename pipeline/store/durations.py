@@ -16,11 +16,10 @@ from pipeline.store.history import source_totals
 from pipeline.store.rollups import closed_months, day_after, gaps
 from pipeline.store.summaries import EXCHANGE, period_begin
 from pipeline.store.tables import ATTEMPTS, MONTHS, RUNS, SEALS, TIMINGS
-from pipeline.store.window import LENGTHS, Window, within
+from pipeline.store.window import EVERYTHING, LENGTHS, Window, of_source, within
 
 FEW_ATTEMPTS = 20_000  # in a window: their percentiles are read from the attempts themselves
 MEASURED = frozenset({*map(str, PHASE_COLUMNS), EXCHANGE})
-_EVERYTHING = Window()
 
 Distribution = dict[str, dict[str, Histogram]]  # by source, then by phase or ``exchange``
 
@@ -41,7 +40,7 @@ class Percentiles:
 
 def percentiles(
     session: Session,
-    window: Window = _EVERYTHING,
+    window: Window = EVERYTHING,
     *,
     source: str | None = None,
     run_id: int | None = None,
@@ -54,7 +53,7 @@ def percentiles(
     are not among *phases* are left out.
     """
     if run_id is not None or _is_small(session, window):
-        runs = select(RUNS.c.id).where(*within(RUNS.c.started_at, window.since, window.until))
+        runs = select(RUNS.c.id).where(*within(RUNS.c.started_at, window))
         if run_id is not None:
             runs = runs.where(RUNS.c.id == run_id)
         of = _distribute_attempts(session, runs, source, phases)
@@ -101,12 +100,8 @@ def _pieces(
 def _chosen(
     table: Table, step: Step | None, window: Window, source: str | None
 ) -> list[ColumnElement[bool]]:
-    chosen = within(table.c.began_at, window.since, window.until)
-    if step is not None:
-        chosen.append(table.c.step == step)
-    if source is not None:
-        chosen.append(table.c.source == source)
-    return chosen
+    of_step = [] if step is None else [table.c.step == step]
+    return [*within(table.c.began_at, window), *of_step, *of_source(table.c.source, source)]
 
 
 def _widened(window: Window) -> Window:
@@ -122,24 +117,16 @@ def _is_small(session: Session, window: Window) -> bool:
     """Tell whether the attempts of a window are few, and all still there."""
     if sum(of.attempts for of in source_totals(session, window)) > FEW_ATTEMPTS:
         return False
-    chosen = within(RUNS.c.started_at, window.since, window.until)
-    pruned = (
-        select(SEALS.c.position)
-        .join(RUNS, RUNS.c.id == SEALS.c.run_id)
-        .where(*chosen, SEALS.c.pruned_by.is_not(None))
-        .limit(1)
-    )
-    return session.connection().scalar(pruned) is None
+    pruned = select(SEALS.c.position).join(RUNS, RUNS.c.id == SEALS.c.run_id)
+    pruned = pruned.where(*within(RUNS.c.started_at, window), SEALS.c.pruned_by.is_not(None))
+    return session.connection().scalar(pruned.limit(1)) is None
 
 
 def _distribute_attempts(
     session: Session, runs: Select[Any], source: str | None, phases: Collection[str]
 ) -> Distribution:
-    query = select(ATTEMPTS.c.source, *(ATTEMPTS.c[name] for name in PHASE_COLUMNS.values())).where(
-        ATTEMPTS.c.run_id.in_(runs)
-    )
-    if source is not None:
-        query = query.where(ATTEMPTS.c.source == source)
+    query = select(ATTEMPTS.c.source, *(ATTEMPTS.c[name] for name in PHASE_COLUMNS.values()))
+    query = query.where(ATTEMPTS.c.run_id.in_(runs), *of_source(ATTEMPTS.c.source, source))
     of: Distribution = defaultdict(lambda: defaultdict(Histogram))
     for name, *durations in session.connection().execute(query):
         reached = [us for us in durations if us is not None]

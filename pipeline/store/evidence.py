@@ -6,7 +6,7 @@ from datetime import datetime
 from itertools import takewhile
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, bindparam, func, or_, select
+from sqlalchemy import Select, bindparam, func, or_, select
 from sqlmodel import Session
 
 from pipeline.errors import Phase
@@ -14,7 +14,7 @@ from pipeline.models import Batch, Evidence, Fetch, Request, StoredAnswer
 from pipeline.store.columns import name_of
 from pipeline.store.rows import columns_of, record
 from pipeline.store.tables import ATTEMPTS, BATCHES, EVIDENCE, REQUESTS, RUNS
-from pipeline.store.window import within
+from pipeline.store.window import EVERYTHING, Window, of_source, within
 
 ANSWERS_AT_ONCE = 100  # in memory; each is a few kilobytes
 BATCHES_AT_ONCE = 50  # a fetch rarely serves more, and the batches of its run may be many
@@ -66,19 +66,15 @@ def find_evidence(session: Session, *, digest: str) -> Evidence:
 
 
 def stored_answers(
-    session: Session,
-    *,
-    since: datetime | None = None,
-    until: datetime | None = None,
-    source: str | None = None,
+    session: Session, window: Window = EVERYTHING, *, source: str | None = None
 ) -> Iterator[StoredAnswer]:
     """Read the answers that an adapter had to judge, each once per source and error.
 
     What failed before that (a body that was cut off, say) is left out; so is what belongs to runs
-    that started before *since* or not before *until*, and to other sources. The order is that of
-    the sources, and then of the newest attempt.
+    that did not start in the window, and to other sources. The order is that of the sources, and
+    then of the newest attempt.
     """
-    groups = _groups(since, until, source).subquery()
+    groups = _groups(window, source).subquery()
     query = (
         select(groups, EVIDENCE, ATTEMPTS.c.run_id, ATTEMPTS.c.fetch)
         .join(EVIDENCE, EVIDENCE.c.digest == groups.c.evidence)
@@ -91,21 +87,20 @@ def stored_answers(
         yield record(StoredAnswer, row, evidence=record(Evidence, row), fetch=fetch)
 
 
-def _groups(
-    since: datetime | None, until: datetime | None, source: str | None
-) -> Select[*tuple[Any, ...]]:
+def _groups(window: Window, source: str | None) -> Select[*tuple[Any, ...]]:
     group = (ATTEMPTS.c.evidence, ATTEMPTS.c.source, ATTEMPTS.c.error)
     query = (
         select(*group, func.count().label("attempts"), func.max(ATTEMPTS.c.id).label("newest"))
         .where(
             ATTEMPTS.c.evidence.is_not(None),
             or_(ATTEMPTS.c.error.is_(None), ATTEMPTS.c.phase == Phase.CHECK),
+            *of_source(ATTEMPTS.c.source, source),
         )
         .group_by(*group)
     )
-    if chosen := within(RUNS.c.started_at, since, until):
-        query = query.where(ATTEMPTS.c.run_id.in_(select(RUNS.c.id).where(*chosen)))
-    return query if source is None else query.where(ATTEMPTS.c.source == source)
+    chosen = within(RUNS.c.started_at, window)
+    runs = select(RUNS.c.id).where(*chosen)
+    return query.where(ATTEMPTS.c.run_id.in_(runs)) if chosen else query
 
 
 def _find_fetch(session: Session, run_id: int, fetch: int) -> Fetch | None:
@@ -122,31 +117,13 @@ def _find_fetch(session: Session, run_id: int, fetch: int) -> Fetch | None:
     return Fetch(number=fetch, batches=batches, run=run_id) if batches else None
 
 
-def _sent_by(
-    since: datetime | None, until: datetime | None, source: str
-) -> list[ColumnElement[bool]]:
-    runs = select(RUNS.c.id).where(*within(RUNS.c.started_at, since, until))
-    return [
-        ATTEMPTS.c.run_id.in_(runs),
-        ATTEMPTS.c.source == source,
-        ATTEMPTS.c.request.is_not(None),
-    ]
-
-
-def sent_requests(
-    session: Session,
-    *,
-    since: datetime | None = None,
-    until: datetime | None = None,
-    source: str,
-    most: int,
-) -> SentRequests:
+def sent_requests(session: Session, window: Window, *, source: str, most: int) -> SentRequests:
     """Count the different requests of a source, and list *most* of them, most frequent first.
 
-    Those count that belong to runs which started from *since* up to but without *until*; if such a
-    run was pruned, its requests are gone.
+    Those count that belong to runs which started in the window; if such a run was pruned, its
+    requests are gone.
     """
-    n = func.count()
+    runs, n = select(RUNS.c.id).where(*within(RUNS.c.started_at, window)), func.count()
     query = (
         select(
             ATTEMPTS.c.request,
@@ -157,7 +134,8 @@ def sent_requests(
             func.count().over().label("different"),
             func.sum(n).over().label("times"),
         )
-        .where(*_sent_by(since, until, source))
+        .where(ATTEMPTS.c.run_id.in_(runs), ATTEMPTS.c.source == source)
+        .where(ATTEMPTS.c.request.is_not(None))
         .group_by(ATTEMPTS.c.request)
         .order_by(n.desc(), ATTEMPTS.c.request)
         .limit(most)

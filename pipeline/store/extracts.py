@@ -7,32 +7,34 @@ the same, and a run that collects meanwhile never waits for more than one of the
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypeAlias
+from typing import Any
 
-from sqlalchemy import (
-    Boolean,
-    ColumnElement,
-    Integer,
-    Table,
-    and_,
-    func,
-    select,
-    tuple_,
-)
+from sqlalchemy import Boolean, ColumnElement, Integer, Table, and_, func, select, tuple_
 from sqlalchemy import Column as SqlColumn
-from sqlalchemy import Row as SqlRow
 from sqlmodel import Session
 
 from pipeline.models import RunStatus
 from pipeline.store.columns import UtcTime
-from pipeline.store.tables import ATTEMPTS, BATCHES, MEMBERS, PROOFS, RUNS, SEALS, TALLIES
-from pipeline.store.window import within
+from pipeline.store.rows import AnyRow
+from pipeline.store.tables import (
+    ATTEMPT_KEY,
+    ATTEMPTS,
+    BATCH_KEY,
+    BATCHES,
+    MEMBERS,
+    PROOF_KEY,
+    PROOFS,
+    RUNS,
+    SEALS,
+    TALLIES,
+    same,
+)
+from pipeline.store.window import EVERYTHING, Window, of_source, within
 
 RUNS_PER_PAGE = 100
 ROWS_PER_PAGE = 5_000
 NUMBERS_PER_PAGE = 100_000  # a page of large batches has fewer rows, if it has their numbers
 
-Row: TypeAlias = SqlRow[*tuple[Any, ...]]
 TYPES = ((UtcTime, datetime), (Boolean, bool), (Integer, int))
 
 
@@ -57,17 +59,16 @@ class Selection:
 
 def select_runs(
     session: Session,
+    window: Window = EVERYTHING,
     *,
-    since: datetime | None = None,
-    until: datetime | None = None,
     source: str | None = None,
     run_id: int | None = None,
 ) -> Selection:
-    """Choose runs by when they started (not before *since*, before *until*), or one by its id.
+    """Choose the runs that started in a window, or one by its id.
 
     It fixes which runs there are, so that all pages, of several files even, are about the same.
     """
-    conditions = within(RUNS.c.started_at, since, until)
+    conditions = within(RUNS.c.started_at, window)
     if run_id is not None:
         conditions.append(RUNS.c.id == run_id)
     connection = session.connection()
@@ -86,29 +87,19 @@ def select_runs(
 
 def sources_of(session: Session, selection: Selection) -> list[str]:
     """List the sources of which the runs have batches, in the order of their names."""
-    query = (
-        select(BATCHES.c.source)
-        .join(RUNS, RUNS.c.id == BATCHES.c.run_id)
-        .where(selection.wanted)
-        .distinct()
-    )
-    if selection.source is not None:
-        query = query.where(BATCHES.c.source == selection.source)
-    return sorted(session.connection().scalars(query))
+    query = select(BATCHES.c.source).join(RUNS, RUNS.c.id == BATCHES.c.run_id).distinct()
+    wanted = query.where(selection.wanted, *of_source(BATCHES.c.source, selection.source))
+    return sorted(session.connection().scalars(wanted))
 
 
 def count_pruned(session: Session, selection: Selection) -> int:
     """Count the runs whose batches and attempts were pruned."""
-    query = (
-        select(func.count())
-        .select_from(RUNS)
-        .join(SEALS, SEALS.c.run_id == RUNS.c.id)
-        .where(selection.wanted, SEALS.c.pruned_by.is_not(None))
-    )
-    return session.connection().scalar(query) or 0
+    pruned = SEALS.c.pruned_by.is_not(None)
+    query = select(func.count()).join_from(RUNS, SEALS, SEALS.c.run_id == RUNS.c.id)
+    return session.connection().scalar(query.where(selection.wanted, pruned)) or 0
 
 
-def read_runs(session: Session, selection: Selection, *, after: int) -> Sequence[Row]:
+def read_runs(session: Session, selection: Selection, *, after: int) -> Sequence[AnyRow]:
     """Read the next runs by their ids: all columns of ``runs``, and at the end ``expected``.
 
     That is how many batches the run collected (from the source, if there is one): the books say so
@@ -160,7 +151,7 @@ class Extract:
         after: tuple[int, ...],
         last_run: int,
         source: str | None,
-    ) -> list[Row]:
+    ) -> list[AnyRow]:
         """Read the page that follows the key *after*; empty if nothing follows up to *last_run*.
 
         The rows have the columns of the key and then those of these *names*.
@@ -172,9 +163,9 @@ class Extract:
         if self.is_of_numbers:
             query = query.where(BATCHES.c.numbers.is_not(None))
         if source is not None:
-            query = query.where(self.column("source") == source)
+            query = query.where(*of_source(self.column("source"), source))
         found = session.connection().execute(query.order_by(*self.key).limit(ROWS_PER_PAGE))
-        rows: list[Row] = []
+        rows: list[AnyRow] = []
         numbers = 0
         while numbers < NUMBERS_PER_PAGE and (row := found.fetchone()):
             rows.append(row)
@@ -183,25 +174,14 @@ class Extract:
         return rows
 
 
-_BATCH_KEY = (BATCHES.c.run_id, BATCHES.c.number)
-_DECIDING = (
-    (ATTEMPTS.c.run_id == BATCHES.c.run_id)
-    & (ATTEMPTS.c.fetch == BATCHES.c.fetch)
-    & (ATTEMPTS.c.number == BATCHES.c.attempt)
-)
-_PROVING = (
-    (PROOFS.c.run_id == BATCHES.c.run_id)
-    & (PROOFS.c.fetch == BATCHES.c.fetch)
-    & (PROOFS.c.number == BATCHES.c.attempt)
-)
-_FIRST_OF_FETCH = (BATCHES.c.run_id == ATTEMPTS.c.run_id) & (BATCHES.c.number == ATTEMPTS.c.fetch)
-RUN_ROWS = Extract(key=[RUNS.c.id], tables=[RUNS])
+_IN_RUN = (BATCHES.c.run_id, BATCHES.c.number)
+_DECIDING, _PROVING = same(ATTEMPT_KEY, BATCH_KEY), same(PROOF_KEY, BATCH_KEY)
+_FIRST_OF_FETCH = same(_IN_RUN, ATTEMPT_KEY[:2])
 _ASKING = MEMBERS.c.id == ATTEMPTS.c.member
-BATCH_ROWS = Extract(key=_BATCH_KEY, tables=[BATCHES, ATTEMPTS, MEMBERS], on=[_DECIDING, _ASKING])
-NUMBER_ROWS = Extract(key=_BATCH_KEY, tables=[BATCHES], is_of_numbers=True)
-PROOF_ROWS = Extract(key=_BATCH_KEY, tables=[BATCHES, PROOFS], on=[_PROVING], is_inner=True)
+RUN_ROWS = Extract(key=[RUNS.c.id], tables=[RUNS])
+BATCH_ROWS = Extract(key=_IN_RUN, tables=[BATCHES, ATTEMPTS, MEMBERS], on=[_DECIDING, _ASKING])
+NUMBER_ROWS = Extract(key=_IN_RUN, tables=[BATCHES], is_of_numbers=True)
+PROOF_ROWS = Extract(key=_IN_RUN, tables=[BATCHES, PROOFS], on=[_PROVING], is_inner=True)
 ATTEMPT_ROWS = Extract(
-    key=[ATTEMPTS.c.run_id, ATTEMPTS.c.fetch, ATTEMPTS.c.number],
-    tables=[ATTEMPTS, BATCHES, MEMBERS],
-    on=[_FIRST_OF_FETCH, _ASKING],
+    key=ATTEMPT_KEY, tables=[ATTEMPTS, BATCHES, MEMBERS], on=[_FIRST_OF_FETCH, _ASKING]
 )

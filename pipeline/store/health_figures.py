@@ -18,9 +18,9 @@ from pipeline.health.verdicts import ALPHA, chance_of, judge
 from pipeline.models import Severity
 from pipeline.store.health import HealthState, NumberRange, read_states
 from pipeline.store.numbers import width_of
-from pipeline.store.rows import AnyRow, record, stream
+from pipeline.store.rows import AnyRow, record, records, stream
 from pipeline.store.tables import HEALTH_ALARMS, HEALTH_BLOCKS, RUNS
-from pipeline.store.window import Window, period_of, within
+from pipeline.store.window import Window, of_source, period_of, within
 
 DAY = timedelta(days=1)
 DAYS_A_YEAR = 365.25
@@ -221,8 +221,7 @@ def show_years(years: float | None) -> str:
 def _chosen(
     table: Table, moment: ColumnElement[datetime], window: Window, source: str | None
 ) -> list[ColumnElement[bool]]:
-    conditions = within(moment, window.since, window.until)
-    return conditions if source is None else [*conditions, table.c.source == source]
+    return within(moment, window) + of_source(table.c.source, source)
 
 
 def range_health(
@@ -321,7 +320,7 @@ def health_alarms(
     query = select(HEALTH_ALARMS, RUNS.c.started_at).join(RUNS, RUNS.c.id == HEALTH_ALARMS.c.run_id)
     query = query.where(*_chosen(HEALTH_ALARMS, RUNS.c.started_at, window, source))
     query = query.order_by(RUNS.c.started_at, *HEALTH_ALARMS.primary_key)
-    return [record(HealthAlarm, row) for row in session.connection().execute(query)]
+    return records(session, HealthAlarm, query)
 
 
 def health_blocks(

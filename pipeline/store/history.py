@@ -5,32 +5,24 @@ the batches or attempts of a whole history, so the answers come as quickly after
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import chain
-from typing import Any
+from typing import Any, TypeVar
 
-from sqlalchemy import (
-    Column,
-    ColumnElement,
-    Table,
-    func,
-    literal_column,
-    select,
-)
+from sqlalchemy import Column, ColumnElement, Table, func, literal_column, select
 from sqlmodel import Session
 
 from pipeline.clock import TOLERANCE
 from pipeline.errors import CLOCK_DOUBT, ErrorName
-from pipeline.models import ContractSpan, Loss, RunSummary, Step, Tally, Totals
-from pipeline.store.queries import add_up
+from pipeline.models import Loss, RunSummary, Step, Tally, Totals
+from pipeline.store.columns import add_up
 from pipeline.store.rollups import split
-from pipeline.store.rows import ROWS_AT_ONCE, columns_of, record, stream
+from pipeline.store.rows import columns_of, of_runs, record, records, stream
 from pipeline.store.summaries import period_begin
 from pipeline.store.tables import (
     ATTEMPTS,
     BATCHES,
-    CONTRACTS,
     DAY_LOSSES,
     DAYS,
     LOSSES,
@@ -40,19 +32,19 @@ from pipeline.store.tables import (
     TIMINGS,
 )
 from pipeline.store.totals import LossTotals, RangeTotals, RuleTotals, SourceTotals, add_alike
-from pipeline.store.window import Window, period_of, within
+from pipeline.store.window import EVERYTHING, Window, of_source, period_of, within
 
 _BEFORE_ALL = datetime.min.replace(tzinfo=UTC)
-_EVERYTHING = Window()
+_IS_OF_RUN = (TALLIES.c.started_at == RUNS.c.started_at) & (TALLIES.c.run_id == RUNS.c.id)
+
+T = TypeVar("T")
 
 
 def _chosen(
     table: Table, window: Window, source: str | None, run_id: int | None = None
 ) -> list[ColumnElement[bool]]:
     """Choose the rows of a window, of one source and of one run, each if it is given."""
-    conditions = within(_moment_of(table), window.since, window.until)
-    if source is not None:
-        conditions.append(table.c.source == source)
+    conditions = within(_moment_of(table), window) + of_source(table.c.source, source)
     if run_id is not None:
         # Its start comes first in the key; without it, all the runs would be walked over.
         started_at = select(RUNS.c.started_at).where(RUNS.c.id == run_id).scalar_subquery()
@@ -72,14 +64,14 @@ def newest_tallies(
     """List what the last *limit* runs before *until* got from *source*, in the order of time."""
     newest = select(TALLIES).where(*_chosen(TALLIES, Window(until=until), source))
     query = newest.order_by(TALLIES.c.started_at.desc()).limit(limit)
-    return [record(Tally, row) for row in session.connection().execute(query)][::-1]
+    return records(session, Tally, query)[::-1]
 
 
 def losses_of_run(session: Session, *, run: RunSummary) -> list[Loss]:
     """List what one run lost, the most batches first."""
     is_its = (LOSSES.c.started_at == run.started_at) & (LOSSES.c.run_id == run.id)
     query = select(LOSSES).where(is_its).order_by(LOSSES.c.batches.desc(), *LOSSES.primary_key)
-    return [record(Loss, row) for row in session.connection().execute(query)]
+    return records(session, Loss, query)
 
 
 def losses(session: Session, window: Window, *, source: str | None = None) -> Iterator[Loss]:
@@ -90,28 +82,17 @@ def losses(session: Session, window: Window, *, source: str | None = None) -> It
 
 def sources_of(session: Session, *, run_ids: Sequence[int]) -> dict[int, list[str]]:
     """List whom each of the runs wanted something from; by name, those that ended only."""
-    query = (
-        select(TALLIES.c.run_id, TALLIES.c.source)
-        .join(RUNS, (TALLIES.c.started_at == RUNS.c.started_at) & (TALLIES.c.run_id == RUNS.c.id))
-        .order_by(TALLIES.c.source)
-    )
-    found: dict[int, list[str]] = {}
-    for first in range(0, len(run_ids), ROWS_AT_ONCE):
-        chunk = query.where(RUNS.c.id.in_(run_ids[first : first + ROWS_AT_ONCE]))
-        for run_id, source in session.connection().execute(chunk):
-            found.setdefault(run_id, []).append(source)
-    return found
+    query = select(TALLIES.c.run_id, TALLIES.c.source).join(RUNS, _IS_OF_RUN)
+    found: defaultdict[int, list[str]] = defaultdict(list)
+    for run_id, source in of_runs(session, query.order_by(TALLIES.c.source), run_ids, by=RUNS.c.id):
+        found[run_id].append(source)
+    return dict(found)
 
 
 def days_of(session: Session, *, run_ids: Sequence[int]) -> set[datetime]:
     """List the days in which the runs started."""
-    found: set[datetime] = set()
-    for first in range(0, len(run_ids), ROWS_AT_ONCE):
-        query = select(RUNS.c.started_at).where(
-            RUNS.c.id.in_(run_ids[first : first + ROWS_AT_ONCE])
-        )
-        found |= {period_begin(at, Step.DAY) for at in session.connection().scalars(query)}
-    return found
+    rows = of_runs(session, select(RUNS.c.started_at), run_ids, by=RUNS.c.id)
+    return {period_begin(row.started_at, Step.DAY) for row in rows}
 
 
 def runs_without_tls(session: Session, window: Window, *, fewest: int) -> list[int]:
@@ -128,13 +109,8 @@ def runs_without_tls(session: Session, window: Window, *, fewest: int) -> list[i
 
 def sources_asked(session: Session, *, run_ids: Sequence[int]) -> dict[int, int]:
     """Count the sources that were sent requests in each of the runs that ended."""
-    of_run = (TALLIES.c.started_at == RUNS.c.started_at) & (TALLIES.c.run_id == RUNS.c.id)
-    query = select(RUNS.c.id, func.count()).join(TALLIES, of_run).where(TALLIES.c.attempts > 0)
-    found: dict[int, int] = {}
-    for first in range(0, len(run_ids), ROWS_AT_ONCE):
-        chunk = query.where(RUNS.c.id.in_(run_ids[first : first + ROWS_AT_ONCE]))
-        found |= dict(session.connection().execute(chunk.group_by(RUNS.c.id)).all())
-    return found
+    query = select(RUNS.c.id, func.count()).join(TALLIES, _IS_OF_RUN).where(TALLIES.c.attempts > 0)
+    return dict(map(tuple, of_runs(session, query.group_by(RUNS.c.id), run_ids, by=RUNS.c.id)))
 
 
 def fast_tallies(session: Session, window: Window, *, source: str, below_us: int) -> list[Tally]:
@@ -142,8 +118,7 @@ def fast_tallies(session: Session, window: Window, *, source: str, below_us: int
     query = select(TALLIES).where(
         *_chosen(TALLIES, window, source), TALLIES.c.fastest_us < below_us
     )
-    rows = session.connection().execute(query.order_by(*TALLIES.primary_key))
-    return [record(Tally, row) for row in rows]
+    return records(session, Tally, query.order_by(*TALLIES.primary_key))
 
 
 def doubtful_certificates(session: Session, *, run_ids: Sequence[int]) -> dict[int, set[str]]:
@@ -151,33 +126,22 @@ def doubtful_certificates(session: Session, *, run_ids: Sequence[int]) -> dict[i
     is_doubtful = ATTEMPTS.c.detail.contains(CLOCK_DOUBT, autoescape=True)
     query = select(ATTEMPTS.c.run_id, ATTEMPTS.c.source).distinct()
     query = query.where(ATTEMPTS.c.error == ErrorName.TLS, is_doubtful)
-    found: dict[int, set[str]] = {}
-    for first in range(0, len(run_ids), ROWS_AT_ONCE):
-        chunk = query.where(ATTEMPTS.c.run_id.in_(run_ids[first : first + ROWS_AT_ONCE]))
-        for run_id, source in session.connection().execute(chunk):
-            found.setdefault(run_id, set()).add(source)
-    return found
+    found: defaultdict[int, set[str]] = defaultdict(set)
+    for run_id, source in of_runs(session, query, run_ids, by=ATTEMPTS.c.run_id):
+        found[run_id].add(source)
+    return dict(found)
 
 
 def tallies_of_run(session: Session, *, run_id: int) -> list[Tally]:
     """List what one run got from each source, by its name."""
-    query = select(TALLIES).where(*_chosen(TALLIES, _EVERYTHING, None, run_id))
-    rows = session.connection().execute(query.order_by(TALLIES.c.source))
-    return [record(Tally, row) for row in rows]
+    query = select(TALLIES).where(*_chosen(TALLIES, EVERYTHING, None, run_id))
+    return records(session, Tally, query.order_by(TALLIES.c.source))
 
 
 def retries_by_run(session: Session, *, run_ids: Sequence[int]) -> dict[int, int]:
     """Count the attempts after the first of a fetch in each of the runs, those that ended only."""
-    query = (
-        select(TALLIES.c.run_id, func.sum(TALLIES.c.retries))
-        .join(RUNS, (TALLIES.c.started_at == RUNS.c.started_at) & (TALLIES.c.run_id == RUNS.c.id))
-        .group_by(TALLIES.c.run_id)
-    )
-    found: dict[int, int] = {}
-    for first in range(0, len(run_ids), ROWS_AT_ONCE):
-        chunk = query.where(RUNS.c.id.in_(run_ids[first : first + ROWS_AT_ONCE]))
-        found |= {run_id: int(n) for run_id, n in session.connection().execute(chunk)}
-    return found
+    query = select(RUNS.c.id, add_up(TALLIES.c.retries)).join(TALLIES, _IS_OF_RUN)
+    return dict(map(tuple, of_runs(session, query.group_by(RUNS.c.id), run_ids, by=RUNS.c.id)))
 
 
 def find_pruning(session: Session, *, run_id: int) -> datetime | None:
@@ -201,43 +165,37 @@ def oldest_attempt_after_pruning(session: Session) -> int | None:
     return oldest
 
 
-def contract_spans(
-    session: Session, *, source: str | None = None, since: datetime | None = None
-) -> list[ContractSpan]:
-    """List what answers looked like from when to when, by source and aspect, oldest first.
-
-    With *since* each list begins with the newest span of before: a source whose answers never look
-    the same for long has a span for every few attempts.
-    """
-    query = select(CONTRACTS).order_by(CONTRACTS.c.source, CONTRACTS.c.aspect, CONTRACTS.c.id)
-    if source is not None:
-        query = query.where(CONTRACTS.c.source == source)
-    if since is not None:
-        before = (
-            select(func.max(CONTRACTS.c.id))
-            .where(CONTRACTS.c.first_at < since)
-            .group_by(CONTRACTS.c.source, CONTRACTS.c.aspect)
-        )
-        query = query.where((CONTRACTS.c.first_at >= since) | CONTRACTS.c.id.in_(before))
-    return [record(ContractSpan, row) for row in session.connection().execute(query)]
-
-
 def _parts(
-    session: Session, window: Window, run_id: int | None, step: Step | None
-) -> Iterator[tuple[bool, Window]]:
-    """Cut a window into what is read from closed days (True), and what from the runs."""
+    session: Session,
+    window: Window,
+    run_id: int | None,
+    step: Step | None = None,
+    tables: tuple[Table, Table] = (DAYS, TALLIES),
+) -> Iterator[tuple[Table, Window]]:
+    """Cut a window into what is read from the sums of closed days, and what from those of runs."""
+    of_days, of_each = tables
     if run_id is not None or step is Step.HOUR:
-        yield False, window
+        yield of_each, window
         return
     parts = split(session, window)
-    yield from ((False, part) for part in parts.runs)
+    yield from ((of_each, part) for part in parts.runs)
     if parts.days is not None:
-        yield True, parts.days
+        yield of_days, parts.days
+
+
+def _sum_up(
+    parts: Iterable[tuple[Table, Window]],
+    read: Callable[[Table, Window], Iterable[T]],
+    key: Callable[[T], Any],
+) -> list[T]:
+    """Add up what is *read* from all *parts* where the *key* is the same, in the order of keys."""
+    found = chain.from_iterable(read(*part) for part in parts)
+    return sorted(add_alike(found, key).values(), key=key)
 
 
 def source_totals(
     session: Session,
-    window: Window = _EVERYTHING,
+    window: Window = EVERYTHING,
     *,
     source: str | None = None,
     run_id: int | None = None,
@@ -245,8 +203,7 @@ def source_totals(
 ) -> list[SourceTotals]:
     """Add up the tallies by source, and by hour or day if there is a *step*; in that order."""
 
-    def read(is_closed: bool, part: Window) -> Iterator[SourceTotals]:
-        table = DAYS if is_closed else TALLIES
+    def read(table: Table, part: Window) -> Iterator[SourceTotals]:
         # Not the column itself: SQLite would walk over all of its index, to group as it goes.
         name = table.c.source.concat(literal_column("''")).label("source")
         columns = [name, *_figures(table)]
@@ -258,12 +215,10 @@ def source_totals(
         for row in session.connection().execute(query.group_by(*groups)):
             yield record(SourceTotals, row, **more)
 
-    found = chain.from_iterable(read(*each) for each in _parts(session, window, run_id, step))
-
     def key(of: SourceTotals) -> tuple[str, datetime]:
         return of.source, of.began_at or _BEFORE_ALL
 
-    return sorted(add_alike(found, key).values(), key=key)
+    return _sum_up(_parts(session, window, run_id, step), read, key)
 
 
 def _moment_of(table: Table) -> Column[datetime]:
@@ -288,7 +243,7 @@ def _figures(table: Table) -> Iterator[ColumnElement[Any]]:
 
 def loss_totals(
     session: Session,
-    window: Window = _EVERYTHING,
+    window: Window = EVERYTHING,
     *,
     source: str | None = None,
     run_id: int | None = None,
@@ -299,8 +254,7 @@ def loss_totals(
     With a *step* they are added up by source, error and hour or day, in the order of time.
     """
 
-    def read(is_closed: bool, part: Window) -> Iterator[LossTotals]:
-        table = DAY_LOSSES if is_closed else LOSSES
+    def read(table: Table, part: Window) -> Iterator[LossTotals]:
         groups: list[ColumnElement[Any]] = [table.c.source, table.c.error]
         if step is None:
             groups.append(table.c.phase)
@@ -320,12 +274,11 @@ def loss_totals(
             else:
                 yield record(LossTotals, row, phase=None)
 
-    found = chain.from_iterable(read(*each) for each in _parts(session, window, run_id, step))
-
     def key(of: LossTotals) -> tuple[object, ...]:
         return of.began_at or _BEFORE_ALL, of.source, of.error, of.phase or ""
 
-    added = sorted(add_alike(found, key).values(), key=key)
+    parts = _parts(session, window, run_id, step, (DAY_LOSSES, LOSSES))
+    added = _sum_up(parts, read, key)
     if step is None:
         added.sort(key=lambda of: (-of.attempts, -of.batches))
     return added
@@ -333,15 +286,14 @@ def loss_totals(
 
 def range_totals(
     session: Session,
-    window: Window = _EVERYTHING,
+    window: Window = EVERYTHING,
     *,
     source: str | None = None,
     run_id: int | None = None,
 ) -> list[RangeTotals]:
     """Add up the numbers by source and range; the sums are exact however large."""
 
-    def read(is_closed: bool, part: Window) -> Iterator[RangeTotals]:
-        table = DAYS if is_closed else TALLIES
+    def read(table: Table, part: Window) -> Iterator[RangeTotals]:
         names = ("source", "is_sandbox", "min", "max", "numbers", "sum")
         # Not added up by the database: the sums would overflow, or be rounded.
         query = select(*(table.c[name] for name in names), table.c.collected.label("batches"))
@@ -349,27 +301,22 @@ def range_totals(
         rows = session.connection().execute(query.where(*chosen, table.c.collected > 0))
         return (record(RangeTotals, row) for row in rows)
 
-    found = chain.from_iterable(read(*each) for each in _parts(session, window, run_id, None))
-
     def key(of: RangeTotals) -> tuple[object, ...]:
         return of.source, of.min, of.max, of.is_sandbox
 
-    return sorted(add_alike(found, key).values(), key=key)
+    return _sum_up(_parts(session, window, run_id), read, key)
 
 
 def rule_totals(session: Session, window: Window, *, source: str) -> list[RuleTotals]:
     """Tell how each rule of *source* was kept, that of most requests first."""
 
-    def read(is_closed: bool, part: Window) -> Iterator[RuleTotals]:
-        table = DAYS if is_closed else TALLIES
+    def read(table: Table, part: Window) -> Iterator[RuleTotals]:
         rule = func.nullif(table.c.rule, "").label("rule")
-        is_judged = (DAYS.c.is_judged if is_closed else TALLIES.c.violations.is_not(None)).label(
-            "is_judged"
-        )
-        runs = add_up(DAYS.c.asked) if is_closed else func.count()
+        is_judged = DAYS.c.is_judged if table is DAYS else TALLIES.c.violations.is_not(None)
+        runs = add_up(DAYS.c.asked) if table is DAYS else func.count()
         query = select(
             rule,
-            is_judged,
+            is_judged.label("is_judged"),
             runs.label("runs"),
             add_up(table.c.attempts).label("attempts"),
             add_up(table.c.violations).label("n"),
@@ -377,40 +324,32 @@ def rule_totals(session: Session, window: Window, *, source: str) -> list[RuleTo
         for row in session.connection().execute(query.group_by(rule, is_judged)):
             yield record(RuleTotals, row, violations=row.n if row.is_judged else None)
 
-    found = chain.from_iterable(read(*each) for each in _parts(session, window, None, None))
-
     def key(of: RuleTotals) -> tuple[str, bool]:
         return of.rule or "", of.violations is not None
 
-    added = sorted(add_alike(found, key).values(), key=key)
+    added = _sum_up(_parts(session, window, None), read, key)
     return sorted(added, key=lambda of: -of.attempts)
 
 
 def played_by_sandbox(
     session: Session,
-    window: Window = _EVERYTHING,
+    window: Window = EVERYTHING,
     *,
     source: str | None = None,
     run_id: int | None = None,
 ) -> dict[str, bool | None]:
     """Tell of each source whether the sandbox played it; None: in some of the runs."""
-
-    def read(is_closed: bool, part: Window) -> Iterator[tuple[str, bool]]:
-        table = DAYS if is_closed else TALLIES
-        query = select(table.c.source, table.c.is_sandbox).distinct()
-        for row in session.connection().execute(query.where(*_chosen(table, part, source, run_id))):
-            yield row.source, row.is_sandbox
-
     goes_on = select(RUNS.c.id).where(RUNS.c.status == literal_column("'running'"))
     if run_id is not None:
         goes_on = goes_on.where(RUNS.c.id == run_id)
-    running = select(BATCHES.c.source, BATCHES.c.is_sandbox).distinct()
-    running = running.where(BATCHES.c.run_id.in_(goes_on))  # what goes on has no tally
+    has_no_tally: ColumnElement[bool] = BATCHES.c.run_id.in_(goes_on)
+    known = [(BATCHES, [has_no_tally])]
+    parts = _parts(session, window, run_id)
+    known += ((table, _chosen(table, part, source, run_id)) for table, part in parts)
     found: defaultdict[str, set[bool]] = defaultdict(set)
-    for name, is_sandbox in session.connection().execute(running):
-        found[name].add(is_sandbox)
-    for parts in _parts(session, window, run_id, None):
-        for name, is_sandbox in read(*parts):
+    for table, chosen in known:
+        query = select(table.c.source, table.c.is_sandbox).distinct().where(*chosen)
+        for name, is_sandbox in session.connection().execute(query):
             found[name].add(is_sandbox)
     return {name: flags.pop() if len(flags) == 1 else None for name, flags in found.items()}
 

@@ -14,12 +14,10 @@ from sqlmodel import Session
 
 from pipeline.models import Attempt, Late, Verdict
 from pipeline.store import plain
-from pipeline.store.rows import insert_into, record
+from pipeline.store.rows import insert_into, records
 from pipeline.store.shared_clock import read_clock
 from pipeline.store.tables import ATTEMPTS, LATE_ATTEMPTS, MEMBERS, RUNS
-from pipeline.store.window import Window, within
-
-_EVERYTHING = Window()
+from pipeline.store.window import EVERYTHING, Window, within
 
 
 def keep(
@@ -66,7 +64,7 @@ def keep(
 
 
 def find_late(
-    session: Session, window: Window = _EVERYTHING, *, run_id: int | None = None
+    session: Session, window: Window = EVERYTHING, *, run_id: int | None = None
 ) -> list[Late]:
     """Count what came late in *window*, or of one run: by source, worker and file."""
     late = LATE_ATTEMPTS.c
@@ -86,10 +84,10 @@ def find_late(
         )
         .join(RUNS, RUNS.c.id == late.run_id)
         .outerjoin(MEMBERS, MEMBERS.c.id == late.member)
-        .where(*within(late.came_at, window.since, window.until))
+        .where(*within(late.came_at, window))
         .group_by(*groups)
         .order_by(late.run_id, first_at, late.source, late.file)
     )
     if run_id is not None:
         query = query.where(late.run_id == run_id)
-    return [record(Late, row) for row in session.connection().execute(query)]
+    return records(session, Late, query)

@@ -7,16 +7,11 @@ from sqlmodel import Session
 
 from pipeline.models import Attempt, Measure, WeakMeasure
 from pipeline.store.columns import name_of
-from pipeline.store.rows import as_row, record, stream
-from pipeline.store.tables import ATTEMPTS, MEASURES, RUNS
-from pipeline.store.window import Window, within
+from pipeline.store.rows import as_row, records
+from pipeline.store.tables import ATTEMPT_KEY, ATTEMPTS, MEASURE_KEY, MEASURES, RUNS, same
+from pipeline.store.window import Window, of_source, within
 
 _ADD = insert(MEASURES)
-_OF_ATTEMPT = (
-    (MEASURES.c.run_id == ATTEMPTS.c.run_id)
-    & (MEASURES.c.fetch == ATTEMPTS.c.fetch)
-    & (MEASURES.c.number == ATTEMPTS.c.number)
-)
 
 
 def save(session: Session, attempts: Sequence[Attempt], *, run_id: int) -> None:
@@ -31,13 +26,10 @@ def save(session: Session, attempts: Sequence[Attempt], *, run_id: int) -> None:
         session.exec(_ADD, params=rows)
 
 
-def measures_of(session: Session, *, run_id: int, fetch: int, number: int) -> tuple[Measure, ...]:
-    """Read the figures of one attempt, by name."""
-    key = (
-        (MEASURES.c.run_id == run_id) & (MEASURES.c.fetch == fetch) & (MEASURES.c.number == number)
-    )
-    query = select(MEASURES).where(key).order_by(MEASURES.c.name)
-    return tuple(record(Measure, row) for row in session.connection().execute(query))
+def measures_of(session: Session, key: tuple[int, int, int]) -> tuple[Measure, ...]:
+    """Read the figures of the attempt of a run, a fetch and a number, by name."""
+    query = select(MEASURES).where(same(MEASURE_KEY, key)).order_by(MEASURES.c.name)
+    return tuple(records(session, Measure, query))
 
 
 def find_weak(session: Session, window: Window, *, source: str | None) -> list[WeakMeasure]:
@@ -58,13 +50,11 @@ def find_weak(session: Session, window: Window, *, source: str | None) -> list[W
             func.max(ATTEMPTS.c.id).filter(is_weak).label("last_attempt"),
             func.max(ATTEMPTS.c.id).label("newest_attempt"),
         )
-        .join_from(MEASURES, ATTEMPTS, _OF_ATTEMPT)
+        .join_from(MEASURES, ATTEMPTS, same(MEASURE_KEY, ATTEMPT_KEY))
         .join(RUNS, RUNS.c.id == MEASURES.c.run_id)
-        .where(*within(RUNS.c.started_at, window.since, window.until))
+        .where(*within(RUNS.c.started_at, window), *of_source(ATTEMPTS.c.source, source))
         .group_by(ATTEMPTS.c.source, MEASURES.c.name)
         .having(func.count().filter(is_weak) > 0)
         .order_by(name_of(ATTEMPTS.c.source), MEASURES.c.name)
     )
-    if source is not None:
-        query = query.where(ATTEMPTS.c.source == source)
-    return [record(WeakMeasure, row) for row in stream(session, query)]
+    return records(session, WeakMeasure, query)

@@ -9,15 +9,21 @@ from sqlmodel import Session
 
 from pipeline.models import Attempt, Batch, Fetch, Proof, Verdict
 from pipeline.store.numbers import whole_digest
-from pipeline.store.rows import AnyRow, as_row, record
-from pipeline.store.tables import ATTEMPTS, BATCHES, PROOFS
+from pipeline.store.rows import AnyRow, as_row, find, record
+from pipeline.store.tables import (
+    ATTEMPT_KEY,
+    ATTEMPTS,
+    BATCH_KEY,
+    BATCHES,
+    PROOF_KEY,
+    PROOFS,
+    same,
+)
 
 PROOFS_AT_ONCE = 200
 
 _ADD = insert(PROOFS)
-_KEY = (PROOFS.c.run_id, PROOFS.c.fetch, PROOFS.c.number)
-_BATCH_KEY = (BATCHES.c.run_id, BATCHES.c.fetch, BATCHES.c.attempt)
-_ATTEMPT_KEY = (ATTEMPTS.c.run_id, ATTEMPTS.c.fetch, ATTEMPTS.c.number)
+_SIGNED = select(PROOFS, ATTEMPTS.c.source).join(ATTEMPTS, same(ATTEMPT_KEY, PROOF_KEY))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,23 +52,16 @@ def save(session: Session, attempts: Sequence[Attempt], *, run_id: int) -> None:
         session.exec(_ADD, params=rows)
 
 
-def proof_of(session: Session, *, run_id: int, fetch: int, number: int) -> Proof | None:
-    """Read the proof of one attempt, if it has one."""
-    query = select(PROOFS).where(tuple_(*_KEY) == tuple_(run_id, fetch, number))
-    row = session.connection().execute(query).first()
-    return None if row is None else record(Proof, row)
+def proof_of(session: Session, key: tuple[int, int, int]) -> Proof | None:
+    """Read the proof of the attempt of a run, a fetch and a number, if it has one."""
+    return find(session, Proof, select(PROOFS).where(same(PROOF_KEY, key)))
 
 
 def newest_serial(session: Session, *, source: str) -> int | None:
     """Find the number of the newest proof of *source*."""
-    query = (
-        select(PROOFS.c.serial)
-        .join(ATTEMPTS, tuple_(*_ATTEMPT_KEY) == tuple_(*_KEY))
-        .where(ATTEMPTS.c.source == source)
-        .order_by(*(column.desc() for column in _KEY))
-        .limit(1)
-    )
-    return session.connection().scalar(query)
+    query = _SIGNED.with_only_columns(PROOFS.c.serial).where(ATTEMPTS.c.source == source)
+    newest_first = (column.desc() for column in PROOF_KEY)
+    return session.connection().scalar(query.order_by(*newest_first).limit(1))
 
 
 def count_proofs(session: Session) -> int:
@@ -72,7 +71,7 @@ def count_proofs(session: Session) -> int:
 
 def count_unsigned(session: Session) -> int:
     """Count the collected batches that no proof is about."""
-    proof = exists().where(tuple_(*_KEY) == tuple_(*_BATCH_KEY))
+    proof = exists().where(same(PROOF_KEY, BATCH_KEY))
     query = select(func.count()).where(BATCHES.c.verdict == Verdict.COLLECTED, ~proof)
     return session.connection().scalar(query) or 0
 
@@ -80,15 +79,10 @@ def count_unsigned(session: Session) -> int:
 def read_proved(reading: Callable[[], AbstractContextManager[Session]]) -> Iterator[Proved]:
     """Read all proofs by run, fetch and attempt, some in each session that *reading* opens."""
     last = (0, -1, -1)
-    query = (
-        select(PROOFS, ATTEMPTS.c.source)
-        .join(ATTEMPTS, tuple_(*_ATTEMPT_KEY) == tuple_(*_KEY))
-        .order_by(*_KEY)
-        .limit(PROOFS_AT_ONCE)
-    )
+    query = _SIGNED.order_by(*PROOF_KEY).limit(PROOFS_AT_ONCE)
     while True:
         with reading() as session:
-            rows = session.connection().execute(query.where(tuple_(*_KEY) > last)).all()
+            rows = session.connection().execute(query.where(tuple_(*PROOF_KEY) > last)).all()
             found = [_proved(session, row) for row in rows]
         if not found:
             return
@@ -97,13 +91,9 @@ def read_proved(reading: Callable[[], AbstractContextManager[Session]]) -> Itera
 
 
 def _proved(session: Session, row: AnyRow) -> Proved:
-    is_served = tuple_(*_BATCH_KEY) == tuple_(row.run_id, row.fetch, row.number)
-    query = (
-        select(BATCHES)
-        .where(is_served, BATCHES.c.verdict == Verdict.COLLECTED)
-        .order_by(BATCHES.c.number)
-    )
-    rows = session.connection().execute(query).all()
+    is_served = same(BATCH_KEY, (row.run_id, row.fetch, row.number))
+    query = select(BATCHES).where(is_served, BATCHES.c.verdict == Verdict.COLLECTED)
+    rows = session.connection().execute(query.order_by(BATCHES.c.number)).all()
     batches = tuple(record(Batch, batch) for batch in rows)
     return Proved(
         proof=record(Proof, row),

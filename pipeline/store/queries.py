@@ -5,66 +5,48 @@ reads as it goes: use it up while its session lives. A reader in mid-answer keep
 under a rollback journal, so nobody should hold one open across a slow pipe.
 """
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from datetime import datetime, timedelta
-from operator import lt
 from typing import Any
 
-from sqlalchemy import (
-    ColumnElement,
-    CompoundSelect,
-    Dialect,
-    Float,
-    TypeDecorator,
-    cast,
-    exists,
-    func,
-    literal_column,
-    null,
-    select,
-    type_coerce,
-    union_all,
-)
+from sqlalchemy import CompoundSelect, exists, func, literal_column, null, select, union_all
 from sqlmodel import Session
 
-from pipeline.clock import MADE_AT, TOLERANCE, Stamp
 from pipeline.errors import ErrorName, Phase
 from pipeline.models import (
     Attempt,
     AttemptCase,
     AttemptRecord,
     BatchRecord,
-    ContractSpan,
     Evidence,
-    Measure,
     PhaseTotals,
-    Proof,
     Request,
     RunStatus,
     RunSummary,
     Timings,
     Verdict,
 )
-from pipeline.store.columns import PHASE_COLUMNS, name_of
+from pipeline.store.columns import PHASE_COLUMNS, add_up, name_of
+from pipeline.store.configurations import find_limits
+from pipeline.store.contracts import contracts_at
 from pipeline.store.evidence import find_evidence, find_request
 from pipeline.store.measures import measures_of
 from pipeline.store.numbers import whole_digest
 from pipeline.store.proofs import proof_of
-from pipeline.store.rows import AnyRow, record, stream
+from pipeline.store.rows import AnyRow, find, record, records, stream
 from pipeline.store.tables import (
+    ATTEMPT_KEY,
     ATTEMPTS,
+    BATCH_KEY,
     BATCHES,
-    CONFIGURATIONS,
-    CONTRACTS,
     EVIDENCE,
     MEMBERS,
     REQUESTS,
     RUNS,
     TALLIES,
+    same,
 )
-from pipeline.store.window import Window, within
+from pipeline.store.window import EVERYTHING, Window, within
 
 _RUNS = select(RUNS).order_by(RUNS.c.id.desc())
 _BATCHES = select(BATCHES).order_by(BATCHES.c.run_id, BATCHES.c.number)
@@ -73,6 +55,7 @@ _ATTEMPTS = (
     .select_from(ATTEMPTS)
     .outerjoin(MEMBERS, MEMBERS.c.id == ATTEMPTS.c.member)
 )
+_IS_RUNNING = RUNS.c.status == literal_column("'running'")
 _OF_NUMBERS = ("numbers", "digest")
 _BATCHES_BARE = _BATCHES.with_only_columns(
     *(column for column in BATCHES.c if column.name not in _OF_NUMBERS),
@@ -80,60 +63,26 @@ _BATCHES_BARE = _BATCHES.with_only_columns(
 )
 
 
-class _Whole(TypeDecorator[int]):
-    """A float that is a whole number; 0 for the sum of nothing."""
-
-    impl = Float
-    cache_ok = True
-
-    def process_result_value(self, value: float | None, dialect: Dialect) -> int:
-        """Make it one."""
-        del dialect
-        return int(value or 0)
-
-
-def add_up(column: ColumnElement[Any]) -> ColumnElement[int]:
-    """Sum as a float: exact up to 2**53, and never SQLite's "integer overflow"."""
-    return type_coerce(func.sum(cast(column, Float(53))), _Whole)
-
-
 def recent_runs(
-    session: Session,
-    *,
-    since: datetime | None = None,
-    until: datetime | None = None,
-    source: str | None = None,
-    limit: int,
+    session: Session, window: Window = EVERYTHING, *, source: str | None = None, limit: int
 ) -> list[RunSummary]:
-    """List the newest *limit* runs, newest first.
-
-    Runs that started before *since*, or at *until* or later, are left out, and with *source* those
-    that wanted nothing from it.
-    """
+    """List the newest *limit* runs of a window, newest first; with *source* those that asked it."""
     query = _RUNS.limit(limit)
-    if chosen := within(RUNS.c.started_at, since, until):
+    if chosen := within(RUNS.c.started_at, window):
         # By the index that finds the window: in the order of ids a long one would be sorted first.
         newest_first = (RUNS.c.started_at.desc(), RUNS.c.id.desc())
         query = query.where(*chosen).order_by(None).order_by(*newest_first)
     if source is not None:
         has_batches = exists().where(BATCHES.c.run_id == RUNS.c.id, BATCHES.c.source == source)
         query = query.where(
-            RUNS.c.id.in_(runs_that_may_have_asked(source, limit=limit, since=since, until=until)),
-            (RUNS.c.status != literal_column("'running'")) | has_batches,
+            RUNS.c.id.in_(runs_that_may_have_asked(source, window, limit=limit)),
+            ~_IS_RUNNING | has_batches,
         )
-    return [record(RunSummary, row, is_alive=None) for row in session.connection().execute(query)]
-
-
-def first_run_at(session: Session) -> datetime | None:
-    """Tell when the first run of all started, by a clock that was set."""
-    begin: datetime | None = session.connection().scalar(
-        select(func.min(RUNS.c.started_at)).where(RUNS.c.started_at >= MADE_AT)
-    )
-    return begin
+    return records(session, RunSummary, query, is_alive=None)
 
 
 def runs_that_may_have_asked(
-    source: str, *, limit: int, since: datetime | None = None, until: datetime | None = None
+    source: str, window: Window = EVERYTHING, *, limit: int
 ) -> CompoundSelect[int]:
     """Find the newest runs that wanted something from *source*, and all that still go on.
 
@@ -141,173 +90,58 @@ def runs_that_may_have_asked(
     """
     newest = (
         select(TALLIES.c.run_id)
-        .where(TALLIES.c.source == source, *within(TALLIES.c.started_at, since, until))
+        .where(TALLIES.c.source == source, *within(TALLIES.c.started_at, window))
         .order_by(TALLIES.c.started_at.desc(), TALLIES.c.run_id.desc())
         .limit(limit)
         .subquery()
     )
     # A run that still goes on has no tally.
-    running = select(RUNS.c.id).where(RUNS.c.status == literal_column("'running'"))
-    return union_all(select(newest.c.run_id), running)
+    return union_all(select(newest.c.run_id), select(RUNS.c.id).where(_IS_RUNNING))
 
 
 def find_run(session: Session, *, run_id: int | None) -> RunSummary | None:
     """Look up one run, the newest if *run_id* is None; None if there is no such run."""
     query = _RUNS.limit(1) if run_id is None else _RUNS.where(RUNS.c.id == run_id)
-    row = session.connection().execute(query).first()
-    return None if row is None else record(RunSummary, row, is_alive=None)
-
-
-def stamps(
-    session: Session,
-    *,
-    first: int = 0,
-    later: datetime | None = None,
-    least_offset: timedelta = timedelta(0),
-) -> list[Stamp]:
-    """List when the runs from number *first* on started, in the order of their numbers.
-
-    With *later* those before them as well that started later than that: in the future. With a
-    *least_offset* only those whose clock was farther off by the answers.
-    """
-    is_wanted = RUNS.c.id >= first
-    if later is not None:
-        is_wanted |= RUNS.c.started_at > later
-    if least_offset:
-        is_wanted &= func.abs(RUNS.c.clock_offset_us) > least_offset // timedelta(microseconds=1)
-    query = select(RUNS.c.id, RUNS.c.started_at, RUNS.c.clock_offset_us).where(is_wanted)
-    return [
-        Stamp(run_id=run_id, started_at=started_at, offset_us=offset_us)
-        for run_id, started_at, offset_us in session.connection().execute(query.order_by(RUNS.c.id))
-    ]
-
-
-def count_runs(session: Session, window: Window) -> int:
-    """Count the runs that started in *window*."""
-    chosen = within(RUNS.c.started_at, window.since, window.until)
-    return session.connection().scalar(select(func.count()).select_from(RUNS).where(*chosen)) or 0
-
-
-def is_in_order(session: Session, *, first: int, earliest: datetime) -> bool:
-    """Tell whether the runs from number *first* on started one after the other, not too early."""
-    # From the index of the moments alone: the rows are ten times as long, and may be a year's.
-    connection = session.connection()
-    begin = connection.scalar(select(RUNS.c.started_at).where(RUNS.c.id == first))
-    if begin is None:
-        return True
-    numbers = select(RUNS.c.id).where(RUNS.c.id >= first)
-    if begin < earliest or connection.scalar(numbers.where(RUNS.c.started_at < begin).limit(1)):
-        return False
-    later = numbers.where(RUNS.c.started_at >= begin).order_by(RUNS.c.started_at, RUNS.c.id)
-    in_time = connection.scalars(later).all()
-    return all(map(lt, in_time, in_time[1:]))
-
-
-def first_run(session: Session, *, since: datetime | None, until: datetime) -> int:
-    """Find the first run of a window, or the newest of all: that may have a time of its own."""
-    chosen = within(RUNS.c.started_at, since, until)
-    first = select(func.min(RUNS.c.id)).where(*chosen).scalar_subquery()
-    newest = select(func.max(RUNS.c.id)).scalar_subquery()
-    return int(session.connection().scalar(select(func.coalesce(first, newest, 0))) or 0)
-
-
-def last_stamps(session: Session) -> list[Stamp]:
-    """List when the last two runs started, the newest last."""
-    last = select(RUNS.c.id).order_by(RUNS.c.id.desc()).limit(2)
-    numbers = session.connection().scalars(last).all()
-    return stamps(session, first=numbers[-1]) if numbers else []
-
-
-def count_future(session: Session, *, now: datetime) -> tuple[int, int]:
-    """Count all runs, and those that started later than *now*."""
-    count = select(func.count()).select_from(RUNS)
-    is_later = RUNS.c.started_at > now + TOLERANCE  # by the index: there are few or none
-    connection = session.connection()
-    return connection.scalar(count) or 0, connection.scalar(count.where(is_later)) or 0
+    return find(session, RunSummary, query, is_alive=None)
 
 
 def run_before(session: Session, *, run: RunSummary) -> RunSummary | None:
     """Look up the last run of the same configuration that ended before *run* and asked anybody."""
     said_nothing = (RunStatus.RUNNING, RunStatus.SKIPPED)
-    query = _RUNS.where(
-        RUNS.c.id < run.id,
-        RUNS.c.config_path == run.config_path,
-        RUNS.c.status.not_in(said_nothing),
-    )
-    row = session.connection().execute(query.limit(1)).first()
-    return None if row is None else record(RunSummary, row, is_alive=None)
+    is_wanted = (RUNS.c.id < run.id) & (RUNS.c.config_path == run.config_path)
+    query = _RUNS.where(is_wanted, RUNS.c.status.not_in(said_nothing))
+    return find(session, RunSummary, query.limit(1), is_alive=None)
 
 
 def get_run(session: Session, *, run_id: int) -> RunSummary:
     """Look up a run that is known to be there."""
-    query = _RUNS.where(RUNS.c.id == run_id)
-    return record(RunSummary, session.connection().execute(query).one(), is_alive=None)
+    (run,) = records(session, RunSummary, _RUNS.where(RUNS.c.id == run_id), is_alive=None)
+    return run
 
 
-def find_limits(
-    session: Session, *, run_id: int, source: str | None = None
-) -> dict[str, Any] | None:
-    """Look up the limits in force in a run, of one *source* alone if it is given.
-
-    None: it ran before they were kept, or asked nobody.
-    """
-    query = select(CONFIGURATIONS.c.limits).where(
-        RUNS.c.id == run_id,
-        CONFIGURATIONS.c.digest == RUNS.c.config_digest,
-        CONFIGURATIONS.c.version == RUNS.c.version,
-    )
-    kept = session.connection().scalar(query)
-    if kept is None:
-        return None
-    limits: dict[str, Any] = json.loads(kept)
-    if source is not None:
-        limits["sources"] = {name: of for name, of in limits["sources"].items() if name == source}
-    return limits
-
-
-def first_of_configuration(
-    session: Session, *, run_id: int, since: datetime | None
-) -> datetime | None:
-    """Tell when the first run from *since* on began that had the configuration of *run_id*."""
-    run = RUNS.alias("given")
-    query = select(func.min(RUNS.c.started_at)).where(
-        run.c.id == run_id,
-        RUNS.c.config_digest == run.c.config_digest,
-        RUNS.c.version == run.c.version,
-        *([] if since is None else [RUNS.c.started_at >= since]),
-    )
-    first: datetime | None = session.connection().scalar(query)
-    return first
-
-
-def ended_runs(session: Session, window: Window) -> Iterator[RunSummary]:
-    """Walk over the runs of a window that have ended and wanted something, the oldest first."""
+def ended_runs(session: Session, window: Window) -> list[RunSummary]:
+    """List the runs of a window that have ended and wanted something, the oldest first."""
     query = (
         select(RUNS)
         .where(RUNS.c.status != RunStatus.RUNNING.value, RUNS.c.ordered > 0)
-        .where(*within(RUNS.c.started_at, window.since, window.until))
+        .where(*within(RUNS.c.started_at, window))
         .order_by(RUNS.c.started_at, RUNS.c.id)
     )
-    rows = session.connection().execute(query).all()
-    return (record(RunSummary, row, is_alive=None) for row in rows)
+    return records(session, RunSummary, query, is_alive=None)
 
 
 def running_runs(session: Session) -> list[RunSummary]:
     """List the runs that are called running, whether their process is there or not."""
-    query = _RUNS.where(RUNS.c.status == RunStatus.RUNNING.value)
-    return [record(RunSummary, row, is_alive=None) for row in session.connection().execute(query)]
+    return records(session, RunSummary, _RUNS.where(_IS_RUNNING), is_alive=None)
 
 
 def progress_by_source(session: Session, *, run_id: int) -> dict[str, Counter[Verdict | None]]:
     """Count the batches of a run by source and verdict; those without one are still open."""
-    query = (
-        select(BATCHES.c.source, BATCHES.c.verdict, func.count().label("batches"))
-        .where(BATCHES.c.run_id == run_id)
-        .group_by(BATCHES.c.source, BATCHES.c.verdict)
-    )
+    of = (BATCHES.c.source, BATCHES.c.verdict)
+    query = select(*of, func.count()).where(BATCHES.c.run_id == run_id).group_by(*of)
     found: defaultdict[str, Counter[Verdict | None]] = defaultdict(Counter)
-    for row in session.connection().execute(query):
-        found[row.source][row.verdict and Verdict(row.verdict)] = row.batches
+    for source, verdict, batches in session.connection().execute(query):
+        found[source][verdict] = batches
     return dict(found)
 
 
@@ -316,16 +150,10 @@ def newest_errors(session: Session, *, source: str, limit: int) -> list[str | No
 
     None stands for an attempt that brought numbers.
     """
-    newest = (
-        select(ATTEMPTS.c.error)
-        .where(
-            ATTEMPTS.c.source == source,
-            ATTEMPTS.c.run_id.in_(runs_that_may_have_asked(source, limit=limit)),
-        )
-        .order_by(ATTEMPTS.c.id.desc())
-        .limit(limit)
-    )
-    return list(session.connection().scalars(newest))[::-1]
+    asked = runs_that_may_have_asked(source, limit=limit)
+    query = select(ATTEMPTS.c.error).where(ATTEMPTS.c.source == source)
+    query = query.where(ATTEMPTS.c.run_id.in_(asked)).order_by(ATTEMPTS.c.id.desc()).limit(limit)
+    return list(session.connection().scalars(query))[::-1]
 
 
 def batches_of_run(
@@ -342,22 +170,15 @@ def _batch_record(row: AnyRow) -> BatchRecord:
 
 
 def newest_batches(
-    session: Session,
-    *,
-    since: datetime | None = None,
-    until: datetime | None = None,
-    source: str | None = None,
-    limit: int,
-    with_numbers: bool = False,
+    session: Session, window: Window, *, source: str | None, limit: int, with_numbers: bool
 ) -> Iterator[BatchRecord]:
-    """Read the last *limit* batches of the newest runs, the last of the newest run first."""
+    """Read the last *limit* batches of a window's newest runs, the last of the newest run first."""
     columns = _BATCHES if with_numbers else _BATCHES_BARE
     query = columns.order_by(None).order_by(BATCHES.c.run_id.desc(), BATCHES.c.number.desc())
-    chosen = within(RUNS.c.started_at, since, until)
     if source is not None:
-        asked = runs_that_may_have_asked(source, limit=limit, since=since, until=until)
+        asked = runs_that_may_have_asked(source, window, limit=limit)
         query = query.where(BATCHES.c.source == source, BATCHES.c.run_id.in_(asked))
-    if chosen:
+    if chosen := within(RUNS.c.started_at, window):
         # The bounds let the walk begin and end where it should; clocks that jump need the rest.
         ids = select(func.min(RUNS.c.id), func.max(RUNS.c.id)).where(*chosen)
         first, last = session.connection().execute(ids).one()
@@ -374,9 +195,7 @@ def attempts_of_run(
 
     *fetches* are the first and the last that are wanted.
     """
-    query = _ATTEMPTS.where(ATTEMPTS.c.run_id == run_id).order_by(
-        ATTEMPTS.c.fetch, ATTEMPTS.c.number
-    )
+    query = _ATTEMPTS.where(ATTEMPTS.c.run_id == run_id).order_by(*ATTEMPT_KEY)
     if fetches is not None:
         query = query.where(ATTEMPTS.c.fetch.between(*fetches))
     return map(_attempt_record, stream(session, query))
@@ -384,13 +203,9 @@ def attempts_of_run(
 
 def workers_of_run(session: Session, *, run_id: int) -> dict[tuple[str, int], int]:
     """Count the attempts of a run by the workers that made them, by host and pid."""
-    query = (
-        select(MEMBERS.c.host, MEMBERS.c.pid, func.count())
-        .join(ATTEMPTS, ATTEMPTS.c.member == MEMBERS.c.id)
-        .where(ATTEMPTS.c.run_id == run_id)
-        .group_by(MEMBERS.c.host, MEMBERS.c.pid)
-        .order_by(MEMBERS.c.host, MEMBERS.c.pid)
-    )
+    worker = (MEMBERS.c.host, MEMBERS.c.pid)
+    query = select(*worker, func.count()).join(ATTEMPTS, ATTEMPTS.c.member == MEMBERS.c.id)
+    query = query.where(ATTEMPTS.c.run_id == run_id).group_by(*worker).order_by(*worker)
     return {(host, pid): n for host, pid, n in session.connection().execute(query)}
 
 
@@ -425,31 +240,16 @@ def exchanges_of_run(session: Session, *, run_id: int) -> Iterator[AttemptRecord
         .order_by(ATTEMPTS.c.began_at, ATTEMPTS.c.id)
     )
     for row in stream(session, query):
-        request = record(Request, row, prefix="request_") if row.request else None
-        evidence = record(Evidence, row, prefix="evidence_") if row.evidence else None
+        request = record(Request, row, "request_") if row.request else None
+        evidence = record(Evidence, row, "evidence_") if row.evidence else None
         yield _attempt_record(row, request=request, evidence=evidence)
 
 
-def _attempt_record(
-    row: AnyRow,
-    *,
-    request: Request | None = None,
-    evidence: Evidence | None = None,
-    measures: tuple[Measure, ...] = (),
-    proof: Proof | None = None,
-) -> AttemptRecord:
-    timings = record(Timings, row)
-    attempt = record(
-        Attempt,
-        row,
-        timings=timings,
-        request=request,
-        contract=(),
-        evidence=evidence,
-        measures=measures,
-        proof=proof,
-    )
-    return record(AttemptRecord, row, attempt=attempt)
+def _attempt_record(row: AnyRow, **more: object) -> AttemptRecord:
+    """Make an attempt of a row and, as *more*, of what belongs to it."""
+    parts: dict[str, object] = {"timings": record(Timings, row), "request": None, "evidence": None}
+    parts |= {"contract": (), "measures": (), "proof": None}
+    return record(AttemptRecord, row, attempt=record(Attempt, row, **parts | more))
 
 
 def find_attempt(session: Session, *, attempt_id: int) -> AttemptCase | None:
@@ -458,40 +258,23 @@ def find_attempt(session: Session, *, attempt_id: int) -> AttemptCase | None:
     row = connection.execute(_ATTEMPTS.where(ATTEMPTS.c.id == attempt_id)).first()
     if row is None:
         return None
-    decided = (
-        (BATCHES.c.run_id == row.run_id)
-        & (BATCHES.c.fetch == row.fetch)
-        & (BATCHES.c.attempt == row.number)
-    )
+    key = (row.run_id, row.fetch, row.number)
+    decided = connection.execute(_BATCHES.where(same(BATCH_KEY, key)))
     of_fetch = (ATTEMPTS.c.run_id == row.run_id) & (ATTEMPTS.c.fetch == row.fetch)
-    tries = _ATTEMPTS.where(of_fetch).order_by(ATTEMPTS.c.number)
+    tries = connection.execute(_ATTEMPTS.where(of_fetch).order_by(ATTEMPTS.c.number))
     return AttemptCase(
         record=_attempt_record(
             row,
             request=find_request(session, request_id=row.request) if row.request else None,
             evidence=find_evidence(session, digest=row.evidence) if row.evidence else None,
-            measures=measures_of(session, run_id=row.run_id, fetch=row.fetch, number=row.number),
-            proof=proof_of(session, run_id=row.run_id, fetch=row.fetch, number=row.number),
+            measures=measures_of(session, key),
+            proof=proof_of(session, key),
         ),
-        batches=tuple(map(_batch_record, connection.execute(_BATCHES.where(decided)))),
-        tries=tuple(map(_attempt_record, connection.execute(tries))),
-        contracts=() if row.status is None else _contracts_at(session, row.source, row.id),
+        batches=tuple(map(_batch_record, decided)),
+        tries=tuple(map(_attempt_record, tries)),
+        contracts=() if row.status is None else contracts_at(session, row.source, row.id),
         limits=find_limits(session, run_id=row.run_id, source=row.source),
     )
-
-
-def _contracts_at(session: Session, source: str, attempt_id: int) -> tuple[ContractSpan, ...]:
-    """Find what was agreed upon when an attempt was made; ids are given in the order of time."""
-    query = (
-        select(CONTRACTS)
-        .where(
-            CONTRACTS.c.source == source,
-            CONTRACTS.c.first_attempt <= attempt_id,
-            CONTRACTS.c.last_attempt >= attempt_id,
-        )
-        .order_by(CONTRACTS.c.aspect, CONTRACTS.c.id)
-    )
-    return tuple(record(ContractSpan, row) for row in session.connection().execute(query))
 
 
 def phase_totals(session: Session, *, run_id: int) -> list[PhaseTotals]:

@@ -75,7 +75,7 @@ def rows_of_day(session: Session, day: datetime) -> tuple[list[Tally], list[Loss
 
 
 def _read(session: Session, table: Any, kind: Any, window: Window) -> list[Any]:  # noqa: ANN401
-    chosen = within(table.c.started_at, window.since, window.until)
+    chosen = within(table.c.started_at, window)
     query = select(table).where(*chosen).order_by(*table.primary_key)
     return [record(kind, row) for row in session.connection().execute(query)]
 
@@ -93,7 +93,7 @@ def month_timings(connection: Connection, month: datetime) -> dict[str, dict[str
     query = (
         select(TIMINGS.c.source, TIMINGS.c.phases)
         .where(TIMINGS.c.step == Step.DAY)
-        .where(*within(TIMINGS.c.began_at, month, next_month(month)))
+        .where(*within(TIMINGS.c.began_at, Window(since=month, until=next_month(month))))
         .order_by(TIMINGS.c.source, TIMINGS.c.began_at)
     )
     by_source: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
@@ -135,7 +135,7 @@ def sheets(
     """
     connection, days = session.connection(), _whole_days(window)
     since = window.since
-    query = select(SHEETS).where(*within(SHEETS.c.began_at, days.since, days.until))
+    query = select(SHEETS).where(*within(SHEETS.c.began_at, days))
     options = {"yield_per": A_MONTH_AT_ONCE}
     rows = connection.execute(query.order_by(SHEETS.c.began_at), execution_options=options)
     for day, facts in (row for row in rows if row.began_at not in without):
@@ -172,7 +172,7 @@ def open_days(connection: Connection, *, before: datetime) -> Iterator[datetime]
 
 
 def _closed_days(connection: Connection, window: Window) -> list[Window]:
-    chosen = within(SHEETS.c.began_at, window.since, window.until)
+    chosen = within(SHEETS.c.began_at, window)
     query = select(SHEETS.c.began_at).where(*chosen).order_by(SHEETS.c.began_at)
     return [Window(since=day, until=day + DAY) for day in connection.scalars(query)]
 
@@ -180,7 +180,7 @@ def _closed_days(connection: Connection, window: Window) -> list[Window]:
 def closed_months(connection: Connection, window: Window) -> list[Window]:
     """List the closed months that lie in *window* as a whole."""
     months = select(MONTHS.c.began_at).distinct().order_by(MONTHS.c.began_at)
-    chosen = within(MONTHS.c.began_at, window.since, window.until)
+    chosen = within(MONTHS.c.began_at, window)
     return [
         Window(since=month, until=next_month(month))
         for month in connection.scalars(months.where(*chosen))
@@ -206,7 +206,7 @@ def gaps(taken: Iterable[Window], window: Window) -> Iterator[Window]:
 
 def _first_tally(connection: Connection, window: Window) -> datetime | None:
     moment = TALLIES.c.started_at
-    query = select(func.min(moment)).where(*within(moment, window.since, window.until))
+    query = select(func.min(moment)).where(*within(moment, window))
     first: datetime | None = connection.scalar(query)
     return first
 
@@ -227,7 +227,7 @@ def _open_months(connection: Connection, *, before: datetime) -> Iterator[dateti
     first = select(func.min(TIMINGS.c.began_at)).where(TIMINGS.c.step == Step.DAY)
     since: datetime | None = None
     while day := connection.scalar(
-        first.where(*within(TIMINGS.c.began_at, since, month_begin(before)))
+        first.where(*within(TIMINGS.c.began_at, Window(since=since, until=month_begin(before))))
     ):
         if (month := month_begin(day)) not in closed:
             yield month

@@ -37,13 +37,41 @@ def _names(kind: Any) -> tuple[str, ...]:  # noqa: ANN401 - no type says "class 
     return tuple(field.name for field in fields(kind))
 
 
-def record(kind: Callable[..., T], row: AnyRow, *, prefix: str = "", **more: object) -> T:
+def record(kind: Callable[..., T], row: AnyRow, prefix: str = "", /, **more: object) -> T:
     """Make a value of a *row* whose columns have the names of its fields behind a *prefix*.
 
     *more* are fields that the row does not have, or has as something else.
     """
     found = {name: getattr(row, prefix + name) for name in _names(kind) if name not in more}
     return kind(**found, **more)
+
+
+def records(
+    session: Session, kind: Callable[..., T], query: Select[*tuple[Any, ...]], **more: object
+) -> list[T]:
+    """Read the answer to a *query* as values, made as ``record`` makes them."""
+    return [record(kind, row, **more) for row in session.connection().execute(query)]
+
+
+def find(
+    session: Session, kind: Callable[..., T], query: Select[*tuple[Any, ...]], **more: object
+) -> T | None:
+    """Read the first row that answers a *query*; None if there is none."""
+    row = session.connection().execute(query).first()
+    return None if row is None else record(kind, row, **more)
+
+
+def of_runs(
+    session: Session,
+    query: Select[*tuple[Any, ...]],
+    run_ids: Sequence[int],
+    *,
+    by: Column[int],
+) -> Iterator[AnyRow]:
+    """Read what a *query* says of some runs, which it knows *by* a column, a part at a time."""
+    for first in range(0, len(run_ids), ROWS_AT_ONCE):
+        chosen = query.where(by.in_(run_ids[first : first + ROWS_AT_ONCE]))
+        yield from session.connection().execute(chosen)
 
 
 @cache

@@ -9,13 +9,13 @@ from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Row, case, exists, func, literal_column, select, true, update
+from sqlalchemy import case, exists, func, literal_column, select, true, update
 from sqlmodel import Session
 
 from pipeline.models import Fate, Gap, RunStatus, RunSummary, SlotClaim, SlotDay, SlotRecord, Step
-from pipeline.store.rows import execute_many, insert_into, record, stream
+from pipeline.store.rows import AnyRow, execute_many, insert_into, record, stream
 from pipeline.store.tables import RUNS, SLOTS
-from pipeline.store.window import period_of, within
+from pipeline.store.window import EVERYTHING, Window, period_of, within
 
 AHEAD_OF_TIME = timedelta(minutes=10)  # by so much no machine's clock differs from another's
 
@@ -52,17 +52,8 @@ def book_missed(
 ) -> None:
     """Put on record that nobody ran the slots *due*; what is on record already stays."""
     booking = insert_into(session, SLOTS).on_conflict_do_nothing(index_elements=_KEY)
-    rows = (
-        {
-            "schedule": schedule,
-            "due_at": due_at,
-            "fate": Fate.MISSED,
-            "host": host,
-            "claimed_at": now,
-        }
-        for due_at in due
-    )
-    execute_many(session, booking, rows)
+    row = {"schedule": schedule, "fate": Fate.MISSED, "host": host, "claimed_at": now}
+    execute_many(session, booking, (row | {"due_at": due_at} for due_at in due))
 
 
 def book_gap(session: Session, *, gap: Gap, host: str, now: datetime) -> None:
@@ -157,31 +148,26 @@ def recent_slots(
 
 
 def slot_lines(
-    session: Session,
-    since: datetime | None = None,
-    until: datetime | None = None,
-    *,
-    limit: int | None = None,
+    session: Session, window: Window = EVERYTHING, *, limit: int | None = None
 ) -> Iterator[SlotRecord]:
-    """Read the slots due from *since* to before *until*, newest first, as few as *limit*."""
-    query = _NEWEST_FIRST.where(*within(SLOTS.c.due_at, since, until)).limit(limit)
+    """Read the slots that were due in a window, newest first, as few as *limit*."""
+    query = _NEWEST_FIRST.where(*within(SLOTS.c.due_at, window)).limit(limit)
     return map(_record, stream(session, query))
 
 
-def gaps(session: Session, since: datetime | None, until: datetime | None) -> list[SlotRecord]:
+def gaps(session: Session, window: Window) -> list[SlotRecord]:
     """List the gaps that reach into a window, oldest first."""
-    query = select(SLOTS).where(SLOTS.c.last_due_at.is_not(None))
-    if since is not None:
-        query = query.where(SLOTS.c.last_due_at >= since)
-    query = query.where(*within(SLOTS.c.due_at, None, until))
+    query = select(SLOTS).where(
+        SLOTS.c.last_due_at.is_not(None),
+        *within(SLOTS.c.last_due_at, Window(since=window.since)),
+        *within(SLOTS.c.due_at, Window(until=window.until)),
+    )
     rows = session.connection().execute(query.order_by(SLOTS.c.due_at, SLOTS.c.schedule))
     return list(map(_record, rows))
 
 
-def slot_days(
-    session: Session, since: datetime | None = None, until: datetime | None = None
-) -> list[SlotDay]:
-    """Count the fates of the slots due from *since* to before *until*, by schedule and UTC day.
+def slot_days(session: Session, window: Window = EVERYTHING) -> list[SlotDay]:
+    """Count the fates of the slots that were due in a window, by schedule and UTC day.
 
     A gap counts on the day it begins, with all its slots.
     """
@@ -190,27 +176,23 @@ def slot_days(
     counts = [
         func.sum(case((SLOTS.c.fate == fate, slots), else_=0)).label(fate.value) for fate in Fate
     ]
-    running = func.count().filter(SLOTS.c.fate.is_(None)).label("running")
-    query = (
-        select(
-            SLOTS.c.schedule,
-            day.label("day"),
-            *counts,
-            running,
-            func.max(SLOTS.c.late_us).label("late_us"),
-        )
-        .where(*within(SLOTS.c.due_at, since, until))
-        .group_by(SLOTS.c.schedule, day)
-        .order_by(SLOTS.c.schedule, day)
+    query = select(
+        SLOTS.c.schedule,
+        day.label("day"),
+        *counts,
+        func.count().filter(SLOTS.c.fate.is_(None)).label("running"),
+        func.max(SLOTS.c.late_us).label("late_us"),
+    ).where(*within(SLOTS.c.due_at, window))
+    rows = session.connection().execute(
+        query.group_by(SLOTS.c.schedule, day).order_by(SLOTS.c.schedule, day)
     )
-    rows = session.connection().execute(query)
     return [_slot_day(row) for row in rows]
 
 
-def _slot_day(row: Row[*tuple[Any, ...]]) -> SlotDay:
+def _slot_day(row: AnyRow) -> SlotDay:
     counts: dict[str, Any] = {fate.value: int(getattr(row, fate.value)) for fate in Fate}
     return record(SlotDay, row, day=row.day.astimezone(UTC).date(), **counts)
 
 
-def _record(row: Row[*tuple[Any, ...]]) -> SlotRecord:
+def _record(row: AnyRow) -> SlotRecord:
     return record(SlotRecord, row, slots=row.slots or 1)

@@ -14,7 +14,7 @@ from sqlalchemy.exc import OperationalError
 from sqlmodel import Session
 
 from pipeline.clock import MADE_AT
-from pipeline.store.queries import add_up
+from pipeline.store.columns import add_up
 from pipeline.store.schema import find_revision
 from pipeline.store.sqlite import journal_mode_for
 from pipeline.store.tables import RUNS, SEALS, Row

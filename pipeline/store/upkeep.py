@@ -18,7 +18,7 @@ from pipeline.rendering.words import count_of, show_time
 from pipeline.settings import StoreSettings
 from pipeline.store import db
 from pipeline.store.integrity import pruning
-from pipeline.store.queries import last_stamps
+from pipeline.store.stamps import last_stamps
 from pipeline.store.stats import StoreStats, file_space, read_stats
 
 THOUSAND = 999.5  # from here on three digits of it would be 1e+03

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import BigInteger, ColumnElement, func, type_coerce
+from sqlalchemy import BigInteger, Column, ColumnElement, func, type_coerce
 from sqlmodel import Session
 
 from pipeline.models import Step
@@ -41,14 +41,18 @@ class Window:
         return Step.HOUR if is_short else Step.DAY
 
 
-def within(
-    moment: ColumnElement[datetime], since: datetime | None, until: datetime | None
-) -> list[ColumnElement[bool]]:
-    """Give the conditions: from *since* up to but without *until*, where they are not None."""
-    return [
-        *([] if since is None else [moment >= since]),
-        *([] if until is None else [moment < until]),
-    ]
+EVERYTHING = Window()
+
+
+def within(moment: ColumnElement[datetime], window: Window) -> list[ColumnElement[bool]]:
+    """Give the conditions that keep a *moment* to a *window*; none if it has no ends."""
+    since = [] if window.since is None else [moment >= window.since]
+    return since if window.until is None else [*since, moment < window.until]
+
+
+def of_source(column: Column[str], source: str | None) -> list[ColumnElement[bool]]:
+    """Give the condition that a *column* names *source*; none if that is None, for all of them."""
+    return [] if source is None else [column == source]
 
 
 def period_of(

@@ -6,7 +6,7 @@ saves a hundred thousand outcomes, and an ORM object for each would cost more th
 
 import hashlib
 import json
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from itertools import islice, repeat
@@ -44,7 +44,6 @@ from pipeline.store.rows import (
 from pipeline.store.tables import (
     ATTEMPTS,
     BATCHES,
-    CONFIGURATIONS,
     EVIDENCE,
     REQUESTS,
     RUNS,
@@ -91,20 +90,6 @@ def start_run(
         status=RunStatus.RUNNING,
     )
     return int(session.exec(new_run.returning(RUNS.c.id)).scalar_one())
-
-
-def save_limits(
-    session: Session, *, config_digest: str, version: str, describe: Callable[[], object]
-) -> None:
-    """Keep the limits of a configuration, unless an earlier run of this version has done so."""
-    key = (CONFIGURATIONS.c.digest == config_digest) & (CONFIGURATIONS.c.version == version)
-    if session.connection().scalar(select(CONFIGURATIONS.c.digest).where(key)) is None:
-        limits = json.dumps(describe())
-        row = {"digest": config_digest, "version": version, "limits": limits}
-        adding = insert_into(session, CONFIGURATIONS).values(row)
-        session.connection().execute(
-            adding.on_conflict_do_nothing(index_elements=["digest", "version"])
-        )
 
 
 def order_batches(session: Session, *, run_id: int, batches: Iterable[Batch]) -> None:

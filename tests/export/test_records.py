@@ -17,6 +17,7 @@ from pipeline.models import RunStatus, Verdict
 from pipeline.store import extracts
 from pipeline.store.db import Store, open_store
 from pipeline.store.tables import BATCHES
+from pipeline.store.window import Window
 from pipeline.store.writes import finish_run, order_batches, save_results
 from tests.store.makers import (
     NOON,
@@ -35,8 +36,7 @@ from tests.store.makers import (
 class Selected(TypedDict, total=False):
     """How the runs are chosen."""
 
-    since: datetime
-    until: datetime
+    window: Window
     source: str | None
     run_id: int
 
@@ -222,11 +222,11 @@ def test_a_run_that_ends_meanwhile_is_left_out_of_all_files(store: Store) -> Non
 @pytest.mark.parametrize(
     ("selected", "started"),
     [
-        ({"since": at(1)}, [at(1), at(2)]),
-        ({"until": at(1)}, [at(0)]),
-        ({"since": at(1), "until": at(2)}, [at(1)]),
+        ({"window": Window(since=at(1))}, [at(1), at(2)]),
+        ({"window": Window(until=at(1))}, [at(0)]),
+        ({"window": Window(since=at(1), until=at(2))}, [at(1)]),
         ({"run_id": 3}, [at(2)]),
-        ({"run_id": 3, "until": at(2)}, []),
+        ({"run_id": 3, "window": Window(until=at(2))}, []),
         ({"source": "coin"}, [at(1)]),
         ({"source": "x' OR 1=1--"}, []),
     ],
@@ -263,7 +263,7 @@ def test_the_sources_are_those_of_the_chosen_runs(store: Store) -> None:
         record_run(session, [make_batch(0, "dice"), make_batch(1, "coin")], started_at=at(1))
 
     with store.read() as session:
-        chosen = extracts.select_runs(session, since=at(1))
+        chosen = extracts.select_runs(session, Window(since=at(1)))
         one = extracts.select_runs(session, source="coin")
         assert extracts.sources_of(session, chosen) == ["coin", "dice"]
         assert extracts.sources_of(session, one) == ["coin"]
@@ -386,4 +386,4 @@ def test_rows_of_other_runs_between_two_chosen_are_left_out(store: Store) -> Non
         for minute in (5, 0, 6):
             record_run(session, [make_batch(n=1)], started_at=at(minute))
 
-    assert column(export(store, Records.NUMBERS, since=at(3)), "run_id") == [1, 3]
+    assert column(export(store, Records.NUMBERS, window=Window(since=at(3))), "run_id") == [1, 3]

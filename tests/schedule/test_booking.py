@@ -26,6 +26,7 @@ from pipeline.store.db import Store, open_store
 from pipeline.store.queries import get_run, recent_runs
 from pipeline.store.slots import begin as begin_slots
 from pipeline.store.slots import book_missed, claim, gaps, settle, slot_days, slot_lines
+from pipeline.store.window import Window
 from tests.processes import wait_for
 from tests.schedule.scheduling import COIN, DICE, configure, ended_run, make_schedule
 from tests.store.makers import HOST, NOON, at, begin
@@ -473,8 +474,8 @@ def test_a_gap_that_was_booked_by_a_clock_ahead_is_taken_back(store: Store) -> N
 
     assert due(right) == [at(15)]
     with store.read() as session:
-        (*_, last) = slot_lines(session, until=at(20))
-        assert gaps(session, None, None) == []
+        (*_, last) = slot_lines(session, Window(until=at(20)))
+        assert gaps(session, Window()) == []
     assert last.due_at == NOON
     assert [line.due_at for line in lines(store)[:4]] == [NOON, at(5), at(10), at(15)]
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 from sqlalchemy import select
 
 from pipeline.models import Aspect, Attempt
+from pipeline.store.contracts import contract_spans
 from pipeline.store.db import Store
-from pipeline.store.history import contract_spans
 from pipeline.store.tables import ATTEMPTS, CONTRACTS
 from pipeline.store.writes import save_results
 from tests.store.makers import at, begin, make_attempt
@@ -99,7 +99,7 @@ def test_old_spans_are_left_out_but_for_the_newest(store: Store) -> None:
     save(store, [showing(2, (KEYS, "x")), showing(3, (TYPE, "z"), source="coin")])
 
     with store.read() as session:
-        found = contract_spans(session, since=at(3))
+        found = contract_spans(session, source=None, since=at(3))
 
     assert [(span.source, span.aspect, span.value) for span in found] == [
         ("coin", TYPE, "z"),

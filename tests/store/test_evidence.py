@@ -11,6 +11,7 @@ from pipeline.models import Aspect, Attempt, Batch, Outcome, Request, Verdict
 from pipeline.store.db import Store
 from pipeline.store.evidence import stored_answers
 from pipeline.store.queries import exchanges_of_run, find_attempt
+from pipeline.store.window import Window
 from pipeline.store.writes import finish_run, order_batches, save_results
 from tests.store.makers import (
     NOON,
@@ -218,8 +219,8 @@ def test_answers_can_be_narrowed(store: Store) -> None:
             record(session, [schema_error(0, bytes([minute]))], started_at=at(minute))
         record(session, [coin], started_at=at(9))
 
-        window = list(stored_answers(session, since=at(1), until=at(3)))
-        later = list(stored_answers(session, since=at(3)))
+        window = list(stored_answers(session, Window(since=at(1), until=at(3))))
+        later = list(stored_answers(session, Window(since=at(3))))
         of_coin = list(stored_answers(session, source="coin"))
         everything = list(stored_answers(session))
 

@@ -49,9 +49,9 @@ def test_each_attempt_has_its_own(store: Store) -> None:
     run_id = record(store, 2.7, 2.6)
 
     with store.read() as session:
-        found = measures_of(session, run_id=run_id, fetch=1, number=1)
+        found = measures_of(session, (run_id, 1, 1))
         case = find_attempt(session, attempt_id=1)
-        nothing = measures_of(session, run_id=run_id, fetch=2, number=1)
+        nothing = measures_of(session, (run_id, 2, 1))
 
     assert found == (
         Measure(name="chsh", value=2.6, at_least=2.0),

@@ -33,8 +33,8 @@ def test_each_attempt_has_its_own(store: Store) -> None:
     run_id = record(store, make_signed(0), make_attempt(1), make_signed(2))
 
     with store.read() as session:
-        first = proof_of(session, run_id=run_id, fetch=0, number=1)
-        none = proof_of(session, run_id=run_id, fetch=1, number=1)
+        first = proof_of(session, (run_id, 0, 1))
+        none = proof_of(session, (run_id, 1, 1))
         case = find_attempt(session, attempt_id=3)
         counts = count_proofs(session), count_unsigned(session)
     found = list(read_proved(store.read))

@@ -17,6 +17,7 @@ from pipeline.store.queries import (
     phase_totals,
     recent_runs,
 )
+from pipeline.store.window import Window
 from pipeline.store.writes import order_batches, save_results
 from tests.store.makers import (
     at,
@@ -56,7 +57,7 @@ def test_the_newest_runs_come_first_and_no_more_than_asked(store: Store, runs: l
 def test_runs_before_a_time_are_left_out(store: Store, runs: list[int]) -> None:
     """``--since`` means a moment, and a run that started at that moment counts."""
     with store.read() as session:
-        found = recent_runs(session, since=at(1), limit=9)
+        found = recent_runs(session, Window(since=at(1)), limit=9)
 
     assert [run.id for run in found] == [runs[2], runs[1]]
 

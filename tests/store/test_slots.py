@@ -21,6 +21,7 @@ from pipeline.store.slots import (
     slot_days,
     slot_lines,
 )
+from pipeline.store.window import Window
 from pipeline.store.writes import finish_run
 from tests.store.makers import HOST, NOON, at
 from tests.store.makers import begin as begin_run
@@ -222,7 +223,10 @@ def test_slots_are_listed_newest_first_within_their_time(store: Store) -> None:
     with store.write() as session:
         take(session, slot(0), slot(5), slot(10), slot(5, schedule="other"))
 
-        within = [(line.due_at, line.schedule) for line in slot_lines(session, at(5), at(10))]
+        within = [
+            (line.due_at, line.schedule)
+            for line in slot_lines(session, Window(since=at(5), until=at(10)))
+        ]
         few = [line.due_at for line in slot_lines(session, limit=1)]
         recent = [
             line.due_at
@@ -244,7 +248,7 @@ def test_a_day_adds_up_to_its_slots(store: Store) -> None:
         book_missed(session, schedule="default", due=[at(15), at(day + 5)], host=HOST, now=NOON)
 
         days = slot_days(session)
-        later = slot_days(session, at(day), at(day + 5))
+        later = slot_days(session, Window(since=at(day), until=at(day + 5)))
 
     def of(schedule: str, number: int, **counts: int | None) -> SlotDay:
         nothing = dict.fromkeys(("ran", "late", "skipped", "missed", "interrupted", "running"), 0)

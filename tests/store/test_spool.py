@@ -110,8 +110,8 @@ def test_what_was_set_aside_is_stored_as_if_it_had_been_at_once(
     assert not file.exists()
     assert content_of(store, other) == content_of(store, one)
     with store.read() as session:
-        kept = [measures_of(session, run_id=run, fetch=0, number=1) for run in (one, other)]
-        proofs = [proof_of(session, run_id=run, fetch=0, number=1) for run in (one, other)]
+        kept = [measures_of(session, (run, 0, 1)) for run in (one, other)]
+        proofs = [proof_of(session, (run, 0, 1)) for run in (one, other)]
     assert kept == [ATTEMPTS[0].measures] * 2
     assert proofs == [PROOF if keep_numbers else None] * 2
 

@@ -27,9 +27,9 @@ from sqlmodel import Session
 from pipeline.clock import TOLERANCE, Stamp
 from pipeline.models import RunStatus
 from pipeline.store import health
+from pipeline.store.columns import add_up
 from pipeline.store.db import Store
 from pipeline.store.integrity.chain import seal_pruning
-from pipeline.store.queries import add_up
 from pipeline.store.rows import record
 from pipeline.store.tables import (
     ATTEMPTS,

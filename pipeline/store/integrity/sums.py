@@ -16,9 +16,9 @@ from sqlalchemy import Connection, Table, select
 from sqlmodel import Session
 
 from pipeline.models import Step
+from pipeline.store.columns import add_up
 from pipeline.store.db import Store
 from pipeline.store.integrity.checks import Problem
-from pipeline.store.queries import add_up
 from pipeline.store.rollups import (
     DAY,
     Examine,
@@ -58,7 +58,7 @@ def plan_checks(
         for table in (DAYS, DAY_LOSSES)
         for day in sorted(set(_begins(connection, table, from_day)) - set(days))
     ]
-    timed = _of_step(TIMINGS.c.began_at).where(*within(TIMINGS.c.began_at, from_day, None))
+    timed = _of_step(TIMINGS.c.began_at).where(*within(TIMINGS.c.began_at, Window(since=from_day)))
     months = closed_months(connection, Window(since=from_day and month_begin(from_day)))
     checks: list[Check] = [partial(_check_day, examine=examine, day=day) for day in days]
     checks += [partial(_check_durations, day=day) for day in connection.scalars(timed.distinct())]
@@ -90,7 +90,7 @@ def _problem(begin: datetime, text: str) -> Problem:
 
 
 def _begins(connection: Connection, table: Table, since: datetime | None = None) -> list[datetime]:
-    query = select(table.c.began_at).where(*within(table.c.began_at, since, None))
+    query = select(table.c.began_at).where(*within(table.c.began_at, Window(since=since)))
     query = query.distinct().order_by(table.c.began_at)
     return list(connection.scalars(query))
 
@@ -121,18 +121,19 @@ def _sorted(rows: Iterable[dict[str, object]]) -> list[str]:
 
 def _check_durations(session: Session, *, day: datetime) -> Iterator[Problem]:
     connection = session.connection()
-    of_day = within(TIMINGS.c.began_at, day, day + DAY)
+    of_day = Window(since=day, until=day + DAY)
+    timed = within(TIMINGS.c.began_at, of_day)
     known = dict(
-        connection.execute(_of_step(TIMINGS.c.source, TIMINGS.c.phases).where(*of_day)).all()
+        connection.execute(_of_step(TIMINGS.c.source, TIMINGS.c.phases).where(*timed)).all()
     )
     hours: defaultdict[str, list[Any]] = defaultdict(list)
-    query = _of_step(TIMINGS.c.source, TIMINGS.c.phases, step=Step.HOUR).where(*of_day)
+    query = _of_step(TIMINGS.c.source, TIMINGS.c.phases, step=Step.HOUR).where(*timed)
     for source, phases in connection.execute(query):
         hours[source].append(phases)
     if known != {source: merge_timings(of) for source, of in hours.items()}:
         yield _problem(day, "the durations of the day are not those of its hours")
     exchanges = select(TALLIES.c.source, add_up(TALLIES.c.attempts), add_up(TALLIES.c.exchange_us))
-    exchanges = exchanges.where(*within(TALLIES.c.started_at, day, day + DAY))
+    exchanges = exchanges.where(*within(TALLIES.c.started_at, of_day))
     of_runs = {
         source: [n, us]
         for source, n, us in connection.execute(exchanges.group_by(TALLIES.c.source))
