@@ -8,7 +8,7 @@ from alembic import context
 from alembic.util import CommandError
 from sqlalchemy import Connection
 
-from pipeline.store.db import connect_to_migrate
+from pipeline.store.migrating import connect_to_migrate
 from pipeline.store.tables import Row
 
 ON_SERVERS = {"ix_attempts_request", "fk_attempts_request_requests"}  # and in no file

@@ -19,9 +19,10 @@ from sqlalchemy import Connection
 
 from pipeline.errors import StoreBusy, StoreError
 from pipeline.store import schema
-from pipeline.store.db import Migration, connect_to_migrate, migrate, open_store
+from pipeline.store.db import open_store
 from pipeline.store.integrity.damage import find_damage
 from pipeline.store.integrity.verify import verify
+from pipeline.store.migrating import Migration, connect_to_migrate, migrate
 from pipeline.store.schema import NEWEST, REVISIONS, migrations_folder
 from pipeline.store.tables import Row
 from pipeline.store.writes import finish_run, order_batches, save_results
@@ -196,7 +197,7 @@ def test_a_migration_that_is_killed_leaves_the_old_schema(url: str, older: Path)
     before = schema_of(older)
     script = f"""
 import os, signal
-from pipeline.store.db import connect_to_migrate
+from pipeline.store.migrating import connect_to_migrate
 from pipeline.store.schema import upgrade
 
 with connect_to_migrate({url!r}) as connection:
@@ -275,7 +276,8 @@ def upgrade() -> None:
 """
 MIGRATE = """
 import sys
-from pipeline.store.db import migrate, open_store
+from pipeline.store.db import open_store
+from pipeline.store.migrating import migrate
 from pipeline.store.integrity.verify import verify
 
 print(migrate(sys.argv[1], busy_seconds=5))

@@ -59,7 +59,7 @@ def test_an_old_database_is_migrated_from_the_wheel(unpacked: Path, tmp_path: Pa
     with closing(sqlite3.connect(database)) as raw:
         raw.execute("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL)")
     code = (
-        "import pipeline, sys; from pipeline.store.db import migrate;"
+        "import pipeline, sys; from pipeline.store.migrating import migrate;"
         "print(migrate(sys.argv[1], busy_seconds=1).after, pipeline.__file__)"
     )
 

@@ -190,6 +190,11 @@ class Word(TypeDecorator[StrEnum]):
         super().__init__()
         self.words, self.none = words, none
 
+    def bind_processor(self, dialect: Dialect) -> Callable[[Any], Any] | None:
+        """Write the text that stands for None, if there is one."""
+        del dialect
+        return None if self.none is None else lambda value: self.none if value is None else value
+
     def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], Any]:
         """Look a text up: quicker than ``process_result_value``, and there are millions."""
         del dialect, coltype

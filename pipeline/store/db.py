@@ -1,40 +1,26 @@
 """Open the database: transactions off the event loop, and its errors turned into ours."""
 
-import sqlite3
 import struct
 from collections.abc import Callable, Iterator
-from contextlib import AbstractAsyncContextManager, closing, contextmanager, nullcontext
-from dataclasses import dataclass
+from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Concatenate, NoReturn, ParamSpec, Self, TypeVar, TypeVarTuple
+from typing import Concatenate, ParamSpec, Self, TypeVar, TypeVarTuple
 
 from anyio import CapacityLimiter, sleep, to_thread
-from sqlalchemy import Connection, Engine, StaticPool, create_engine, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoResultFound
+from sqlalchemy import Engine
+from sqlalchemy.exc import NoResultFound
 from sqlmodel import Session
 
 from pipeline.errors import StoreBusy, StoreError
-from pipeline.files import blame, database_file, remove_dead
+from pipeline.files import blame, remove_dead
 from pipeline.store import server, sqlite
-from pipeline.store.schema import (
-    NEWEST,
-    SchemaState,
-    create_schema,
-    find_revision,
-    schema_state,
-    upgrade,
-)
+from pipeline.store.integrity.damage import find_damage
+from pipeline.store.migrating import create, migrate
+from pipeline.store.place import Place
+from pipeline.store.schema import SchemaState
 
 TRY_AGAIN_SECONDS = 0.1  # until we look again whether the database is free
 SERVER_THREADS = 4  # at once, each with a connection of its own
-DEVELOPER_SECONDS = 10.0  # how long a developer's migration waits for others
-
-_REFUSALS = {
-    SchemaState.EMPTY: "holds no tables, so it is not ours; remove it or choose another store.url",
-    SchemaState.OLDER: "has an older schema; run `pipeline db migrate`",
-    SchemaState.NEWER: "was made by a newer version of pipeline; upgrade pipeline to use it",
-    SchemaState.FOREIGN: "belongs to another program; choose another store.url",
-}
 
 # Damaged values and missing rows raise these wherever they are first used.
 _SURPRISES = (
@@ -45,76 +31,6 @@ _SURPRISES = (
 P = ParamSpec("P")
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Migration:
-    """What a migration did; ``backup`` is the copy made before, None where there is no file."""
-
-    before: str | None
-    after: str
-    backup: Path | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Place:
-    """Where a store is: ``path`` only for SQLite, ``name`` for messages, without a password."""
-
-    url: str
-    path: Path | None
-    name: str
-    busy_seconds: float
-
-    @classmethod
-    def of(cls, url: str, busy_seconds: float) -> Self:
-        path = database_file(url)
-        try:
-            name = str(path or make_url(url).render_as_string(hide_password=True))
-        except (ArgumentError, ValueError) as exc:
-            raise StoreError(f"store.url cannot be understood: {exc}") from exc
-        return cls(url=url, path=path, name=name, busy_seconds=busy_seconds)
-
-    @contextmanager
-    def errors(self) -> Iterator[None]:
-        """Turn every error of the database into a StoreError of one line, at this edge."""
-        try:
-            yield
-        except (sqlite3.Error, DBAPIError) as exc:
-            # What a server says quotes what was to be stored, so it goes no further than here.
-            raise self._explain(exc) from exc if self.path else None
-        except UnicodeDecodeError as exc:  # SQLite quotes what is damaged, and that is no text
-            raise StoreError(f"{self.name}: damaged; restore a backup") from exc
-
-    def _explain(self, exc: sqlite3.Error | DBAPIError) -> StoreError:
-        cause = exc.orig if isinstance(exc, DBAPIError) else exc
-        if self.path and isinstance(cause, sqlite3.Error):
-            return sqlite.explain(cause, self.path, self.busy_seconds)
-        return server.explain(exc, self.name, self.busy_seconds)
-
-    @contextmanager
-    def connect(self, *, is_migration: bool = False) -> Iterator[Connection]:
-        """Open one connection for a short while, writing only for a migration."""
-        engine = self.engine(for_writing=is_migration, foreign_keys=not is_migration)
-        options = {sqlite.IS_WRITE: is_migration}
-        try:
-            with engine.execution_options(**options).begin() as connection:
-                yield connection
-        finally:
-            engine.dispose()
-
-    def engine(self, *, for_writing: bool, foreign_keys: bool = True) -> Engine:
-        """Make an engine, which connects when it is used."""
-        if self.path:
-            return sqlite.make_engine(
-                self.path,
-                busy_seconds=self.busy_seconds,
-                for_writing=for_writing,
-                foreign_keys=foreign_keys,
-            )
-        try:
-            return server.make_engine(make_url(self.url), busy_seconds=self.busy_seconds)
-        except (ArgumentError, ImportError) as exc:  # no such database, or its driver is missing
-            raise StoreError(f"{self.name}: {exc}") from exc
 
 
 class Store:
@@ -128,7 +44,7 @@ class Store:
         notes: what a person should know of its opening, a line each.
     """
 
-    def __init__(self, place: _Place, engine: Engine, *, for_writing: bool) -> None:
+    def __init__(self, place: Place, engine: Engine, *, for_writing: bool) -> None:
         self._place = place
         self._engine = engine
         self._reader: Engine = engine
@@ -254,8 +170,6 @@ class Store:
 
     def _blame_damage(self, exc: Exception) -> None:
         """Raise a StoreError instead of *exc* if the database is damaged."""
-        from pipeline.store.integrity.damage import find_damage  # noqa: PLC0415 - when all is well, nobody needs it
-
         with self.read() as session:
             damage = next(find_damage(session.connection()), None)
         if damage:
@@ -278,20 +192,20 @@ def open_store(url: str, *, busy_seconds: float, for_writing: bool) -> Store:
         StoreError: it is not there, damaged, not ours, or of a schema that we do not know; it is
             left as it is.
     """
-    place = _Place.of(url, busy_seconds)
+    place = Place.of(url, busy_seconds)
     with place.errors():
         if for_writing and place.path:
             remove_dead(place.path.parent)
             if not sqlite.identity(place.path):
-                sqlite.create_file(place.path, _empty_database())
-        state = _find_state(place)
+                create(place)
+        state = place.find_state()
         if for_writing and state is SchemaState.EMPTY and not place.path:
-            _create(place)
-            state = _find_state(place)
+            create(place)
+            state = place.find_state()
         if for_writing and state is SchemaState.OLDER:
             migrate(url, busy_seconds=busy_seconds)
         elif state is not SchemaState.CURRENT:
-            _refuse(place, state)
+            place.refuse(state)
         store = Store(place, place.engine(for_writing=for_writing), for_writing=for_writing)
         # What is in the way shows now, before anything has been asked of anybody.
         with store.write() if for_writing else store.read() as session:
@@ -299,107 +213,3 @@ def open_store(url: str, *, busy_seconds: float, for_writing: bool) -> Store:
         if for_writing and place.path:
             store.take_in(place.path.with_name(f"{place.path.name}.spool-"))
         return store
-
-
-def migrate(url: str, *, busy_seconds: float) -> Migration | None:
-    """Bring an older database to the newest schema, whole or not at all; None if it is there.
-
-    A copy of an SQLite file is kept beside it as ``<name>.before-<revision>``. Of two processes
-    that migrate at once one does; the other waits, and finds that there is nothing left to do.
-
-    Raises:
-        StoreBusy: another process holds it for longer than *busy_seconds*.
-        StoreError: it is not there, damaged, not ours, newer than this program, or it would break
-            a foreign key afterwards; it is left as it is.
-    """
-    place = _Place.of(url, busy_seconds)
-    with place.errors():
-        if _find_state(place) is SchemaState.CURRENT:
-            return None
-        with place.connect(is_migration=True) as connection:
-            return _migrate(place, connection)
-
-
-@contextmanager
-def connect_to_migrate(url: str) -> Iterator[Connection]:
-    """Open the database at *url* for a developer's ``alembic``, empty if it is not there yet.
-
-    It commits when the block ends without an error; foreign keys are not enforced.
-    """
-    place = _Place.of(url, DEVELOPER_SECONDS)
-    if place.path:
-        place.path.touch(mode=0o600)
-    with place.errors(), place.connect(is_migration=True) as connection:
-        yield connection
-
-
-def back_up(url: str, target: Path, *, busy_seconds: float) -> None:
-    """Copy the SQLite database at *url* to *target*, even while a run writes to it.
-
-    Raises:
-        StoreError: it is not there, damaged or not ours, or *target* cannot be written.
-    """
-    place = _Place.of(url, busy_seconds)
-    with open_store(url, busy_seconds=busy_seconds, for_writing=False), place.errors():
-        if place.path is not None:
-            sqlite.back_up(place.path, target)
-
-
-def vacuum(url: str, *, busy_seconds: float) -> None:
-    """Give the free pages of the SQLite database at *url* back to the disk.
-
-    Raises:
-        StoreBusy: another process holds it for longer than *busy_seconds*.
-        StoreError: it is damaged, or the disk has no room for a copy of it.
-    """
-    place = _Place.of(url, busy_seconds)
-    with place.errors():
-        if place.path is not None:
-            sqlite.vacuum(place.path, busy_seconds=busy_seconds)
-
-
-def _find_state(place: _Place) -> SchemaState:
-    if place.path:
-        sqlite.check_file(place.path)
-    with place.connect() as connection:
-        return schema_state(connection)
-
-
-def _refuse(place: _Place, state: SchemaState) -> NoReturn:
-    if state is SchemaState.EMPTY and not place.path:
-        raise StoreError(f"no database yet at {place.name}: run `pipeline collect` first")
-    raise StoreError(f"{place.name} {_REFUSALS[state]}")
-
-
-def _create(place: _Place) -> None:
-    """Make the tables in an empty database of a server, unless others have meanwhile."""
-    with place.connect(is_migration=True) as connection:
-        server.hold_creation(connection)
-        if schema_state(connection) is SchemaState.EMPTY:
-            create_schema(connection)
-
-
-def _migrate(place: _Place, connection: Connection) -> Migration | None:
-    if not place.path:
-        server.hold_creation(connection)
-    state = schema_state(connection)  # once more: now nobody else can change it
-    if state is SchemaState.CURRENT:
-        return None
-    if state is not SchemaState.OLDER:
-        _refuse(place, state)
-    before = find_revision(connection)
-    backup = place.path and place.path.with_name(f"{place.path.name}.before-{NEWEST}")
-    if place.path and backup:
-        sqlite.back_up(place.path, backup)
-    upgrade(connection)
-    if place.path and connection.exec_driver_sql("PRAGMA foreign_key_check").first():
-        raise StoreError(f"{place.name}: the migration would break references; nothing was changed")
-    return Migration(before=before, after=NEWEST, backup=backup)
-
-
-def _empty_database() -> bytes:
-    with closing(sqlite3.connect(":memory:")) as raw:
-        engine = create_engine("sqlite://", creator=lambda: raw, poolclass=StaticPool)
-        with engine.begin() as connection:
-            create_schema(connection)
-        return raw.serialize()

@@ -177,10 +177,10 @@ def _parts(
     if run_id is not None or step is Step.HOUR:
         yield of_each, window
         return
-    parts = split(session, window)
-    yield from ((of_each, part) for part in parts.runs)
-    if parts.days is not None:
-        yield of_days, parts.days
+    days, runs = split(session, window)
+    yield from ((of_each, part) for part in runs)
+    if days is not None:
+        yield of_days, days
 
 
 def _sum_up(

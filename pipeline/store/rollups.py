@@ -9,7 +9,6 @@ run is pruned, and ``audit verify`` holds these sums to them.
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Any
@@ -19,10 +18,10 @@ from sqlmodel import Session
 
 from pipeline.models import Loss, Step, Tally
 from pipeline.store.integrity.chain import lock_chain
-from pipeline.store.rows import as_row, record
+from pipeline.store.rows import as_row, execute_many, records
 from pipeline.store.summaries import merge_timings, period_begin
 from pipeline.store.tables import DAY_LOSSES, DAYS, LOSSES, MONTHS, SHEETS, TALLIES, TIMINGS
-from pipeline.store.totals import LossTotals, sum_day, sum_losses
+from pipeline.store.totals import sum_day, sum_losses
 from pipeline.store.window import Window, within
 
 DAY = timedelta(days=1)
@@ -54,30 +53,21 @@ def close_periods(
 
 def _close_day(session: Session, day: datetime, examine: Examine) -> None:
     tallies, losses = rows_of_day(session, day)
-    connection = session.connection()
     sheet = {"began_at": day, "facts": examine(tallies, losses)}
-    connection.execute(insert(SHEETS), sheet)
-    connection.execute(insert(DAYS), [as_row(DAYS, of) for of in sum_day(day, tallies)])
-    if losses:
-        rows = map(loss_row, sum_losses(day, losses))
-        connection.execute(insert(DAY_LOSSES), list(rows))
-
-
-def loss_row(of: LossTotals) -> dict[str, object]:
-    """Make the row of a day's losses."""
-    return as_row(DAY_LOSSES, of) | {"phase": of.phase or ""}
+    sums = [as_row(DAYS, of) for of in sum_day(day, tallies)]
+    lost = [as_row(DAY_LOSSES, of) for of in sum_losses(day, losses)]
+    for table, rows in ((SHEETS, [sheet]), (DAYS, sums), (DAY_LOSSES, lost)):
+        execute_many(session, insert(table), rows)
 
 
 def rows_of_day(session: Session, day: datetime) -> tuple[list[Tally], list[Loss]]:
     """Read the tallies and losses of a day in the order of time."""
     of_day = Window(since=day, until=day + DAY)
-    return _read(session, TALLIES, Tally, of_day), _read(session, LOSSES, Loss, of_day)
-
-
-def _read(session: Session, table: Any, kind: Any, window: Window) -> list[Any]:  # noqa: ANN401
-    chosen = within(table.c.started_at, window)
-    query = select(table).where(*chosen).order_by(*table.primary_key)
-    return [record(kind, row) for row in session.connection().execute(query)]
+    tallies, losses = (
+        select(table).where(*within(table.c.started_at, of_day)).order_by(*table.primary_key)
+        for table in (TALLIES, LOSSES)
+    )
+    return records(session, Tally, tallies), records(session, Loss, losses)
 
 
 def _close_month(connection: Connection, month: datetime) -> None:
@@ -105,25 +95,19 @@ def month_timings(connection: Connection, month: datetime) -> dict[str, dict[str
 # ---- What is closed ----
 
 
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """How a window is read: closed days that begin in ``days``, and ``runs`` for all else."""
+def split(session: Session, window: Window) -> tuple[Window | None, list[Window]]:
+    """Take as many closed days of a window as there are: those that begin in the first part.
 
-    days: Window | None
-    runs: list[Window]
-
-
-def split(session: Session, window: Window) -> Parts:
-    """Take as many closed days of a window as there are; the rest is looked up in the runs."""
+    The other parts are to be looked up in the runs.
+    """
     connection, days = session.connection(), _whole_days(window)
-    if days.is_empty:
-        return Parts(None, [window])
-    taken = _closed_days(connection, days)
-    rest = [gap for gap in gaps(taken, days) if _first_tally(connection, gap)]
-    rest += gaps([days], window)
-    if len(rest) > MOST_PARTS:
-        return Parts(None, [window])
-    return Parts(days, rest)
+    if not days.is_empty:
+        taken = _closed_days(connection, days)
+        rest = [gap for gap in gaps(taken, days) if _first_tally(connection, gap)]
+        rest += gaps([days], window)
+        if len(rest) <= MOST_PARTS:
+            return days, rest
+    return None, [window]
 
 
 def sheets(
@@ -179,13 +163,10 @@ def _closed_days(connection: Connection, window: Window) -> list[Window]:
 
 def closed_months(connection: Connection, window: Window) -> list[Window]:
     """List the closed months that lie in *window* as a whole."""
-    months = select(MONTHS.c.began_at).distinct().order_by(MONTHS.c.began_at)
-    chosen = within(MONTHS.c.began_at, window)
-    return [
-        Window(since=month, until=next_month(month))
-        for month in connection.scalars(months.where(*chosen))
-        if window.until is None or next_month(month) <= window.until
-    ]
+    query = select(MONTHS.c.began_at).distinct().where(*within(MONTHS.c.began_at, window))
+    begins = connection.scalars(query.order_by(MONTHS.c.began_at))
+    months = [month for month in begins if not window.until or next_month(month) <= window.until]
+    return [Window(since=month, until=next_month(month)) for month in months]
 
 
 def count_open_days(session: Session, *, now: datetime) -> int:
@@ -205,8 +186,7 @@ def gaps(taken: Iterable[Window], window: Window) -> Iterator[Window]:
 
 
 def _first_tally(connection: Connection, window: Window) -> datetime | None:
-    moment = TALLIES.c.started_at
-    query = select(func.min(moment)).where(*within(moment, window))
+    query = select(func.min(TALLIES.c.started_at)).where(*within(TALLIES.c.started_at, window))
     first: datetime | None = connection.scalar(query)
     return first
 

@@ -218,8 +218,7 @@ def summarise_run(
         session.exec(_ADD_TALLY, params=[as_row(TALLIES, tally) for tally in tallies])
     losses = [_loss(run, key, books) for key in {**books.failures, **books.lost}]
     if losses:
-        rows = [as_row(LOSSES, loss) | {"phase": loss.phase or ""} for loss in losses]
-        session.exec(_ADD_LOSS, params=rows)
+        session.exec(_ADD_LOSS, params=[as_row(LOSSES, loss) for loss in losses])
     _open_again(connection, started_at)
     _add_timings(session, started_at, {source: of.phases for source, of in books.sources.items()})
     return tallies

@@ -16,8 +16,10 @@ from pipeline.rendering.progress import progress
 from pipeline.rendering.shapes import Format
 from pipeline.rendering.words import count_of, show_time
 from pipeline.settings import StoreSettings
-from pipeline.store import db
+from pipeline.store import migrating, sqlite
+from pipeline.store.db import open_store
 from pipeline.store.integrity import pruning
+from pipeline.store.place import Place
 from pipeline.store.stamps import last_stamps
 from pipeline.store.stats import StoreStats, file_space, read_stats
 
@@ -26,7 +28,7 @@ THOUSAND = 999.5  # from here on three digits of it would be 1e+03
 
 def migrate(settings: StoreSettings) -> str:
     """Bring the database to the newest schema."""
-    done = db.migrate(settings.url, busy_seconds=settings.busy_seconds)
+    done = migrating.migrate(settings.url, busy_seconds=settings.busy_seconds)
     if done is None:
         return "The schema is the newest already."
     lines = [f"Migrated from {done.before or 'nothing'} to {done.after}."]
@@ -37,22 +39,24 @@ def migrate(settings: StoreSettings) -> str:
 
 def back_up(settings: StoreSettings, target: Path) -> StoreSettings:
     """Copy the database to the new file *target*, and give the settings of the copy."""
-    _check_is_file(settings, "backed up")
+    path = _check_is_file(settings, "backed up")
     if os.path.lexists(target):
         raise UsageError(f"{target} exists already; choose another name")
-    db.back_up(settings.url, target.absolute(), busy_seconds=settings.busy_seconds)
+    with _reading(settings), Place.of(settings.url, settings.busy_seconds).errors():
+        sqlite.back_up(path, target.absolute())
     return settings.model_copy(update={"url": f"sqlite:///{target.absolute()}"})
 
 
-def _check_is_file(settings: StoreSettings, done: str) -> None:
-    if database_file(settings.url) is None:
-        raise ConfigError(f"store.url: only SQLite files are {done} here; use the server's tools")
+def _check_is_file(settings: StoreSettings, done: str) -> Path:
+    if path := database_file(settings.url):
+        return path
+    raise ConfigError(f"store.url: only SQLite files are {done} here; use the server's tools")
 
 
 @contextmanager
 def _reading(settings: StoreSettings) -> Iterator[Session]:
     with (
-        db.open_store(settings.url, busy_seconds=settings.busy_seconds, for_writing=False) as store,
+        open_store(settings.url, busy_seconds=settings.busy_seconds, for_writing=False) as store,
         store.read() as session,
     ):
         yield session
@@ -72,8 +76,7 @@ def prune(
     Raises:
         UsageError: it looks as if a clock were wrong, and the pruning is not forced.
     """
-    if is_vacuum:
-        _check_is_file(settings, "made smaller")
+    path = _check_is_file(settings, "made smaller") if is_vacuum else None
     now = datetime.now(UTC)
     before = now - keep
     with _reading(settings) as session:
@@ -87,7 +90,7 @@ def prune(
         return
     url, busy_seconds = settings.url, settings.busy_seconds
     with (
-        db.open_store(url, busy_seconds=busy_seconds, for_writing=True) as store,
+        open_store(url, busy_seconds=busy_seconds, for_writing=True) as store,
         progress("pruning") as watch,
     ):
         for note in store.notes:
@@ -98,8 +101,9 @@ def prune(
         f" {count_of(done.attempts, 'attempt')}, {count_of(done.evidence, 'answer')},"
         f" {count_of(done.requests, 'request')}."
     )
-    if is_vacuum:
-        db.vacuum(url, busy_seconds=busy_seconds)
+    if path is not None:
+        with Place.of(url, busy_seconds).errors():
+            sqlite.vacuum(path, busy_seconds=busy_seconds)
     with _reading(settings) as session:
         space = file_space(session)
     if space is not None:

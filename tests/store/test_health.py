@@ -14,7 +14,7 @@ from alembic.config import Config
 
 from pipeline.health.continuous import HealthTest
 from pipeline.models import Batch, Outcome, Severity
-from pipeline.store.db import Store, connect_to_migrate, open_store
+from pipeline.store.db import Store, open_store
 from pipeline.store.health import HealthState, NumberRange, read_states
 from pipeline.store.health_figures import (
     RangeHealth,
@@ -26,6 +26,7 @@ from pipeline.store.health_figures import (
 )
 from pipeline.store.integrity.pruning import prune
 from pipeline.store.integrity.verify import verify
+from pipeline.store.migrating import connect_to_migrate
 from pipeline.store.schema import migrations_folder
 from pipeline.store.window import Window
 from pipeline.store.writes import (

@@ -112,10 +112,10 @@ def test_closed_days_are_used(store: Store) -> None:
 
     with store.read() as session:
         [coins, dice] = history.source_totals(session)
-        parts = split(session, Window())
+        _, of_runs = split(session, Window())
 
     assert (coins.collected, dice.collected) == (6_000, 6_000)
-    assert len(parts.runs) == 1  # today
+    assert len(of_runs) == 1  # today
 
 
 def test_a_day_is_closed_when_it_is_over(store: Store) -> None:
@@ -199,11 +199,11 @@ def test_a_day_that_is_still_to_come_is_not_believed(store: Store) -> None:
     close(store, now=ahead + timedelta(days=2))
 
     with store.read() as session:
-        parts = split(session, Window())
+        days, _ = split(session, Window())
 
-    assert parts.days is not None
-    assert parts.days.until is not None
-    assert parts.days.until <= datetime.now(UTC)
+    assert days is not None
+    assert days.until is not None
+    assert days.until <= datetime.now(UTC)
 
 
 def test_whoever_ends_a_run_closes_the_days_before(store: Store) -> None:

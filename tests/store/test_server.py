@@ -11,9 +11,10 @@ from sqlalchemy import make_url
 
 from pipeline.errors import StoreBusy, StoreError
 from pipeline.store import server
-from pipeline.store.db import Store, connect_to_migrate, migrate, open_store
+from pipeline.store.db import Store, open_store
 from pipeline.store.integrity.chain import lock_chain
 from pipeline.store.integrity.verify import verify
+from pipeline.store.migrating import connect_to_migrate, migrate
 from pipeline.store.queries import recent_runs
 from pipeline.store.schema import NEWEST, VERSION
 from pipeline.store.server import LOOK_SECONDS

@@ -6,8 +6,9 @@ import pytest
 from alembic import command
 from sqlalchemy import Connection
 
-from pipeline.store.db import connect_to_migrate, migrate, open_store
+from pipeline.store.db import open_store
 from pipeline.store.integrity.verify import verify
+from pipeline.store.migrating import connect_to_migrate, migrate
 from pipeline.store.schema import NEWEST
 from pipeline.store.tables import Row
 from tests.servers import LIKE_NEW, Server

@@ -17,7 +17,8 @@ from sqlalchemy import func, select
 
 from pipeline.errors import StoreBusy, StoreError
 from pipeline.models import RunStatus
-from pipeline.store.db import Store, migrate, open_store
+from pipeline.store.db import Store, open_store
+from pipeline.store.migrating import migrate
 from pipeline.store.queries import find_run, recent_runs
 from pipeline.store.sqlite import journal_mode_for
 from pipeline.store.tables import RUNS

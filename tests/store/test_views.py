@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import ErrorName
-from pipeline.store.db import Store, connect_to_migrate, open_store
+from pipeline.store.db import Store, open_store
+from pipeline.store.migrating import connect_to_migrate
 from pipeline.store.schema import SchemaState, schema_state
 from pipeline.store.views import VIEWS
 from tests.store.histories import record_history, tamper

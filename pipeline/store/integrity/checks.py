@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlmodel import Session
 
 from pipeline.models import RunStatus, Verdict
-from pipeline.store.integrity.chain import (
+from pipeline.store.integrity.contents import (
     RowHash,
     Rows,
     added_rows,

@@ -8,8 +8,8 @@ from sqlalchemy import Column, Table, select
 
 from pipeline.models import Evidence, Request
 from pipeline.store.db import Store
-from pipeline.store.integrity.chain import as_stored
 from pipeline.store.integrity.checks import Problem
+from pipeline.store.integrity.contents import as_stored
 from pipeline.store.integrity.processes import Tell
 from pipeline.store.integrity.pruning import is_unused
 from pipeline.store.rows import AnyRow, record

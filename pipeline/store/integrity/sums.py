@@ -23,7 +23,6 @@ from pipeline.store.rollups import (
     DAY,
     Examine,
     closed_months,
-    loss_row,
     month_begin,
     month_timings,
     open_days,
@@ -58,7 +57,9 @@ def plan_checks(
         for table in (DAYS, DAY_LOSSES)
         for day in sorted(set(_begins(connection, table, from_day)) - set(days))
     ]
-    timed = _of_step(TIMINGS.c.began_at).where(*within(TIMINGS.c.began_at, Window(since=from_day)))
+    timed = select(TIMINGS.c.began_at).where(
+        TIMINGS.c.step == Step.DAY, *within(TIMINGS.c.began_at, Window(since=from_day))
+    )
     months = closed_months(connection, Window(since=from_day and month_begin(from_day)))
     checks: list[Check] = [partial(_check_day, examine=examine, day=day) for day in days]
     checks += [partial(_check_durations, day=day) for day in connection.scalars(timed.distinct())]
@@ -91,12 +92,7 @@ def _problem(begin: datetime, text: str) -> Problem:
 
 def _begins(connection: Connection, table: Table, since: datetime | None = None) -> list[datetime]:
     query = select(table.c.began_at).where(*within(table.c.began_at, Window(since=since)))
-    query = query.distinct().order_by(table.c.began_at)
-    return list(connection.scalars(query))
-
-
-def _of_step(*columns: Any, step: Step = Step.DAY) -> Any:  # noqa: ANN401 - a select
-    return select(*columns).where(TIMINGS.c.step == step)
+    return list(connection.scalars(query.distinct().order_by(table.c.began_at)))
 
 
 def _check_day(session: Session, *, day: datetime, examine: Examine) -> Iterator[Problem]:
@@ -106,7 +102,7 @@ def _check_day(session: Session, *, day: datetime, examine: Examine) -> Iterator
         return
     tallies, losses = rows_of_day(session, day)
     days = [as_row(DAYS, of) for of in sum_day(day, tallies)]
-    lost = [loss_row(of) | {"phase": of.phase} for of in sum_losses(day, losses)]
+    lost = [as_row(DAY_LOSSES, of) for of in sum_losses(day, losses)]
     for table, rows in ((DAYS, days), (DAY_LOSSES, lost)):
         query = select(table).where(table.c.began_at == day).order_by(*table.primary_key)
         if _sorted(dict(row._mapping) for row in connection.execute(query)) != _sorted(rows):  # noqa: SLF001 - its public name
@@ -123,13 +119,14 @@ def _check_durations(session: Session, *, day: datetime) -> Iterator[Problem]:
     connection = session.connection()
     of_day = Window(since=day, until=day + DAY)
     timed = within(TIMINGS.c.began_at, of_day)
-    known = dict(
-        connection.execute(_of_step(TIMINGS.c.source, TIMINGS.c.phases).where(*timed)).all()
-    )
+    known: dict[str, Any] = {}
     hours: defaultdict[str, list[Any]] = defaultdict(list)
-    query = _of_step(TIMINGS.c.source, TIMINGS.c.phases, step=Step.HOUR).where(*timed)
-    for source, phases in connection.execute(query):
-        hours[source].append(phases)
+    query = select(TIMINGS.c.step, TIMINGS.c.source, TIMINGS.c.phases).where(*timed)
+    for step, source, phases in connection.execute(query):
+        if step is Step.DAY:
+            known[source] = phases
+        else:
+            hours[source].append(phases)
     if known != {source: merge_timings(of) for source, of in hours.items()}:
         yield _problem(day, "the durations of the day are not those of its hours")
     exchanges = select(TALLIES.c.source, add_up(TALLIES.c.attempts), add_up(TALLIES.c.exchange_us))
@@ -145,9 +142,7 @@ def _check_durations(session: Session, *, day: datetime) -> Iterator[Problem]:
 
 def _check_month(session: Session, *, month: datetime) -> Iterator[Problem]:
     connection = session.connection()
-    rows = connection.execute(
-        select(MONTHS.c.source, MONTHS.c.phases).where(MONTHS.c.began_at == month)
-    )
-    found = dict(rows.all())
+    of_month = select(MONTHS.c.source, MONTHS.c.phases).where(MONTHS.c.began_at == month)
+    found = dict(connection.execute(of_month).all())
     if found and found != month_timings(connection, month):
         yield _problem(month, "the durations of the month are not those of its days")

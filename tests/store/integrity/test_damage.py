@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import StoreError
-from pipeline.store.db import Store, back_up, open_store
+from pipeline.store import sqlite
+from pipeline.store.db import Store, open_store
 from pipeline.store.integrity.damage import find_damage
 from tests.store.makers import (
     make_attempt,
@@ -118,7 +119,7 @@ def test_a_damaged_page_stops_a_backup_in_one_line(
         file.write(b"\xff" * size)
 
     with pytest.raises(StoreError, match="damaged; nothing was changed") as caught:
-        back_up(f"sqlite:///{filled}", tmp_path / "copy.db", busy_seconds=0.1)
+        sqlite.back_up(filled, tmp_path / "copy.db")
 
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "copy.db").exists()
