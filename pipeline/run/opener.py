@@ -22,7 +22,7 @@ from pipeline.settings import Settings
 from pipeline.store import portions
 from pipeline.store.db import Store
 from pipeline.store.portions import Portion, Standing
-from pipeline.store.queries import find_limits
+from pipeline.store.configurations import find_limits
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,8 @@
 """Questions to the store about the requests that were sent and the answers that were kept."""
 
-from collections.abc import Iterator
+import hashlib
+import json
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import takewhile
@@ -10,9 +12,9 @@ from sqlalchemy import Select, bindparam, func, or_, select
 from sqlmodel import Session
 
 from pipeline.errors import Phase
-from pipeline.models import Batch, Evidence, Fetch, Request, StoredAnswer
+from pipeline.models import Attempt, Batch, Evidence, Fetch, Request, StoredAnswer
 from pipeline.store.columns import name_of
-from pipeline.store.rows import columns_of, record
+from pipeline.store.rows import as_row, columns_of, insert_into, record, records
 from pipeline.store.tables import ATTEMPTS, BATCHES, EVIDENCE, REQUESTS, RUNS
 from pipeline.store.window import EVERYTHING, Window, of_source, within
 
@@ -55,14 +57,14 @@ class SentRequests:
 
 def find_request(session: Session, *, request_id: int) -> Request:
     """Look up a request that is known to be there."""
-    query = select(REQUESTS).where(REQUESTS.c.id == request_id)
-    return record(Request, session.connection().execute(query).one())
+    (found,) = records(session, Request, select(REQUESTS).where(REQUESTS.c.id == request_id))
+    return found
 
 
 def find_evidence(session: Session, *, digest: str) -> Evidence:
     """Look up an answer that is known to be there."""
-    query = select(EVIDENCE).where(EVIDENCE.c.digest == digest)
-    return record(Evidence, session.connection().execute(query).one())
+    (found,) = records(session, Evidence, select(EVIDENCE).where(EVIDENCE.c.digest == digest))
+    return found
 
 
 def stored_answers(
@@ -147,3 +149,62 @@ def sent_requests(session: Session, window: Window, *, source: str, most: int) -
     ]
     different, times = (int(rows[0].different), int(rows[0].times)) if rows else (0, 0)
     return SentRequests(listed=listed, different=different, times=times)
+
+
+def save_requests(session: Session, attempts: Sequence[Attempt]) -> list[int | None]:
+    """Store each different request once, and give their ids by attempt."""
+    # By identity: mostly they are one and the same object, and to hash it takes as long as SQL.
+    distinct = {id(request): request for attempt in attempts if (request := attempt.request)}
+    digests = {key: digest_of_request(request) for key, request in distinct.items()}
+    wanted = {digests[key]: request for key, request in distinct.items()}
+    ids = _request_ids(session, wanted)
+    new = [
+        {"digest": digest, **as_row(REQUESTS, request)}
+        for digest, request in wanted.items()
+        if digest not in ids
+    ]
+    if new:
+        adding = insert_into(session, REQUESTS).on_conflict_do_nothing(index_elements=["digest"])
+        session.exec(adding, params=new)
+        ids |= _request_ids(session, {row["digest"] for row in new})
+    return [
+        None if attempt.request is None else ids[digests[id(attempt.request)]]
+        for attempt in attempts
+    ]
+
+
+def _request_ids(session: Session, digests: Collection[object]) -> dict[str, int]:
+    if not digests:
+        return {}
+    query = select(REQUESTS.c.digest, REQUESTS.c.id).where(REQUESTS.c.digest.in_(digests))
+    return dict(session.connection().execute(query).all())
+
+
+def digest_of_request(request: Request) -> str:
+    """Hash what was sent; no two requests in the store are the same."""
+    head = json.dumps([request.method, request.url, request.headers]).encode()
+    return hashlib.sha256(head + b"\n" + request.body).hexdigest()
+
+
+def save_evidence(
+    session: Session, attempts: Sequence[Attempt], shown: Sequence[Evidence | None]
+) -> list[str | None]:
+    """Store each different answer that is *shown* once, and give their digests by attempt."""
+    digests = [None if evidence is None else digest_of_evidence(evidence) for evidence in shown]
+    rows: dict[str, dict[str, object]] = {}
+    for attempt, evidence, digest in zip(attempts, shown, digests, strict=True):
+        if evidence and digest and digest not in rows:
+            first = {"digest": digest, "first_seen_at": attempt.began_at}
+            rows[digest] = first | as_row(EVIDENCE, evidence)
+    if rows:
+        adding = insert_into(session, EVIDENCE).on_conflict_do_nothing(index_elements=["digest"])
+        session.exec(adding, params=list(rows.values()))
+    return digests
+
+
+def digest_of_evidence(evidence: Evidence) -> str:
+    """Hash what an upstream answered; that is the key under which it is kept."""
+    # Without the Date, or a server that says the same thing all night is kept once a second.
+    headers = [(name, value) for name, value in evidence.headers if name.lower() != "date"]
+    head = json.dumps([evidence.status, headers]).encode()
+    return hashlib.sha256(head + b"\n" + evidence.body).hexdigest()

@@ -7,7 +7,7 @@ from sqlmodel import Session
 
 from pipeline.models import Attempt, Measure, WeakMeasure
 from pipeline.store.columns import name_of
-from pipeline.store.rows import as_row, records
+from pipeline.store.rows import as_row, execute_many, records
 from pipeline.store.tables import ATTEMPT_KEY, ATTEMPTS, MEASURE_KEY, MEASURES, RUNS, same
 from pipeline.store.window import Window, of_source, within
 
@@ -16,14 +16,12 @@ _ADD = insert(MEASURES)
 
 def save(session: Session, attempts: Sequence[Attempt], *, run_id: int) -> None:
     """Write the figures of *attempts*, which are stored by now, in the run *run_id*."""
-    rows = [
-        {"run_id": run_id, "fetch": attempt.fetch, "number": attempt.number}
-        | as_row(MEASURES, measure)
+    rows = (
+        {"run_id": run_id} | as_row(MEASURES, attempt) | as_row(MEASURES, measure)
         for attempt in attempts
         for measure in attempt.measures
-    ]
-    if rows:
-        session.exec(_ADD, params=rows)
+    )
+    execute_many(session, _ADD, rows)
 
 
 def measures_of(session: Session, key: tuple[int, int, int]) -> tuple[Measure, ...]:

@@ -5,7 +5,7 @@ once: whoever has it asks for what has no outcome yet, and the first outcome of 
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import groupby
 from operator import attrgetter
@@ -27,15 +27,13 @@ from pipeline.sanitize import one_line
 from pipeline.store import late, writes
 from pipeline.store.columns import id_of
 from pipeline.store.heartbeats import SILENCE
-from pipeline.store.rows import AnyRow, as_row, as_rows, execute_many, record
+from pipeline.store.rows import AnyRow, as_row, as_rows, columns_of, execute_many, record
 from pipeline.store.shared_clock import read_clock
 from pipeline.store.tables import BATCHES, HEARTBEATS, MEMBERS, PORTIONS, RUNS
 
 FORGOTTEN = timedelta(hours=1)  # so long a worker that fell silent is listed
 
-_ADD = insert(PORTIONS)
 _UNDECIDED = BATCHES.c.verdict.is_(None)
-_OF_BATCH = [BATCHES.c[each.name] for each in fields(Batch)]
 _IS_WITHIN = (
     (BATCHES.c.run_id == PORTIONS.c.run_id)
     & (BATCHES.c.source == id_of(PORTIONS.c.source))
@@ -84,7 +82,7 @@ class Standing:
 
 def order(session: Session, portions: Iterable[Portion]) -> None:
     """Write down what is to be carried out."""
-    execute_many(session, _ADD, (as_row(PORTIONS, portion) for portion in portions))
+    execute_many(session, insert(PORTIONS), (as_row(PORTIONS, portion) for portion in portions))
 
 
 def begin(
@@ -100,7 +98,7 @@ def begin(
     taking = update(PORTIONS).where(are_they, PORTIONS.c.ended_at.is_(None), _goes_on())
     taken = connection.scalars(taking.values(began).returning(PORTIONS.c.first)).all()
     rows = connection.execute(
-        select(RUNS.c.uid, HEARTBEATS.c.until, BATCHES.c.verdict, *_OF_PORTION, *_OF_BATCH)
+        select(RUNS.c.uid, HEARTBEATS.c.until, BATCHES.c.verdict, *_OF_PORTION, *columns_of(BATCHES, Batch))
         .join_from(PORTIONS, BATCHES, _IS_WITHIN)
         .join(RUNS, RUNS.c.id == PORTIONS.c.run_id)
         .join(HEARTBEATS, HEARTBEATS.c.run_id == RUNS.c.id)
@@ -122,9 +120,8 @@ def _standing(rows: Sequence[AnyRow]) -> Standing:
 
 def refuse(session: Session, portion: Portion, *, why: str) -> None:
     """Say why somebody who was given *portion* leaves it to others."""
-    refusing = update(PORTIONS).where(
-        PORTIONS.c.run_id == portion.run_id, PORTIONS.c.first == portion.first
-    )
+    is_it = (PORTIONS.c.run_id == portion.run_id) & (PORTIONS.c.first == portion.first)
+    refusing = update(PORTIONS).where(is_it)
     session.connection().execute(refusing.values(refusal=one_line(why), host=None, pid=None))
 
 
@@ -201,16 +198,9 @@ def end(session: Session, *, run_id: int, obstacles: Mapping[Portion, Moment | N
     connection = session.connection()
     for portion, obstacle in obstacles.items():
         if obstacle is not None:
-            connection.execute(
-                update(BATCHES)
-                .where(BATCHES.c.run_id == run_id, BATCHES.c.source == portion.source)
-                .where(BATCHES.c.number.between(portion.first, portion.last), _UNDECIDED)
-                .values(
-                    verdict=Verdict.DEFERRED.value,
-                    detail=one_line(obstacle.why),
-                    not_before=obstacle.at,
-                )
-            )
+            is_its = BATCHES.c.number.between(portion.first, portion.last)
+            of_it = (is_its, BATCHES.c.source == portion.source)
+            writes.defer_open_batches(session, run_id, obstacle, *of_it)
     firsts = {portion.first for portion in obstacles}
     are_done = (PORTIONS.c.run_id == run_id) & PORTIONS.c.first.in_(firsts)
     are_done &= ~exists().where(_IS_WITHIN, _UNDECIDED)

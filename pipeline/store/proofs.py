@@ -9,7 +9,7 @@ from sqlmodel import Session
 
 from pipeline.models import Attempt, Batch, Fetch, Proof, Verdict
 from pipeline.store.numbers import whole_digest
-from pipeline.store.rows import AnyRow, as_row, find, record
+from pipeline.store.rows import AnyRow, as_row, execute_many, find, record
 from pipeline.store.tables import (
     ATTEMPT_KEY,
     ATTEMPTS,
@@ -42,14 +42,12 @@ class Proved:
 
 def save(session: Session, attempts: Sequence[Attempt], *, run_id: int) -> None:
     """Write the proofs of *attempts*, which are stored by now, in the run *run_id*."""
-    rows = [
-        {"run_id": run_id, "fetch": attempt.fetch, "number": attempt.number}
-        | as_row(PROOFS, attempt.proof)
+    rows = (
+        {"run_id": run_id} | as_row(PROOFS, attempt) | as_row(PROOFS, attempt.proof)
         for attempt in attempts
         if attempt.proof is not None
-    ]
-    if rows:
-        session.exec(_ADD, params=rows)
+    )
+    execute_many(session, _ADD, rows)
 
 
 def proof_of(session: Session, key: tuple[int, int, int]) -> Proof | None:

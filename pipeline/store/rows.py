@@ -8,6 +8,7 @@ from dataclasses import fields
 from functools import cache, lru_cache
 from itertools import islice
 from operator import attrgetter
+from types import MappingProxyType
 from typing import Any, TypeAlias, TypeVar, cast
 
 from sqlalchemy import (
@@ -25,6 +26,7 @@ from sqlalchemy.dialects import sqlite
 from sqlalchemy.types import TypeEngine
 from sqlmodel import Session
 
+NONE_KNOWN: Mapping[str, Any] = MappingProxyType({})
 ROWS_AT_ONCE = 1_000  # per statement, and in memory while an iterator reads
 
 T = TypeVar("T")
@@ -109,17 +111,19 @@ def as_rows(columns: Columns) -> list[dict[str, Any]]:
 
 
 def execute_columns(session: Session, statement: UpdateBase, columns: Columns) -> int:
-    """Execute *statement* for all rows of *columns*, named as its parameters are; there is one.
+    """Execute *statement* for all rows of *columns*, named as its parameters are.
 
     Gives how many rows it changed. On SQLite it goes without what SQLAlchemy does for each row,
     which takes longer than SQLite itself.
     """
     connection = session.connection()
     if connection.dialect.name != "sqlite":
-        return connection.execute(statement, as_rows(columns)).rowcount
+        rows = as_rows(columns)
+        return connection.execute(statement, rows).rowcount if rows else 0
     sql, places = _compiled(statement, connection.dialect, tuple(columns))
     given = (map(bind, columns[name]) if bind else columns[name] for name, bind in places)
-    return connection.exec_driver_sql(sql, list(zip(*given, strict=False))).rowcount
+    values = list(zip(*given, strict=False))
+    return connection.exec_driver_sql(sql, values).rowcount if values else 0
 
 
 @lru_cache(maxsize=16)

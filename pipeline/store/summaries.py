@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
 from itertools import groupby
 from operator import itemgetter
-from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy import Connection, Integer, bindparam, delete, func, insert, literal, select
@@ -22,7 +21,7 @@ from pipeline.histogram import Histogram
 from pipeline.models import Loss, Step, Tally, Totals, Verdict
 from pipeline.pacing import Rate, Rules
 from pipeline.store.columns import PHASE_COLUMNS, from_us, name_of, to_us
-from pipeline.store.rows import ROWS_AT_ONCE, AnyRow, as_row, insert_into
+from pipeline.store.rows import NONE_KNOWN, ROWS_AT_ONCE, AnyRow, as_row, execute_many, insert_into
 from pipeline.store.tables import (
     ATTEMPTS,
     BATCHES,
@@ -36,9 +35,7 @@ from pipeline.store.tables import (
     TIMINGS,
 )
 
-NOT_KNOWN: Mapping[str, Rules] = MappingProxyType({})
 EXCHANGE = "exchange"  # among the phases: all of an attempt but its wait
-NO_DURATIONS: Mapping[str, Histogram] = MappingProxyType({})
 NOT_OURS = 0  # in the place of an attempt's id
 MOST_OTHERS = 10  # runs whose requests may crowd those of this one
 
@@ -90,6 +87,9 @@ _LOST = (
 _ADD_TALLY, _ADD_LOSS = insert(TALLIES), insert(LOSSES)
 
 
+_How = tuple[ErrorName, Phase | None]
+
+
 @dataclass(slots=True)
 class _SourceBooks:
     """The sums of one source, while the rows of a run are read."""
@@ -104,6 +104,10 @@ class _SourceBooks:
     sent_ids: "array[int]" = field(default_factory=lambda: array("q"))
     embargoes: list[tuple[datetime, datetime]] = field(default_factory=list)
     phases: dict[str, Histogram] = field(default_factory=lambda: defaultdict(Histogram))
+    failures: defaultdict[_How, list[tuple[datetime, int]]] = field(
+        default_factory=lambda: defaultdict(list)
+    )
+    lost: Counter[_How] = field(default_factory=Counter)
 
     def add_attempts(self, rows: Sequence[AnyRow]) -> None:
         """Count attempts, a column of *rows* after the other: a loop over them costs most of it."""
@@ -135,6 +139,15 @@ class _SourceBooks:
             for at, us, wait_us in zip(sent_at, exchanges, retries_after, strict=True):
                 if wait_us is not None:
                     self.embargoes.append((_later(at, us), _later(_later(at, us), wait_us)))
+        for row in rows:
+            if row.error is not None:
+                sent = (_later(row.began_at, row.wait_us or 0), row.id)
+                self.failures[row.error, row.phase].append(sent)
+
+    @property
+    def ways(self) -> list[_How]:
+        """List in which ways anything was lost."""
+        return [*{**self.failures, **self.lost}]
 
     def violations(self, rate: Rate | None, others: Iterable[datetime]) -> list[int]:
         """List the attempts that were sent faster than *rate*, or before a time that was named.
@@ -145,11 +158,8 @@ class _SourceBooks:
         if rate is not None:
             window = timedelta(seconds=rate.period_seconds)
             sent = sorted([*self._sent(), *((moment, NOT_OURS) for moment in others)])
-            for (earlier, _), (moment, attempt_id) in zip(
-                sent, sent[rate.requests :], strict=False
-            ):
-                if moment - earlier < window:
-                    broken.add(attempt_id)
+            pairs = zip(sent, sent[rate.requests :], strict=False)
+            broken |= {of for (earlier, _), (moment, of) in pairs if moment - earlier < window}
         return sorted(broken - {NOT_OURS})
 
     def _sent(self) -> list[tuple[datetime, int]]:
@@ -168,30 +178,6 @@ class _SourceBooks:
                 yield attempt_id
 
 
-_Key = tuple[str, ErrorName, Phase | None]
-
-
-@dataclass(slots=True)
-class _RunBooks:
-    """The sums of a run, while its rows are read."""
-
-    sources: defaultdict[str, _SourceBooks] = field(
-        default_factory=lambda: defaultdict(_SourceBooks)
-    )
-    failures: defaultdict[_Key, list[tuple[datetime, int]]] = field(
-        default_factory=lambda: defaultdict(list)
-    )
-    lost: Counter[_Key] = field(default_factory=Counter)
-
-    def add_attempts(self, source: str, rows: Sequence[AnyRow]) -> None:
-        """Count attempts of one source."""
-        self.sources[source].add_attempts(rows)
-        for row in rows:
-            if row.error is not None:
-                sent_at = _later(row.began_at, row.wait_us or 0)
-                self.failures[source, row.error, row.phase].append((sent_at, row.id))
-
-
 def _later(moment: datetime, us: int) -> datetime:
     try:
         return moment + timedelta(microseconds=us)
@@ -199,9 +185,7 @@ def _later(moment: datetime, us: int) -> datetime:
         return datetime.max.replace(tzinfo=moment.tzinfo)
 
 
-def summarise_run(
-    session: Session, *, run_id: int, rules: Mapping[str, Rules] = NOT_KNOWN
-) -> list[Tally]:
+def summarise_run(session: Session, *, run_id: int, rules: Mapping[str, Rules]) -> list[Tally]:
     """Add up what *run_id* got from each of its sources, write it down, and give it.
 
     Call it once for a run, when all its batches are decided. *rules* are those in force, by
@@ -211,16 +195,12 @@ def summarise_run(
     started_at = connection.scalars(select(RUNS.c.started_at).where(RUNS.c.id == run_id)).one()
     run: dict[str, Any] = {"started_at": started_at, "run_id": run_id}
     books = _read_run(connection, run_id)
-    tallies = [
-        _tally(session, run, source, of, rules.get(source)) for source, of in books.sources.items()
-    ]
-    if tallies:
-        session.exec(_ADD_TALLY, params=[as_row(TALLIES, tally) for tally in tallies])
-    losses = [_loss(run, key, books) for key in {**books.failures, **books.lost}]
-    if losses:
-        session.exec(_ADD_LOSS, params=[as_row(LOSSES, loss) for loss in losses])
+    tallies = [_tally(session, run, each, of, rules.get(each)) for each, of in books.items()]
+    losses = [_loss(run, each, how, of) for each, of in books.items() for how in of.ways]
+    execute_many(session, _ADD_TALLY, (as_row(TALLIES, tally) for tally in tallies))
+    execute_many(session, _ADD_LOSS, (as_row(LOSSES, loss) for loss in losses))
     _open_again(connection, started_at)
-    _add_timings(session, started_at, {source: of.phases for source, of in books.sources.items()})
+    _add_timings(session, started_at, {source: of.phases for source, of in books.items()})
     return tallies
 
 
@@ -233,28 +213,28 @@ def _open_again(connection: Connection, started_at: datetime) -> None:
             break  # without a sheet there are no sums
 
 
-def _read_run(connection: Connection, run_id: int) -> _RunBooks:
-    """Read the attempts of a run once, and what became of its batches."""
-    books = _RunBooks()
+def _read_run(connection: Connection, run_id: int) -> dict[str, _SourceBooks]:
+    """Read the attempts of a run once, and what became of its batches, by source."""
+    books: defaultdict[str, _SourceBooks] = defaultdict(_SourceBooks)
     chosen = {"run": run_id}
     for rows in connection.execute(_ATTEMPTS, chosen).partitions():
         for source, some in groupby(rows, key=itemgetter(0)):
-            books.add_attempts(source, list(some))
+            books[source].add_attempts(list(some))
     for row in connection.execute(_BATCHES, chosen):
-        of = books.sources[row.source]
+        of = books[row.source]
         of.is_sandbox, of.min, of.max = row.is_sandbox, row.min, row.max
         of.counts[row.verdict] += row.batches
         if row.verdict == Verdict.COLLECTED:
             of.counts["numbers"] += int(row.numbers)
             of.counts["sum"] += (int(row.upper) << _HALF) + int(row.lower)
     for source, error, phase, n in connection.execute(_LOST, chosen):
-        books.lost[source, error, phase] = n
+        books[source].lost[error, phase] = n
     return books
 
 
-def _loss(run: Mapping[str, Any], key: _Key, books: _RunBooks) -> Loss:
-    source, error, phase = key
-    sent = books.failures.get(key, [])
+def _loss(run: Mapping[str, Any], source: str, how: _How, books: _SourceBooks) -> Loss:
+    error, phase = how
+    sent = books.failures.get(how, [])
     first_at, first_attempt = min(sent, default=(run["started_at"], None))
     last_at, last_attempt = max(sent, default=(run["started_at"], None))
     return Loss(
@@ -263,7 +243,7 @@ def _loss(run: Mapping[str, Any], key: _Key, books: _RunBooks) -> Loss:
         error=error,
         phase=phase,
         attempts=len(sent),
-        batches=books.lost[key],
+        batches=books.lost[how],
         first_at=first_at,
         last_at=last_at,
         first_attempt=first_attempt,
@@ -343,21 +323,18 @@ def _add_timings(
         period = {"step": step, "began_at": period_begin(started_at, step)}
         query = select(TIMINGS.c.source, TIMINGS.c.phases).with_for_update().filter_by(**period)
         known = {source: [phases] for source, phases in session.connection().execute(query)}
-        rows = [
-            {**period, "source": source, "phases": merge_timings(known.get(source, ()), histograms)}
-            for source, histograms in phases.items()
-            if histograms
-        ]
-        if rows:
-            adding = insert_into(session, TIMINGS)
-            adding = adding.on_conflict_do_update(
-                index_elements=list(TIMINGS.primary_key), set_={"phases": adding.excluded.phases}
-            )
-            session.exec(adding, params=rows)
+        rows = (
+            {**period, "source": source, "phases": merge_timings(known.get(source, ()), new)}
+            for source, new in phases.items()
+            if new
+        )
+        adding = insert_into(session, TIMINGS)
+        key, change = list(TIMINGS.primary_key), {"phases": adding.excluded.phases}
+        execute_many(session, adding.on_conflict_do_update(index_elements=key, set_=change), rows)
 
 
 def merge_timings(
-    stored: Iterable[Mapping[str, Any]], new: Mapping[str, Histogram] = NO_DURATIONS
+    stored: Iterable[Mapping[str, Any]], new: Mapping[str, Histogram] = NONE_KNOWN
 ) -> dict[str, Any]:
     """Add up durations by phase that were *stored*, and *new* ones; give what is stored."""
     whole: defaultdict[str, Histogram] = defaultdict(Histogram)

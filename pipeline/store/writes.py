@@ -4,13 +4,12 @@ The statements are Core statements built once, and each executes for many rows a
 saves a hundred thousand outcomes, and an ORM object for each would cost more than SQLite does.
 """
 
-import hashlib
-import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from itertools import islice, repeat
-from types import MappingProxyType
 from typing import TypeAlias
 
 from sqlalchemy import ColumnElement, bindparam, insert, update
@@ -22,7 +21,6 @@ from pipeline.models import (
     Batch,
     Evidence,
     Outcome,
-    Request,
     RunStatus,
     Tally,
     Timings,
@@ -31,26 +29,24 @@ from pipeline.models import (
 from pipeline.pacing import Moment, Rules
 from pipeline.sanitize import one_line
 from pipeline.store import contracts, health, heartbeats, measures, proofs, summaries
+from pipeline.store.evidence import save_evidence, save_requests
 from pipeline.store.integrity import chain as seals
 from pipeline.store.numbers import stored_digest
 from pipeline.store.rows import (
+    NONE_KNOWN,
     ROWS_AT_ONCE,
     Columns,
     as_columns,
-    as_row,
     execute_columns,
     insert_into,
 )
 from pipeline.store.tables import (
     ATTEMPTS,
     BATCHES,
-    EVIDENCE,
-    REQUESTS,
     RUNS,
     SOURCES,
 )
 
-NONE_KNOWN: Mapping[str, Moment] = MappingProxyType({})
 Numbers: TypeAlias = dict[tuple[int, int], int]  # of attempts, by fetch and the one they had
 
 _ADD_BATCH = insert(BATCHES)
@@ -136,7 +132,7 @@ def save_results(
         measures.save(session, attempts, run_id=run_id)
         if keep_numbers:
             proofs.save(session, attempts, run_id=run_id)
-    decided = _decide_batches(session, run_id, outcomes, keep_numbers)
+    decided = decide_batches(session, outcome_columns(run_id, outcomes, keep_numbers))
     if attempts:  # last: all machines that ask the same source want these rows
         contracts.save(session, spans, run_id=run_id)
     if decided != len(outcomes):
@@ -156,7 +152,7 @@ def save_missing(
 ) -> None:
     """Record what of it is not there yet, after a try that may have and could not say so."""
     save_missing_attempts(session, run_id=run_id, attempts=attempts, keep_numbers=keep_numbers)
-    _decide_batches(session, run_id, outcomes, keep_numbers)
+    decide_batches(session, outcome_columns(run_id, outcomes, keep_numbers))
 
 
 def save_missing_attempts(
@@ -177,30 +173,21 @@ def number_on(
 
     Besides, give the number of each by its fetch and the number that it had.
     """
-    there = _attempts_of(session, run_id, {attempt.fetch for attempt in attempts})
+    there: defaultdict[int, dict[datetime, int]] = defaultdict(dict)
+    query = select(ATTEMPTS.c.fetch, ATTEMPTS.c.began_at, ATTEMPTS.c.number).where(
+        ATTEMPTS.c.run_id == run_id, ATTEMPTS.c.fetch.in_({each.fetch for each in attempts})
+    )
+    for fetch, began_at, number in session.connection().execute(query) if attempts else ():
+        there[fetch][began_at] = number
     missing: list[Attempt] = []
     numbers: Numbers = {}
     for each in attempts:
-        known = there.setdefault(each.fetch, {})
+        known = there[each.fetch]
         if each.began_at not in known:  # else it was stored by a try that could not say so
-            number = max(known.values(), default=0) + 1
-            known[each.began_at] = number
-            missing.append(replace(each, number=number))
+            known[each.began_at] = max(known.values(), default=0) + 1
+            missing.append(replace(each, number=known[each.began_at]))
         numbers[each.fetch, each.number] = known[each.began_at]
     return missing, numbers
-
-
-def _attempts_of(
-    session: Session, run_id: int, fetches: set[int]
-) -> dict[int, dict[datetime, int]]:
-    """Give the numbers of the attempts that are there, by their fetches and when they began."""
-    found: dict[int, dict[datetime, int]] = {}
-    query = select(ATTEMPTS.c.fetch, ATTEMPTS.c.began_at, ATTEMPTS.c.number).where(
-        ATTEMPTS.c.run_id == run_id, ATTEMPTS.c.fetch.in_(fetches)
-    )
-    for fetch, began_at, number in session.connection().execute(query) if fetches else ():
-        found.setdefault(fetch, {})[began_at] = number
-    return found
 
 
 def _shown(
@@ -222,18 +209,10 @@ def _save_attempts(
     columns |= {
         "run_id": repeat(run_id),
         "detail": map(_storable, columns["detail"]),
-        "evidence": _save_evidence(session, attempts, shown),
-        "request": _save_requests(session, attempts),
+        "evidence": save_evidence(session, attempts, shown),
+        "request": save_requests(session, attempts),
     }
     execute_columns(session, _ADD_ATTEMPT, columns)
-
-
-def _decide_batches(
-    session: Session, run_id: int, outcomes: Sequence[Outcome], keep_numbers: bool
-) -> int:
-    return (
-        decide_batches(session, outcome_columns(run_id, outcomes, keep_numbers)) if outcomes else 0
-    )
 
 
 def decide_batches(session: Session, columns: Columns) -> int:
@@ -263,64 +242,6 @@ def _storable(text: str | None) -> str | None:
     return text and text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def _save_requests(session: Session, attempts: Sequence[Attempt]) -> list[int | None]:
-    """Store each different request once, and give the ids by attempt."""
-    # By identity: mostly they are one and the same object, and to hash it takes as long as SQL.
-    distinct = {id(request): request for attempt in attempts if (request := attempt.request)}
-    digests = {key: digest_of_request(request) for key, request in distinct.items()}
-    wanted = {digests[key]: request for key, request in distinct.items()}
-    ids = _request_ids(session, wanted)
-    new = [
-        {"digest": digest, **as_row(REQUESTS, request)}
-        for digest, request in wanted.items()
-        if digest not in ids
-    ]
-    if new:
-        adding = insert_into(session, REQUESTS).on_conflict_do_nothing(index_elements=["digest"])
-        session.exec(adding, params=new)
-        ids |= _request_ids(session, {row["digest"] for row in new})
-    return [
-        None if attempt.request is None else ids[digests[id(attempt.request)]]
-        for attempt in attempts
-    ]
-
-
-def _request_ids(session: Session, digests: Collection[object]) -> dict[str, int]:
-    if not digests:
-        return {}
-    query = select(REQUESTS.c.digest, REQUESTS.c.id).where(REQUESTS.c.digest.in_(digests))
-    return dict(session.connection().execute(query).all())
-
-
-def digest_of_request(request: Request) -> str:
-    """Hash what was sent; no two requests in the store are the same."""
-    head = json.dumps([request.method, request.url, request.headers]).encode()
-    return hashlib.sha256(head + b"\n" + request.body).hexdigest()
-
-
-def _save_evidence(
-    session: Session, attempts: Sequence[Attempt], shown: Sequence[Evidence | None]
-) -> list[str | None]:
-    digests = [None if evidence is None else digest_of_evidence(evidence) for evidence in shown]
-    rows: dict[str, dict[str, object]] = {}
-    for attempt, evidence, digest in zip(attempts, shown, digests, strict=True):
-        if evidence and digest and digest not in rows:
-            first = {"digest": digest, "first_seen_at": attempt.began_at}
-            rows[digest] = first | as_row(EVIDENCE, evidence)
-    if rows:
-        adding = insert_into(session, EVIDENCE).on_conflict_do_nothing(index_elements=["digest"])
-        session.exec(adding, params=list(rows.values()))
-    return digests
-
-
-def digest_of_evidence(evidence: Evidence) -> str:
-    """Hash what an upstream answered; that is the key under which it is kept."""
-    # Without the Date, or a server that says the same thing all night is kept once a second.
-    headers = [(name, value) for name, value in evidence.headers if name.lower() != "date"]
-    head = json.dumps([evidence.status, headers]).encode()
-    return hashlib.sha256(head + b"\n" + evidence.body).hexdigest()
-
-
 def finish_run(
     session: Session,
     *,
@@ -329,7 +250,7 @@ def finish_run(
     clock_us: int | None,
     status: RunStatus | None = None,
     rest: ErrorName = ErrorName.CANCELLED,
-    rules: Mapping[str, Rules] = summaries.NOT_KNOWN,
+    rules: Mapping[str, Rules] = NONE_KNOWN,
     obstacles: Mapping[str, Moment] = NONE_KNOWN,
     clock_offset_us: int | None = None,
 ) -> None:
@@ -347,20 +268,14 @@ def finish_run(
     seals.lock_chain(session.connection())
     _check_running(session, run_id)
     for source, moment in obstacles.items():
-        _defer_open_batches(session, run_id, source, moment)
-    _decide_open_batches(session, run_id, rest)
+        defer_open_batches(session, run_id, moment, BATCHES.c.source == source)
+    verdict = Verdict.CANCELLED if rest is ErrorName.CANCELLED else Verdict.FAILED
+    decided = update(BATCHES).where(*_is_open(run_id))
+    session.exec(decided.values(verdict=verdict, error=rest, detail="the run ended first"))
     totals = _totals(summaries.summarise_run(session, run_id=run_id, rules=rules))
-    session.exec(
-        update(RUNS)
-        .where(RUNS.c.id == run_id)
-        .values(
-            status=status or _verdict_on(totals),
-            ended_at=ended_at,
-            clock_us=clock_us,
-            clock_offset_us=clock_offset_us,
-            **totals,
-        )
-    )
+    ended = totals | {"ended_at": ended_at, "status": status or _verdict_on(totals)}
+    ended |= {"clock_us": clock_us, "clock_offset_us": clock_offset_us}
+    session.exec(update(RUNS).where(RUNS.c.id == run_id).values(ended))
     heartbeats.end(session, run_id=run_id)
     position = seals.seal_run(session, run_id=run_id, sealed_at=ended_at)
     health.examine_run(session, run_id=run_id, position=position)
@@ -379,27 +294,16 @@ def _verdict_on(totals: dict[str, int]) -> RunStatus:
     return RunStatus.PARTIAL if totals["collected"] else RunStatus.FAILED
 
 
-def _defer_open_batches(session: Session, run_id: int, source: str, moment: Moment) -> None:
-    deferred = Verdict.DEFERRED.value
-    session.exec(
-        update(BATCHES)
-        .where(*_is_open(run_id), BATCHES.c.source == source)
-        .values(verdict=deferred, detail=one_line(moment.why), not_before=moment.at)
-    )
-
-
 def _is_open(run_id: int) -> tuple[ColumnElement[bool], ...]:
     return BATCHES.c.run_id == run_id, BATCHES.c.verdict.is_(None)
 
 
-def _decide_open_batches(session: Session, run_id: int, error: ErrorName) -> None:
-    is_cancelled = error is ErrorName.CANCELLED
-    verdict = Verdict.CANCELLED if is_cancelled else Verdict.FAILED
-    session.exec(
-        update(BATCHES)
-        .where(*_is_open(run_id))
-        .values(verdict=verdict, error=error, detail="the run ended first")
-    )
+def defer_open_batches(
+    session: Session, run_id: int, until: Moment, *chosen: ColumnElement[bool]
+) -> None:
+    """Put off those of the *chosen* batches of a run that have no outcome yet."""
+    deferred = {"verdict": Verdict.DEFERRED, "detail": one_line(until.why), "not_before": until.at}
+    session.exec(update(BATCHES).where(*_is_open(run_id), *chosen).values(deferred))
 
 
 def _totals(tallies: Sequence[Tally]) -> dict[str, int]:
@@ -420,12 +324,7 @@ def interrupt_dead_runs(session: Session, *, ended_at: datetime) -> int:
     if dead:
         seals.lock_chain(session.connection())
         dead = heartbeats.dead_runs(session)  # on a server others may have been here first
+    ending = partial(finish_run, session, status=RunStatus.INTERRUPTED, ended_at=ended_at)
     for run_id in dead:
-        finish_run(
-            session,
-            run_id=run_id,
-            status=RunStatus.INTERRUPTED,
-            ended_at=ended_at,
-            clock_us=None,
-        )
+        ending(run_id=run_id, clock_us=None)
     return len(dead)

@@ -8,13 +8,13 @@ from sqlalchemy import Column, Table, select
 
 from pipeline.models import Evidence, Request
 from pipeline.store.db import Store
+from pipeline.store.evidence import digest_of_evidence, digest_of_request
 from pipeline.store.integrity.checks import Problem
 from pipeline.store.integrity.contents import as_stored
 from pipeline.store.integrity.processes import Tell
 from pipeline.store.integrity.pruning import is_unused
 from pipeline.store.rows import AnyRow, record
 from pipeline.store.tables import ATTEMPTS, EVIDENCE, REQUESTS, SEALS
-from pipeline.store.writes import digest_of_evidence, digest_of_request
 
 EXCHANGES_AT_ONCE = 200
 
