@@ -20,9 +20,9 @@ from pipeline.run.queue import make_observers
 from pipeline.run.upstreams import Upstream
 from pipeline.settings import Settings
 from pipeline.store import portions
+from pipeline.store.configurations import find_limits
 from pipeline.store.db import Store
 from pipeline.store.portions import Portion, Standing
-from pipeline.store.configurations import find_limits
 
 
 @dataclass(frozen=True, slots=True)

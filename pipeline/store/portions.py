@@ -98,7 +98,13 @@ def begin(
     taking = update(PORTIONS).where(are_they, PORTIONS.c.ended_at.is_(None), _goes_on())
     taken = connection.scalars(taking.values(began).returning(PORTIONS.c.first)).all()
     rows = connection.execute(
-        select(RUNS.c.uid, HEARTBEATS.c.until, BATCHES.c.verdict, *_OF_PORTION, *columns_of(BATCHES, Batch))
+        select(
+            RUNS.c.uid,
+            HEARTBEATS.c.until,
+            BATCHES.c.verdict,
+            *_OF_PORTION,
+            *columns_of(BATCHES, Batch),
+        )
         .join_from(PORTIONS, BATCHES, _IS_WITHIN)
         .join(RUNS, RUNS.c.id == PORTIONS.c.run_id)
         .join(HEARTBEATS, HEARTBEATS.c.run_id == RUNS.c.id)
