@@ -29,7 +29,17 @@ RANGE = NumberRange._fields
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HealthAlarm:
+class _OfRange:
+    """Something that is known of the numbers of one source in one range."""
+
+    source: str
+    is_sandbox: bool
+    min: int
+    max: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HealthAlarm(_OfRange):
     """The same number too often in one run, by the same test at the same cut-off.
 
     Attributes:
@@ -42,10 +52,6 @@ class HealthAlarm:
 
     run_id: int
     started_at: datetime
-    source: str
-    is_sandbox: bool
-    min: int
-    max: int
     test: HealthTest
     severity: Severity
     batch: int
@@ -67,7 +73,7 @@ class HealthAlarm:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HealthBlock:
+class HealthBlock(_OfRange):
     """What the tests of one block of numbers gave: p-values; None where one does not fit.
 
     Attributes:
@@ -77,10 +83,6 @@ class HealthBlock:
         most: how often the most common of them came.
     """
 
-    source: str
-    is_sandbox: bool
-    min: int
-    max: int
     block: int
     run_id: int
     started_at: datetime
@@ -108,17 +110,13 @@ class BlockCounts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BlockTest:
+class BlockTest(_OfRange):
     """What one test found in the blocks of one range.
 
     Attributes:
         blocks: that it was made of; ``odd`` are those whose p-value is below 0.01.
     """
 
-    source: str
-    is_sandbox: bool
-    min: int
-    max: int
     test: str
     blocks: int
     odd: int
@@ -140,7 +138,7 @@ class BlockTest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RangeHealth:
+class RangeHealth(_OfRange):
     """What all tests found in the numbers of one source in one range.
 
     Attributes:
@@ -152,10 +150,6 @@ class RangeHealth:
         tests: what each test of blocks found.
     """
 
-    source: str
-    is_sandbox: bool
-    min: int
-    max: int
     numbers: int
     first_at: datetime
     last_at: datetime
@@ -218,6 +212,15 @@ def show_years(years: float | None) -> str:
     return f"{float(f'{years:.2g}'):,.0f} years" if years >= TENS else f"{years:.2g} years"
 
 
+_RANGE = [HEALTH_BLOCKS.c[name] for name in RANGE]
+_BLOCKS = select(
+    *_RANGE,
+    func.count().label("blocks"),
+    # Those that look odd to each test.
+    *(func.count().filter(HEALTH_BLOCKS.c[n] < ALPHA).label(f"odd_{n}") for n in BLOCK_TESTS),
+).group_by(*_RANGE)
+
+
 def _chosen(
     table: Table, moment: ColumnElement[datetime], window: Window, source: str | None
 ) -> list[ColumnElement[bool]]:
@@ -246,14 +249,9 @@ def _health_of(
     key = NumberRange.of(state)
     of = key._asdict()
     tests = [
-        BlockTest(
-            **of,
-            test=name,
-            blocks=getattr(found, name),
-            odd=getattr(found, f"odd_{name}"),
-        )
+        BlockTest(**of, test=name, blocks=blocks, odd=getattr(found, f"odd_{name}"))
         for name in BLOCK_TESTS
-        if found is not None and getattr(found, name)
+        if (blocks := getattr(found, name, 0))
     ]
     return RangeHealth(
         **of,
@@ -274,34 +272,22 @@ def _block_totals(
     session: Session, window: Window, source: str | None
 ) -> dict[NumberRange, AnyRow]:
     columns = HEALTH_BLOCKS.c
-    of = [columns[name] for name in RANGE]
-    query = select(
-        *of,
-        func.count().label("blocks"),
+    query = _BLOCKS.add_columns(
         func.sum(columns.most).label("most"),
         func.sum(columns.n).label("n"),
         *(func.count(columns[name]).label(name) for name in BLOCK_TESTS),
-        *_odd(),
     )
-    query = query.where(*_chosen(HEALTH_BLOCKS, columns.started_at, window, source)).group_by(*of)
+    query = query.where(*_chosen(HEALTH_BLOCKS, columns.started_at, window, source))
     return {NumberRange.of(row): row for row in session.connection().execute(query)}
-
-
-def _odd() -> Iterator[ColumnElement[int]]:
-    """Count the blocks that look odd to each test."""
-    for name in BLOCK_TESTS:
-        yield func.count().filter(HEALTH_BLOCKS.c[name] < ALPHA).label(f"odd_{name}")
 
 
 def block_counts(
     session: Session, window: Window, *, source: str | None = None
 ) -> list[BlockCounts]:
     """Count the blocks by source and range, and by the hour or day in which they were filled."""
-    of = [HEALTH_BLOCKS.c[name] for name in RANGE]
-    began_at = period_of(session, HEALTH_BLOCKS.c.started_at, window.step).label("began_at")
-    query = select(*of, began_at, func.count().label("blocks"), *_odd()).where(
-        *_chosen(HEALTH_BLOCKS, HEALTH_BLOCKS.c.started_at, window, source)
-    )
+    moment = HEALTH_BLOCKS.c.started_at
+    began_at = period_of(session, moment, window.step).label("began_at")
+    query = _BLOCKS.add_columns(began_at).where(*_chosen(HEALTH_BLOCKS, moment, window, source))
     return [
         BlockCounts(
             of=NumberRange.of(row),
@@ -309,7 +295,7 @@ def block_counts(
             blocks=row.blocks,
             odd={name: getattr(row, f"odd_{name}") for name in BLOCK_TESTS},
         )
-        for row in session.connection().execute(query.group_by(*of, began_at))
+        for row in session.connection().execute(query.group_by(began_at))
     ]
 
 

@@ -7,9 +7,8 @@ ask at once get one after the other, each a moment of its own.
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
-from sqlalchemy import Row, Table, delete, select, text, union, update
+from sqlalchemy import Table, delete, select, text, union, update
 from sqlmodel import Session
 
 from pipeline.pacing import (
@@ -24,7 +23,7 @@ from pipeline.pacing import (
     period_name,
     take,
 )
-from pipeline.store.rows import AnyRow, at_once, insert_into
+from pipeline.store.rows import AnyRow, at_once, insert_into, record
 from pipeline.store.shared_clock import SharedClock
 from pipeline.store.tables import EMBARGOES, QUOTAS, UPSTREAMS
 
@@ -91,19 +90,15 @@ def find_pace(session: Session, *, upstream: str, is_held: bool = False) -> Pace
     If *is_held* nobody else can change it until the transaction ends.
     """
     connection = session.connection()
-    query = select(UPSTREAMS.c.next_at, UPSTREAMS.c.taken_at, UPSTREAMS.c.failures).where(
-        UPSTREAMS.c.name == upstream
-    )
+    query = select(UPSTREAMS).where(UPSTREAMS.c.name == upstream)
     known = connection.execute(query.with_for_update() if is_held else query).first()
     said = connection.execute(select(EMBARGOES).where(EMBARGOES.c.upstream == upstream)).first()
     spent = connection.execute(select(QUOTAS).where(QUOTAS.c.upstream == upstream))
-    return Pace(
-        next_at=None if known is None else known.next_at,
-        taken_at=None if known is None else known.taken_at,
-        failures=0 if known is None else known.failures,
-        embargo=None if said is None else _embargo(said),
-        spent={row.unit: Spent(period=row.period, amount=row.spent) for row in spent},
-    )
+    embargo = None if said is None else record(Embargo, said)
+    amounts = {row.unit: Spent(period=row.period, amount=row.spent) for row in spent}
+    if known is None:
+        return Pace(embargo=embargo, spent=amounts)
+    return record(Pace, known, embargo=embargo, spent=amounts)
 
 
 def take_moments(
@@ -174,13 +169,9 @@ def take_at_once(
 def _in_a_row(row: AnyRow, rate: Rate, ahead: timedelta, count: int) -> list[Moment]:
     first_at = row.first_at.astimezone(UTC)
     is_free = first_at <= row.shown + ahead
-    return [
-        Moment(
-            at=first_at + nth * rate.interval,
-            why="" if is_free and nth == 0 else f"rate: {rate}",
-        )
-        for nth in range(count)
-    ]
+    first = Moment(at=first_at, why="" if is_free else f"rate: {rate}")
+    later = (Moment(at=first_at + n * rate.interval, why=f"rate: {rate}") for n in range(1, count))
+    return [first, *later]
 
 
 def _save_spent(session: Session, upstream: str, pace: Pace) -> None:
@@ -206,12 +197,10 @@ def mend_pace(session: Session, *, upstream: str, rules: Rules, now: datetime) -
         key = {"name": upstream}
         _save(session, UPSTREAMS, key, next_at=pace.next_at, taken_at=pace.taken_at)
         _save_spent(session, upstream, pace)
-    if said and pace.embargo is not None:
-        session.connection().execute(
-            update(EMBARGOES)
-            .where(EMBARGOES.c.upstream == upstream)
-            .values(until=pace.embargo.until, said_at=pace.embargo.said_at)
-        )
+    if said and (embargo := pace.embargo):
+        mending = update(EMBARGOES).where(EMBARGOES.c.upstream == upstream)
+        mended = {"until": embargo.until, "said_at": embargo.said_at}
+        session.connection().execute(mending.values(mended))
     return said
 
 
@@ -241,23 +230,15 @@ def lay_embargo(
     _hold(session, upstream)
     known = find_pace(session, upstream=upstream, is_held=True).embargo
     if known is None or known.until < embargo.until:
-        _save(
-            session,
-            EMBARGOES,
-            {"upstream": upstream},
-            source=source,
-            until=embargo.until,
-            why=embargo.why,
-            said_at=said_at,
-        )
+        said = {"until": embargo.until, "why": embargo.why, "said_at": said_at}
+        _save(session, EMBARGOES, {"upstream": upstream}, source=source, **said)
 
 
 def embargoes_of(session: Session, *, upstreams: Collection[str]) -> dict[str, Embargo]:
     """Look up who of *upstreams* is under embargo, past ones included."""
-    rows = session.connection().execute(
-        select(EMBARGOES).where(EMBARGOES.c.upstream.in_(upstreams))
-    )
-    return {row.upstream: _embargo(row) for row in rows}
+    query = select(EMBARGOES).where(EMBARGOES.c.upstream.in_(upstreams))
+    rows = session.connection().execute(query)
+    return {row.upstream: record(Embargo, row) for row in rows}
 
 
 def forget_embargo(session: Session, *, upstream: str, until: datetime) -> None:
@@ -270,21 +251,14 @@ def standing_embargoes(session: Session, *, now: datetime) -> dict[str, Embargo]
     """Look up the embargoes that are not over, by the source that was told so."""
     query = select(EMBARGOES).where(EMBARGOES.c.until > now).order_by(EMBARGOES.c.until)
     rows = session.connection().execute(query)
-    return {row.source: _embargo(row) for row in rows}
-
-
-def _embargo(row: Row[*tuple[Any, ...]]) -> Embargo:
-    return Embargo(until=row.until, why=row.why, said_at=row.said_at)
+    return {row.source: record(Embargo, row) for row in rows}
 
 
 def failures_of(session: Session, *, upstreams: Collection[str]) -> dict[str, int]:
     """Look up how many attempts in a row failed at each of *upstreams*, those that fail only."""
-    rows = session.connection().execute(
-        select(UPSTREAMS.c.name, UPSTREAMS.c.failures).where(
-            UPSTREAMS.c.name.in_(upstreams), UPSTREAMS.c.failures > 0
-        )
-    )
-    return {row.name: row.failures for row in rows}
+    known = UPSTREAMS.c
+    query = select(known.name, known.failures).where(known.name.in_(upstreams), known.failures > 0)
+    return dict(session.connection().execute(query).all())
 
 
 def standing_of(
@@ -336,6 +310,5 @@ def _save(session: Session, table: Table, key: dict[str, str], **values: object)
     """Make the row of *key*, or update it if it is there."""
     defaults = {"failures": 0} if table is UPSTREAMS else {}
     saving = insert_into(session, table).values(defaults | key | values)
-    session.connection().execute(
-        saving.on_conflict_do_update(index_elements=list(key), set_=values)
-    )
+    saving = saving.on_conflict_do_update(index_elements=list(key), set_=values)
+    session.connection().execute(saving)
