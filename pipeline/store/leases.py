@@ -11,7 +11,8 @@ from datetime import datetime, timedelta
 from sqlalchemy import DateTime, delete, func, select, update
 from sqlmodel import Session
 
-from pipeline.store.rows import insert_into, record
+from pipeline.store import rows
+from pipeline.store.rows import insert_into
 from pipeline.store.tables import LEASES
 
 _NOW = func.clock_timestamp(type_=DateTime(timezone=True))
@@ -55,11 +56,4 @@ def free(session: Session, *, name: str, holder: str) -> None:
 
 def find(session: Session, *, name: str) -> Lease | None:
     """Look up who holds something, or held it last."""
-    row = session.connection().execute(select(LEASES).where(LEASES.c.name == name)).first()
-    return None if row is None else record(Lease, row)
-
-
-def find_all(session: Session) -> list[Lease]:
-    """List all that is held, or was held last, by name."""
-    rows = session.connection().execute(select(LEASES).order_by(LEASES.c.name))
-    return [record(Lease, row) for row in rows]
+    return rows.find(session, Lease, select(LEASES).where(LEASES.c.name == name))

@@ -234,13 +234,6 @@ def lay_embargo(
         _save(session, EMBARGOES, {"upstream": upstream}, source=source, **said)
 
 
-def embargoes_of(session: Session, *, upstreams: Collection[str]) -> dict[str, Embargo]:
-    """Look up who of *upstreams* is under embargo, past ones included."""
-    query = select(EMBARGOES).where(EMBARGOES.c.upstream.in_(upstreams))
-    rows = session.connection().execute(query)
-    return {row.upstream: record(Embargo, row) for row in rows}
-
-
 def forget_embargo(session: Session, *, upstream: str, until: datetime) -> None:
     """Forget the embargo on *upstream*, unless another one than that of *until* holds by now."""
     is_that = (EMBARGOES.c.upstream == upstream) & (EMBARGOES.c.until == until)
@@ -254,19 +247,15 @@ def standing_embargoes(session: Session, *, now: datetime) -> dict[str, Embargo]
     return {row.source: record(Embargo, row) for row in rows}
 
 
-def failures_of(session: Session, *, upstreams: Collection[str]) -> dict[str, int]:
-    """Look up how many attempts in a row failed at each of *upstreams*, those that fail only."""
-    known = UPSTREAMS.c
-    query = select(known.name, known.failures).where(known.name.in_(upstreams), known.failures > 0)
-    return dict(session.connection().execute(query).all())
-
-
 def standing_of(
     session: Session, *, upstreams: Collection[str]
 ) -> dict[str, tuple[Embargo | None, int]]:
     """Look up the embargo on each of *upstreams*, and how many attempts in a row failed there."""
-    embargoes = embargoes_of(session, upstreams=upstreams)
-    failures = failures_of(session, upstreams=upstreams)
+    connection = session.connection()
+    said = connection.execute(select(EMBARGOES).where(EMBARGOES.c.upstream.in_(upstreams)))
+    embargoes = {row.upstream: record(Embargo, row) for row in said}
+    failing = select(UPSTREAMS.c.name, UPSTREAMS.c.failures).where(UPSTREAMS.c.name.in_(upstreams))
+    failures = dict(connection.execute(failing).all())
     return {name: (embargoes.get(name), failures.get(name, 0)) for name in upstreams}
 
 

@@ -1,13 +1,16 @@
-"""Attempts and their outcomes as JSON, and attempts made of it again."""
+"""What lies in files beside a store: attempts, outcomes and notes as JSON, behind their hash."""
 
 import json
 from base64 import b85decode, b85encode
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass, replace
 from datetime import datetime
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 from pipeline.errors import ErrorName, Phase
+from pipeline.files import make_folder, owner_at, publish, unfinished
 from pipeline.models import Aspect, Attempt, Evidence, Measure, Proof, ProofWord, Request, Timings
 from pipeline.rendering.words import iso_time
 
@@ -48,6 +51,25 @@ def _rich(found: dict[str, Any]) -> object:
         case {"time": str(text), **rest} if not rest:
             return datetime.fromisoformat(text)
     return found
+
+
+def put(path: Path, head: str, value: object, *, replace: bool) -> None:
+    """Write a *value* into a file of the store's owner that is whole or not there: OSError.
+
+    Its first line is *head* and the SHA-256 of all the rest, which is one line of JSON.
+    """
+    body = write(value).encode("ascii")
+    make_folder(path.parent)
+    # The name of the store is that of the file without its end, which has no dot.
+    with unfinished(path, owner=owner_at(path.with_suffix(""))) as file:
+        file.write(f"{head} {sha256(body).hexdigest()}\n".encode() + body)
+        publish(file, path, replace=replace)
+
+
+def get(path: Path, head: str) -> bytes | None:
+    """Read the JSON that was put into a file; None if it is damaged."""
+    first, _, body = path.read_bytes().partition(b"\n")
+    return body if first == f"{head} {sha256(body).hexdigest()}".encode() else None
 
 
 def attempt(facts: Mapping[str, Any]) -> Attempt:

@@ -8,7 +8,6 @@ file makes no number count twice.
 
 from collections.abc import Sequence
 from glob import escape
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from sqlalchemy import select
 from sqlmodel import Session
 
 from pipeline.errors import StoreError
-from pipeline.files import blame, make_folder, owner_at, publish, unfinished
+from pipeline.files import blame
 from pipeline.models import Attempt, Outcome, RunStatus, Verdict
 from pipeline.rendering.words import count_of
 from pipeline.store import late, plain, writes
@@ -47,13 +46,8 @@ def set_aside(
         "attempts": attempts if keep_numbers else list(map(plain.without_numbers, attempts)),
         "outcomes": as_rows(writes.outcome_columns(0, outcomes, keep_numbers)),
     }
-    body = plain.write(held).encode("ascii")
     try:
-        make_folder(path.parent)
-        # The name of the store is that of the file without its end, which has no dot.
-        with unfinished(path, owner=owner_at(path.with_suffix(""))) as file:
-            file.write(f"{HEAD} {sha256(body).hexdigest()}\n".encode() + body)
-            publish(file, path, replace=False)
+        plain.put(path, HEAD, held, replace=False)
     except OSError as exc:
         raise StoreError(f"{path} cannot be written: {exc.strerror}{blame(path)}") from exc
 
@@ -104,8 +98,8 @@ def take_in(session: Session, path: Path) -> str:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    head, _, body = path.read_bytes().partition(b"\n")
-    if head.decode("ascii", "replace") != f"{HEAD} {sha256(body).hexdigest()}":
+    body = plain.get(path, HEAD)
+    if body is None:
         raise StoreError("it is damaged")
     try:
         held: dict[str, Any] = plain.read(body)

@@ -22,11 +22,10 @@ from typing import Any
 
 from sqlalchemy import func, make_url, select, text
 
-from pipeline.store import leases
 from pipeline.store.db import Store, open_store
 from pipeline.store.portions import find_members
 from pipeline.store.queries import recent_runs
-from pipeline.store.tables import ATTEMPTS, RUNS, SLOTS
+from pipeline.store.tables import ATTEMPTS, LEASES, RUNS, SLOTS
 from tests.distance import far_away
 from tests.machines import machines
 from tests.playing import Played, playing
@@ -161,7 +160,8 @@ def one_at_a_time(folder: Path, server: Server, *, is_stopped: bool) -> None:
 def is_holding(store: Any, pid: int) -> bool:  # noqa: ANN401 - a Store
     """Tell whether a process has a place now."""
     with store.read() as session:
-        return any(f" pid {pid} " in lease.held_by for lease in leases.find_all(session))
+        holders = session.connection().scalars(select(LEASES.c.held_by))
+        return any(f" pid {pid} " in each for each in holders)
 
 
 def death_of_a_machine(folder: Path, server: Server) -> None:

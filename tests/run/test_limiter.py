@@ -21,7 +21,7 @@ from pipeline.run.breaker import Breaker, RetryBudget
 from pipeline.run.limiter import Limiter
 from pipeline.sources.base import Hint
 from pipeline.store.db import Store, open_store
-from pipeline.store.permissions import failures_of, find_pace, lay_embargo, release
+from pipeline.store.permissions import find_pace, lay_embargo, release
 from pipeline.store.shared_clock import SharedClock
 from tests.store.makers import NOON
 
@@ -175,9 +175,9 @@ def ended(error: ErrorName | None) -> Attempt:
 async def test_only_what_the_next_run_must_know_is_saved(store: Store) -> None:
     """A failure here and there costs no transaction; an upstream given up does, and its return."""
 
-    def saved() -> dict[str, int]:
+    def saved() -> int:
         with store.read() as session:
-            return failures_of(session, upstreams=[UPSTREAM])
+            return find_pace(session, upstream=UPSTREAM).failures
 
     limiter = make_limiter(breaker=Breaker(2, 0), store=store)
     seen = []
@@ -185,7 +185,7 @@ async def test_only_what_the_next_run_must_know_is_saved(store: Store) -> None:
         await limiter.note(ended(error))
         seen.append(saved())
 
-    assert seen == [{}, {UPSTREAM: 2}, {UPSTREAM: 2}, {UPSTREAM: 3}, {}]
+    assert seen == [0, 2, 2, 3, 0]
 
 
 async def test_a_probe_that_finds_it_well_is_saved(store: Store) -> None:
@@ -196,7 +196,7 @@ async def test_a_probe_that_finds_it_well_is_saved(store: Store) -> None:
     await limiter.note(ended(ErrorName.RATE_LIMITED))
 
     with store.read() as session:
-        assert failures_of(session, upstreams=[UPSTREAM]) == {}
+        assert find_pace(session, upstream=UPSTREAM).failures == 0
 
 
 # ---- The budget ----
@@ -665,7 +665,7 @@ async def test_failures_at_all_machines_are_one_row(server_stores: tuple[Store, 
 
     assert other.breaker.is_open
     with server_stores[0].read() as session:
-        assert failures_of(session, upstreams=[UPSTREAM]) == {UPSTREAM: 5}
+        assert find_pace(session, upstream=UPSTREAM).failures == 5
 
 
 @pytest.mark.parametrize(("answers", "is_open"), [(0, True), (1, False)])
@@ -690,8 +690,8 @@ async def test_what_fails_elsewhere_is_heard_of(
 
     assert one.breaker.is_open is is_open
     with server_stores[0].read() as session:
-        found = failures_of(session, upstreams=[UPSTREAM])
-    assert found == ({UPSTREAM: 2} if is_open else {})
+        found = find_pace(session, upstream=UPSTREAM)
+    assert found.failures == (2 if is_open else 0)
 
 
 async def test_a_breaker_of_zero_counts_nothing(server_stores: tuple[Store, Store]) -> None:
@@ -701,7 +701,7 @@ async def test_a_breaker_of_zero_counts_nothing(server_stores: tuple[Store, Stor
     await limiter.note(ended(DOWN))
 
     with server_stores[0].read() as session:
-        assert failures_of(session, upstreams=[UPSTREAM]) == {}
+        assert find_pace(session, upstream=UPSTREAM).failures == 0
 
 
 # ---- The clock, on a server ----

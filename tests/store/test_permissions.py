@@ -12,13 +12,12 @@ from pipeline.pacing import Embargo, Moment, Pace, Quota, Rate, Rules, Spent
 from pipeline.store.db import Store, open_store
 from pipeline.store.permissions import (
     Delay,
-    embargoes_of,
-    failures_of,
     find_pace,
     lay_embargo,
     put_off,
     release,
     save_failures,
+    standing_of,
     take_at_once,
     take_moments,
 )
@@ -191,7 +190,7 @@ def test_upstreams_do_not_count_for_each_other(store: Store) -> None:
 
     assert pace_of(store, OTHER) == Pace()
     with store.read() as session:
-        assert embargoes_of(session, upstreams=[OTHER]) == {}
+        assert standing_of(session, upstreams=[OTHER]) == {OTHER: (None, 0)}
 
 
 def test_an_embargo_is_never_shortened(store: Store) -> None:
@@ -224,7 +223,8 @@ def test_failures_are_told_only_of_those_that_fail(store: Store) -> None:
         save_failures(session, upstream=OTHER, failures=7)
         save_failures(session, upstream=OTHER, failures=0)
 
-        assert failures_of(session, upstreams=[DICE, OTHER, "never asked"]) == {DICE: 5}
+        found = standing_of(session, upstreams=[DICE, OTHER, "never asked"])
+        assert {name: failures for name, (_, failures) in found.items() if failures} == {DICE: 5}
 
 
 def test_failures_and_the_next_moment_do_not_overwrite_each_other(store: Store) -> None:
@@ -236,7 +236,7 @@ def test_failures_and_the_next_moment_do_not_overwrite_each_other(store: Store) 
 
     assert pace_of(store).next_at == NOON + 2 * INTERVAL
     with store.read() as session:
-        assert failures_of(session, upstreams=[DICE]) == {DICE: 5}
+        assert find_pace(session, upstream=DICE).failures == 5
 
 
 def test_release_forgets_precautions_and_keeps_facts(store: Store) -> None:
@@ -250,7 +250,7 @@ def test_release_forgets_precautions_and_keeps_facts(store: Store) -> None:
         lifted = release(session, upstream=DICE, now=NOON)
 
         assert lifted == Embargo(until=NOON + timedelta(minutes=60), why="Retry-After: 60")
-        assert failures_of(session, upstreams=[DICE]) == {}
+        assert find_pace(session, upstream=DICE).failures == 0
         assert release(session, upstream=DICE, now=NOON) is None
     assert pace_of(store) == Pace(spent={"requests": Spent(period="2026-03-01", amount=1)})
     assert pace_of(store, OTHER).embargo is not None

@@ -1,24 +1,25 @@
 """The note of what was verified: the head of the chain then, and what it takes to go on from there.
 
 It lies beside the database and not in it, so that a database that was put back or written anew does
-not bring its own. Its first line is the SHA-256 of the second: so a damaged note is no note. It
+not bring its own. Its first line holds the SHA-256 of the second: so a damaged note is no note. It
 is no signature: whoever can write the note can write that, too. Nor is it a note after a migration,
 which may have made anew what has no seal.
 """
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
-from hashlib import sha256
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from sqlalchemy import Connection
 
-from pipeline.files import blame, make_folder, owner_at, publish, unfinished
+from pipeline.files import blame
+from pipeline.store import plain
 from pipeline.store.health import HealthState
 from pipeline.store.integrity.chain import read_seals
 from pipeline.store.schema import NEWEST
+
+HEAD = f"pipeline-note {NEWEST}"
 
 
 class Mark(NamedTuple):
@@ -64,12 +65,8 @@ def has(connection: Connection, mark: Mark) -> bool:
 
 def write_note(path: Path, noted: Noted) -> str | None:
     """Write it down whole or not at all; give the reason if that cannot be done."""
-    body = json.dumps(asdict(noted) | {"schema": NEWEST}, default=_plain)
     try:
-        make_folder(path.parent)
-        with unfinished(path, owner=owner_at(path.with_suffix(""))) as file:
-            file.write(f"{_digest(body)}\n{body}\n".encode("ascii"))
-            publish(file, path, replace=True)
+        plain.put(path, HEAD, noted, replace=True)
     except OSError as exc:
         return f"{exc.strerror}{blame(path)}"
     return None
@@ -82,40 +79,13 @@ def read_note(path: Path) -> Noted | None:
         ValueError: it is damaged, of another schema of the database, or cannot be read.
     """
     try:
-        digest, body = path.read_text("ascii").splitlines()
-        return _noted(digest, body)
+        body = plain.get(path, HEAD)
     except FileNotFoundError:
         return None
     except OSError as exc:
         raise ValueError(f"{path} cannot be read: {exc.strerror}") from exc
-    except (ValueError, LookupError, TypeError) as exc:
-        raise ValueError(f"{path} is damaged, or older than the last migration") from exc
-
-
-def _noted(digest: str, body: str) -> Noted:
-    found: dict[str, Any] = json.loads(body)
-    if digest != _digest(body) or found.pop("schema") != NEWEST:
-        raise ValueError("damaged, or of another schema")
-    moments = ("verified_at", "all_verified_at", "sums_from")
-    return Noted(
-        **found
-        | {name: _moment(found[name]) for name in moments}
-        | {"head": Mark(*found["head"]), "states": tuple(map(_state, found["states"]))}
-    )
-
-
-def _state(found: dict[str, Any]) -> HealthState:
-    moments = {name: _moment(found[name]) for name in ("first_at", "last_at")}
-    return HealthState(**found | moments | {"block": bytes.fromhex(found["block"])})
-
-
-def _moment(text: str | None) -> datetime | None:
-    return None if text is None else datetime.fromisoformat(text)
-
-
-def _plain(value: datetime | bytes) -> str:
-    return value.hex() if isinstance(value, bytes) else value.isoformat()
-
-
-def _digest(body: str) -> str:
-    return sha256(body.encode("ascii", "replace")).hexdigest()
+    if body is None:
+        raise ValueError(f"{path} is damaged, or older than the last migration")
+    found = plain.read(body)
+    states = tuple(HealthState(**state) for state in found["states"])
+    return Noted(**found | {"head": Mark(*found["head"]), "states": states})

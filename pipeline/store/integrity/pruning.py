@@ -6,15 +6,15 @@ a time, so that a run that collects need not wait for long. Killed in between it
 are marked and still whole, which verify as before, and which the next pruning deletes.
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from sqlalchemy import (
     Column,
     ColumnElement,
     Connection,
-    Table,
     bindparam,
     delete,
     exists,
@@ -30,7 +30,7 @@ from pipeline.store import health
 from pipeline.store.columns import add_up
 from pipeline.store.db import Store
 from pipeline.store.integrity.chain import seal_pruning
-from pipeline.store.rows import record
+from pipeline.store.rows import records
 from pipeline.store.tables import (
     ATTEMPTS,
     BATCHES,
@@ -76,10 +76,6 @@ class Pruned:
     requests: int = 0
     evidence: int = 0
 
-    def __add__(self, other: "Pruned") -> "Pruned":
-        names = (field.name for field in fields(self))
-        return Pruned(**{name: getattr(self, name) + getattr(other, name) for name in names})
-
 
 def _is_prunable(before: datetime, now: datetime) -> ColumnElement[bool]:
     """Choose runs that have ended, are sealed and not empty; never the one with the newest attempt.
@@ -106,25 +102,21 @@ def _is_prunable(before: datetime, now: datetime) -> ColumnElement[bool]:
 def find_prunable(session: Session, *, before: datetime, now: datetime) -> Prunable:
     """Add up what the runs that started *before* hold; looks at the runs alone."""
     is_prunable = _is_prunable(before, now)
+    kept = select(func.min(RUNS.c.started_at)).where(RUNS.c.started_at >= before)
     figures = select(
         func.count().label("runs"),
         add_up(RUNS.c.ordered).label("batches"),
         add_up(RUNS.c.numbers).label("numbers"),
         add_up(RUNS.c.attempts).label("attempts"),
         func.max(RUNS.c.started_at).label("newest_at"),
+        kept.scalar_subquery().label("oldest_kept_at"),
     )
-    connection = session.connection()
-    kept = select(func.min(RUNS.c.started_at)).where(RUNS.c.started_at >= before)
-    row = connection.execute(figures.where(is_prunable)).one()
-    return record(Prunable, row, oldest_kept_at=connection.scalar(kept))
+    (found,) = records(session, Prunable, figures.where(is_prunable))
+    return found
 
 
 def why_not(
-    found: Prunable,
-    *,
-    before: datetime,
-    keep: timedelta,
-    newest_run: Stamp | None = None,
+    found: Prunable, *, before: datetime, keep: timedelta, newest_run: Stamp | None = None
 ) -> str | None:
     """Say why not to prune: by a wrong clock too many runs would look old.
 
@@ -172,15 +164,15 @@ def prune(
             seal_pruning(session, runs=runs, sealed_at=now)
     with store.read() as session:
         portions = _portions(session.connection())
-    pruned, total = Pruned(), sum(map(len, portions))
+    done: Counter[str] = Counter()
     for run_ids in portions:
         with store.write() as session:
             health.leave_behind(session.connection(), run_ids=run_ids)
-            pruned += _delete(session.connection(), run_ids)
-        watch(pruned.runs, total)
+            done.update(_delete(session.connection(), run_ids))
+        watch(done["runs"], sum(map(len, portions)))
     with store.read() as session:
         newest, unused = unused_requests(session.connection())
-    return pruned + Pruned(requests=delete_requests(store, newest, unused))
+    return Pruned(**done, requests=delete_requests(store, newest, unused))
 
 
 def _portions(connection: Connection) -> list[list[int]]:
@@ -205,23 +197,20 @@ def _portions(connection: Connection) -> list[list[int]]:
     return portions
 
 
-def _delete(connection: Connection, runs: list[int]) -> Pruned:
-    answers = _references(connection, ATTEMPTS.c.evidence, runs)
-    _delete_of(connection, MEASURES, runs)
-    _delete_of(connection, PROOFS, runs)
-    _delete_of(connection, PORTIONS, runs)
-    _delete_of(connection, LATE_ATTEMPTS, runs)
-    return Pruned(
-        runs=len(runs),
-        batches=_delete_of(connection, BATCHES, runs),
-        attempts=_delete_of(connection, ATTEMPTS, runs),
-        evidence=_delete_unused(connection, EVIDENCE.c.digest, ATTEMPTS.c.evidence, answers),
-    )
-
-
-def _references(connection: Connection, column: Column[object], runs: list[int]) -> list[object]:
-    query = select(column).where(ATTEMPTS.c.run_id.in_(runs), column.is_not(None)).distinct()
-    return list(connection.scalars(query))
+def _delete(connection: Connection, runs: list[int]) -> dict[str, int]:
+    """Delete what *runs* consist of, and count it."""
+    kept = ATTEMPTS.c.evidence
+    answers = select(kept).where(ATTEMPTS.c.run_id.in_(runs), kept.is_not(None)).distinct()
+    rows = [{"unused": digest} for digest in connection.scalars(answers)]
+    deleted = {
+        table.name: connection.execute(delete(table).where(table.c.run_id.in_(runs))).rowcount
+        for table in (MEASURES, PROOFS, PORTIONS, LATE_ATTEMPTS, BATCHES, ATTEMPTS)
+    }
+    is_used = exists().where(kept == EVIDENCE.c.digest)
+    statement = delete(EVIDENCE).where(EVIDENCE.c.digest == bindparam("unused"), ~is_used)
+    evidence = connection.execute(statement, rows).rowcount if rows else 0
+    counted = {name: deleted[name] for name in ("batches", "attempts")}
+    return {"runs": len(runs), "evidence": evidence, **counted}
 
 
 def is_unused(reference: Column[object]) -> ColumnElement[bool]:
@@ -254,17 +243,3 @@ def delete_requests(store: Store, newest: int, unused: Sequence[int]) -> int:
         with store.write() as session:
             count += session.connection().execute(statement, rows).rowcount
     return count
-
-
-def _delete_of(connection: Connection, table: Table, runs: list[int]) -> int:
-    return connection.execute(delete(table).where(table.c.run_id.in_(runs))).rowcount
-
-
-def _delete_unused(
-    connection: Connection, key: Column[object], reference: Column[object], keys: list[object]
-) -> int:
-    if not keys:
-        return 0
-    is_used = exists().where(reference == key)
-    statement = delete(key.table).where(key == bindparam("unused"), ~is_used)
-    return connection.execute(statement, [{"unused": unused} for unused in keys]).rowcount

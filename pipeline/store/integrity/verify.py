@@ -95,15 +95,18 @@ def verify(
             while walk.go_on(connection):
                 pass
             if finished := finish_tests(connection, tests):
-                running = _running_runs(connection)
+                is_running = RUNS.c.status == RunStatus.RUNNING
+                running = list(connection.scalars(select(RUNS.c.id).where(is_running)))
                 walk.problems += find_strays(
                     connection, position=walk.position, removed=walk.removed, noted=noted
                 )
                 walk.hold_to(connection, expected)
                 made = _make_note(connection, plan, walk, finished, running)
                 break
-        tests = retest(store, lambda _: None, start=_start_tests(store, noted))
-    for run_id in running:
+        with store.read() as session:
+            start = start_tests(session.connection(), noted)
+        tests = retest(store, lambda _: None, start=start)
+    for run_id in sorted(running):
         with store.read() as session:
             (found,) = check_runs(session.connection(), {run_id: False})
         walk.count(found)
@@ -210,11 +213,6 @@ def _carry_out(plan: _Plan, submit: Submit) -> tuple[Walk, Retested]:
     return walk, found
 
 
-def _start_tests(store: Store, noted: Noted | None) -> Retested:
-    with store.read() as session:
-        return start_tests(session.connection(), noted)
-
-
 def _is_after(position: int) -> ColumnElement[bool]:
     return (SEALS.c.run_id == RUNS.c.id) & (SEALS.c.position > position)
 
@@ -250,8 +248,3 @@ def _make_note(
         sums_from=_earlier(plan.sums_from, _first_start(connection, plan.newest)),
         states=tuple(tests.states.values()),
     )
-
-
-def _running_runs(connection: Connection) -> list[int]:
-    query = select(RUNS.c.id).where(RUNS.c.status == RunStatus.RUNNING.value).order_by(RUNS.c.id)
-    return list(connection.scalars(query))
