@@ -13,7 +13,7 @@ from sqlalchemy import bindparam, func, insert, select, text, update
 from sqlmodel import Session
 
 from pipeline.models import Aspect, Attempt, ContractSpan
-from pipeline.store.rows import AnyRow, as_row, records
+from pipeline.store.rows import AnyRow, as_row, execute_many, records
 from pipeline.store.tables import ATTEMPTS, CONTRACTS
 from pipeline.store.window import of_source
 
@@ -72,7 +72,7 @@ def follow(session: Session, attempts: Sequence[Attempt]) -> list[Span]:
     connection = session.connection()
     if connection.dialect.name == "postgresql" and any(span.row_id is None for span in spans):
         connection.execute(select(func.pg_advisory_xact_lock(_CHANGES)))
-        spans = _follow(session, attempts)
+        return _follow(session, attempts)
     return spans
 
 
@@ -136,31 +136,18 @@ def save(session: Session, spans: Sequence[Span], *, run_id: int) -> None:
     def id_of(attempt: Attempt) -> int:
         return ids[attempt.fetch, attempt.number]
 
-    begun = [
-        as_row(CONTRACTS, span)
-        | {
-            "first_at": span.first.began_at,
-            "first_attempt": id_of(span.first),
-            "last_attempt": id_of(span.last),
-        }
-        for span in spans
-        if span.row_id is None
-    ]
-    gone_on = [
-        {
-            "span": span.row_id,
-            "at": span.last_at,
-            "last_at": span.last_at,
-            "last_attempt": id_of(span.last),
-        }
-        for span in spans
-        if span.row_id is not None
-    ]
-    if begun:
-        session.exec(_BEGIN, params=begun)
-    if gone_on:
-        gone_on.sort(key=itemgetter("span"))  # as all do, so that none waits for who waits for it
-        session.exec(_GO_ON, params=gone_on)
+    begun, gone_on = [], []
+    for span in spans:
+        row = as_row(CONTRACTS, span) | {"last_attempt": id_of(span.last)}
+        if span.row_id is None:
+            first = {"first_at": span.first.began_at, "first_attempt": id_of(span.first)}
+            begun.append(row | first)
+        else:
+            new = {name: row[name] for name in ("last_at", "last_attempt")}
+            gone_on.append(new | {"span": span.row_id, "at": span.last_at})
+    execute_many(session, _BEGIN, begun)
+    # In the order that all have, so that none waits for who waits for it.
+    execute_many(session, _GO_ON, sorted(gone_on, key=itemgetter("span")))
 
 
 def contract_spans(

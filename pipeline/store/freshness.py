@@ -3,12 +3,12 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Integer, case, cast, func, select, text
+from sqlalchemy import Integer, case, cast, func, text
 from sqlmodel import Session
 
 from pipeline.models import Verdict
 from pipeline.store.numbers import CHECK_BYTES, count_telling, width_of
-from pipeline.store.queries import runs_that_may_have_asked
+from pipeline.store.queries import newest_of
 from pipeline.store.tables import BATCHES
 
 MOST_BYTES = 512  # of a batch whose end is read: what is longer lies on pages of its own
@@ -72,20 +72,16 @@ def find_earlier(session: Session, *, source: str, low: int, high: int, limit: i
     )
     # What is not wanted counts as well, or a source that has failed for a year would cost a walk
     # over all of that year. What is still to be asked does not: of a long order it would be all.
-    query = (
-        select(
-            case((is_wanted & is_short, func.substr(BATCHES.c.numbers, begin))),
-            case((is_wanted, BATCHES.c.digest)),
-            *(BATCHES.c.n, BATCHES.c.run_id, BATCHES.c.number),
-        )
-        .where(BATCHES.c.source == source, BATCHES.c.verdict.is_not(None))
-        .where(BATCHES.c.run_id.in_(runs_that_may_have_asked(source, limit=limit)))
-        .order_by(BATCHES.c.run_id.desc(), BATCHES.c.number.desc())
-        .limit(limit)
+    columns = (
+        case((is_wanted & is_short, func.substr(BATCHES.c.numbers, begin))),
+        case((is_wanted, BATCHES.c.digest)),
+        *(BATCHES.c.n, BATCHES.c.run_id, BATCHES.c.number),
     )
+    decided = newest_of(source, columns, limit=limit).where(BATCHES.c.verdict.is_not(None))
+    newest = session.connection().execute(decided).all()
     endings: list[tuple[bytes, int, int]] = []
     tail = b""
-    for ending, digest, size, run_id, number in reversed(session.connection().execute(query).all()):
+    for ending, digest, size, run_id, number in reversed(newest):
         if digest is None:
             continue
         tail = (tail + ending)[-n * width :] if isinstance(ending, bytes) else b""

@@ -20,7 +20,7 @@ from sqlmodel import Session
 
 from pipeline.lock import is_held, presence_at, sign_of
 from pipeline.models import Overdue, RunStatus
-from pipeline.store.rows import AnyRow
+from pipeline.store.rows import AnyRow, record
 from pipeline.store.shared_clock import read_clock
 from pipeline.store.tables import BATCHES, HEARTBEATS, PORTIONS, RUNS
 
@@ -35,14 +35,8 @@ def begin(session: Session, *, run_id: int, until: datetime) -> None:
     """Say that a run goes on, which is to have ended at *until*."""
     connection = session.connection()
     path = _presence_path(connection)
-    connection.execute(
-        insert(HEARTBEATS).values(
-            run_id=run_id,
-            presence=path and sign_of(path),
-            until=until,
-            seen_at=read_clock(connection),
-        )
-    )
+    row = {"run_id": run_id, "presence": path and sign_of(path), "until": until}
+    connection.execute(insert(HEARTBEATS), row | {"seen_at": read_clock(connection)})
 
 
 def beat(session: Session, *, run_id: int) -> None:
@@ -124,7 +118,7 @@ def find_overdue(session: Session, *, now: datetime) -> list[Overdue]:
     """Find the runs that go on, as it seems, and were to have ended before *now*, or are silent."""
     connection = session.connection()
     query = (
-        select(RUNS.c.id, RUNS.c.host, RUNS.c.started_at, HEARTBEATS.c.until, HEARTBEATS.c.seen_at)
+        select(RUNS.c.host, RUNS.c.started_at, HEARTBEATS)
         .join(HEARTBEATS, HEARTBEATS.c.run_id == RUNS.c.id)
         .where(RUNS.c.status == RunStatus.RUNNING.value)
         .order_by(RUNS.c.id)
@@ -134,13 +128,11 @@ def find_overdue(session: Session, *, now: datetime) -> list[Overdue]:
         return []
     clock = read_clock(connection)
     return [
-        Overdue(
-            run_id=row.id,
-            host=row.host,
-            started_at=row.started_at,
-            until=row.until,
-            is_alive=is_alive(session, run_id=row.id),
-            sources=_sources_of(session, row.id),
+        record(
+            Overdue,
+            row,
+            is_alive=is_alive(session, run_id=row.run_id),
+            sources=_sources_of(session, row.run_id),
             silent_since=None if _is_fresh(row.seen_at, clock) else row.seen_at,
         )
         for row in rows

@@ -14,7 +14,7 @@ from sqlmodel import Session
 
 from pipeline.models import Attempt, Late, Verdict
 from pipeline.store import plain
-from pipeline.store.rows import insert_into, records
+from pipeline.store.rows import as_row, execute_many, insert_into, records
 from pipeline.store.shared_clock import read_clock
 from pipeline.store.tables import ATTEMPTS, LATE_ATTEMPTS, MEMBERS, RUNS
 from pipeline.store.window import EVERYTHING, Window, within
@@ -37,29 +37,24 @@ def keep(
     decided = defaultdict(list)
     for row in outcomes:
         decided[row["fetch"], row["attempt"]].append(row)
-    connection = session.connection()
+    connection, fetches = session.connection(), {attempt.fetch for attempt in attempts}
     known: set[tuple[object, ...]] = set()
-    for table in (ATTEMPTS, LATE_ATTEMPTS):
-        fetches = {attempt.fetch for attempt in attempts}
-        query = select(table.c.fetch, table.c.began_at).where(
-            table.c.run_id == run_id, table.c.fetch.in_(fetches)
-        )
-        known |= set(map(tuple, connection.execute(query)))
+    for each in (ATTEMPTS.c, LATE_ATTEMPTS.c):
+        query = select(each.fetch, each.began_at).where(each.run_id == run_id)
+        known |= set(map(tuple, connection.execute(query.where(each.fetch.in_(fetches)))))
     came_at = read_clock(connection)
     rows = []
     for attempt in attempts:
         if (attempt.fetch, attempt.began_at) in known:
             continue
         of_it = decided[attempt.fetch, attempt.number]
-        row = {name: getattr(attempt, name) for name in ("fetch", "began_at", "source", "member")}
-        row |= {"run_id": run_id, "error": attempt.error, "came_at": came_at, "file": file}
+        row = as_row(LATE_ATTEMPTS, attempt)
+        row |= {"run_id": run_id, "came_at": came_at, "file": file}
         row["collected"] = sum(each["verdict"] == Verdict.COLLECTED.value for each in of_it)
         shown = attempt if keep_numbers else plain.without_numbers(attempt)
         row["facts"] = json.loads(plain.write({"attempt": shown, "outcomes": of_it}))
         rows.append(row)
-    if rows:
-        adding = insert_into(session, LATE_ATTEMPTS).on_conflict_do_nothing()
-        connection.execute(adding, rows)
+    execute_many(session, insert_into(session, LATE_ATTEMPTS).on_conflict_do_nothing(), rows)
     return len(rows)
 
 

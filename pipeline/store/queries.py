@@ -6,10 +6,20 @@ under a rollback journal, so nobody should hold one open across a slow pipe.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-from sqlalchemy import CompoundSelect, exists, func, literal_column, null, select, union_all
+from sqlalchemy import (
+    ColumnElement,
+    CompoundSelect,
+    Select,
+    exists,
+    func,
+    literal_column,
+    null,
+    select,
+    union_all,
+)
 from sqlmodel import Session
 
 from pipeline.errors import ErrorName, Phase
@@ -97,6 +107,15 @@ def runs_that_may_have_asked(
     )
     # A run that still goes on has no tally.
     return union_all(select(newest.c.run_id), select(RUNS.c.id).where(_IS_RUNNING))
+
+
+def newest_of(
+    source: str, columns: Iterable[ColumnElement[Any]], *, limit: int
+) -> Select[*tuple[Any, ...]]:
+    """Ask for *columns* of the newest *limit* batches of *source*, the last of the newest first."""
+    asked = runs_that_may_have_asked(source, limit=limit)
+    query = select(*columns).where(BATCHES.c.source == source, BATCHES.c.run_id.in_(asked))
+    return query.order_by(BATCHES.c.run_id.desc(), BATCHES.c.number.desc()).limit(limit)
 
 
 def find_run(session: Session, *, run_id: int | None) -> RunSummary | None:

@@ -35,11 +35,8 @@ def claim(session: Session, *, slot: SlotClaim, host: str, now: datetime) -> boo
     is_ahead_of_time = exists().where(RUNS.c.id > literal_column("slots.run_id"), before_it)
     taking = taking.on_conflict_do_update(
         index_elements=_KEY,
-        set_={
-            **dict.fromkeys(("fate", "run_id", "late_us", "last_due_at", "slots")),
-            "host": host,
-            "claimed_at": now,
-        },
+        set_=dict.fromkeys(("fate", "run_id", "late_us", "last_due_at", "slots"))
+        | {"host": host, "claimed_at": now},
         where=(SLOTS.c.fate == Fate.MISSED) | is_ahead_of_time,
     )
     # Not its rowcount: of an INSERT nobody promises one, and psycopg's is -1.
@@ -108,22 +105,17 @@ def interrupt_dead(session: Session, *, claimed_before: datetime | None = None) 
     going_on = select(RUNS.c.id).where(RUNS.c.status == RunStatus.RUNNING)
     has_none = SLOTS.c.run_id.is_(None)
     is_old = true() if claimed_before is None else SLOTS.c.claimed_at < claimed_before
-    session.connection().execute(
-        update(SLOTS)
-        .where(
-            SLOTS.c.fate.is_(None),
-            (has_none & is_old) | (~has_none & SLOTS.c.run_id.not_in(going_on)),
-        )
-        .values(fate=Fate.INTERRUPTED)
-    )
+    is_dead = (has_none & is_old) | (~has_none & SLOTS.c.run_id.not_in(going_on))
+    ending = update(SLOTS).where(SLOTS.c.fate.is_(None), is_dead)
+    session.connection().execute(ending.values(fate=Fate.INTERRUPTED))
 
 
 def newest_due(session: Session, *, schedule: str, before: datetime) -> datetime | None:
     """Find the newest slot on record that was due *before* a moment."""
-    query = select(func.max(SLOTS.c.due_at)).where(
-        SLOTS.c.schedule == schedule, SLOTS.c.due_at < before
+    due = (SLOTS.c.schedule == schedule) & (SLOTS.c.due_at < before)
+    newest: datetime | None = session.connection().scalar(
+        select(func.max(SLOTS.c.due_at)).where(due)
     )
-    newest: datetime | None = session.connection().execute(query).scalar()
     return newest
 
 

@@ -13,14 +13,20 @@ from typing import Any, Self, TypeVar
 from pipeline.errors import ErrorName, Phase, Whose
 from pipeline.models import Loss, Tally, Totals
 
-RUNS, LAST = ("runs", "answered"), ("last_good_at", "last_bad_at")
 COUNTS = tuple(each.name for each in fields(Totals))
 
 T = TypeVar("T")
 
 
-def _latest(*moments: datetime | None) -> datetime | None:
+def _latest(moments: Iterable[Any]) -> Any:  # noqa: ANN401 - of one type, which may be any
     return max((moment for moment in moments if moment is not None), default=None)
+
+
+def _plus(one: T, other: T, sums: Iterable[str], last: Iterable[str] = ()) -> T:
+    """Add two of a kind: *sums* are added up, and the *last* moment or id of the two is taken."""
+    added = {name: getattr(one, name) + getattr(other, name) for name in sums}
+    latest = {name: _latest((getattr(one, name), getattr(other, name))) for name in last}
+    return replace(one, **added, **latest)  # type: ignore[type-var]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,9 +48,8 @@ class SourceTotals(Totals):
     last_bad_at: datetime | None
 
     def __add__(self, other: Self) -> Self:
-        sums = {name: getattr(self, name) + getattr(other, name) for name in (*COUNTS, *RUNS)}
-        last: dict[str, Any] = {n: _latest(getattr(self, n), getattr(other, n)) for n in LAST}
-        return replace(self, **sums, **last)
+        last = ("last_good_at", "last_bad_at")
+        return _plus(self, other, (*COUNTS, "runs", "answered"), last)
 
     @property
     def share(self) -> float | None:
@@ -76,15 +81,8 @@ class LossTotals:
     last_attempt: int | None
 
     def __add__(self, other: Self) -> Self:
-        ids = [i for i in (self.last_attempt, other.last_attempt) if i is not None]
-        return replace(
-            self,
-            attempts=self.attempts + other.attempts,
-            batches=self.batches + other.batches,
-            first_at=min(self.first_at, other.first_at),
-            last_at=max(self.last_at, other.last_at),
-            last_attempt=max(ids, default=None),
-        )
+        added = _plus(self, other, ("attempts", "batches"), ("last_at", "last_attempt"))
+        return replace(added, first_at=min(self.first_at, other.first_at))
 
     @property
     def whose(self) -> Whose:
@@ -105,8 +103,7 @@ class RangeTotals:
     sum: int
 
     def __add__(self, other: Self) -> Self:
-        sums = {n: getattr(self, n) + getattr(other, n) for n in ("batches", "numbers", "sum")}
-        return replace(self, **sums)
+        return _plus(self, other, ("batches", "numbers", "sum"))
 
     @property
     def mean(self) -> float:
@@ -150,12 +147,8 @@ class RuleTotals:
 
     def __add__(self, other: Self) -> Self:
         known = [n for n in (self.violations, other.violations) if n is not None]
-        return replace(
-            self,
-            runs=self.runs + other.runs,
-            attempts=self.attempts + other.attempts,
-            violations=sum(known) if known else None,
-        )
+        added = _plus(self, other, ("runs", "attempts"))
+        return replace(added, violations=sum(known) if known else None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,9 +199,9 @@ def _day_sum(day: datetime, key: tuple[Any, ...], of: Sequence[Tally]) -> DaySum
         runs=len(of),
         answered=sum(tally.collected > 0 for tally in of),
         asked=sum(tally.attempts > 0 for tally in of),
-        last_good_at=_latest(*(tally.started_at for tally in of if tally.collected)),
+        last_good_at=_latest(tally.started_at for tally in of if tally.collected),
         last_bad_at=_latest(
-            *(t.started_at for t in of if t.failed or t.cancelled or t.failed_attempts)
+            t.started_at for t in of if t.failed or t.cancelled or t.failed_attempts
         ),
         violations=sum(tally.violations or 0 for tally in of),
     )

@@ -9,11 +9,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from sqlalchemy import Row, Select, select
+from sqlalchemy import Row, Select
 from sqlmodel import Session
 
 from pipeline.models import Verdict
-from pipeline.store.queries import runs_that_may_have_asked
+from pipeline.store.queries import newest_of
 from pipeline.store.tables import BATCHES
 
 LOOK_BACK = 5_000  # batches that are read beyond the last two runs of a source
@@ -84,11 +84,5 @@ def _runs(
 
 
 def _query(source: str, before: int | None, limit: int) -> Select[*tuple[int, ...]]:
-    query = (
-        select(*(BATCHES.c[name] for name in _WANTED))
-        .where(BATCHES.c.source == source)
-        .where(BATCHES.c.run_id.in_(runs_that_may_have_asked(source, limit=limit)))
-        .order_by(BATCHES.c.run_id.desc(), BATCHES.c.number.desc())
-        .limit(limit)
-    )
+    query = newest_of(source, (BATCHES.c[name] for name in _WANTED), limit=limit)
     return query if before is None else query.where(BATCHES.c.run_id < before)
