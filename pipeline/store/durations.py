@@ -139,10 +139,7 @@ def _distribute_attempts(
 
 
 def _stored_timings(
-    session: Session,
-    table: Table,
-    chosen: Collection[ColumnElement[bool]],
-    phases: Collection[str],
+    session: Session, table: Table, chosen: Collection[ColumnElement[bool]], phases: Collection[str]
 ) -> Iterator[tuple[datetime, str, dict[str, Histogram]]]:
     columns = table.c.began_at, table.c.source, type_coerce(table.c.phases, LargeBinary)
     query = select(*columns).where(*chosen)

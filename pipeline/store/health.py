@@ -94,7 +94,6 @@ _NUMBERS = (
 )
 _SOME = select(SOURCES.c.id).where(SOURCES.c.name.in_(bindparam("sources", expanding=True)))
 _NUMBERS_OF_SOME = _NUMBERS.where(BATCHES.c.source.in_(_SOME))
-_ADD_ALARM, _ADD_BLOCK = insert(HEALTH_ALARMS), insert(HEALTH_BLOCKS)
 _STATES = select(HEALTH).order_by(*HEALTH.primary_key)
 _ADD_STATE = insert(HEALTH)
 _CHANGE_STATE = update(HEALTH).where(
@@ -103,12 +102,12 @@ _CHANGE_STATE = update(HEALTH).where(
 )
 
 
-def examine_run(session: Session, *, run_id: int, position: int) -> None:
-    """Test the numbers of a run that has just been sealed at *position*."""
+def examine_run(session: Session, *, position: int) -> None:
+    """Test the numbers of the run that has just been sealed at *position*."""
     connection = session.connection()
-    started_at = connection.scalars(select(RUNS.c.started_at).where(RUNS.c.id == run_id)).one()
     watch = Watch(read_states(connection, is_pruned=False))
-    save_results(connection, watch.follow_run(connection, Link(position, run_id, started_at)))
+    (link,) = find_links(connection, after=position - 1, limit=1)
+    save_results(connection, watch.follow_run(connection, link))
     save_states(connection, watch, is_pruned=False)
 
 
@@ -146,22 +145,23 @@ def start_of_what_is_left(connection: Connection) -> tuple[int, "Watch"]:
 
 def save_results(connection: Connection, results: Results) -> None:
     """Write down what the tests say."""
-    if results.alarms:
-        connection.execute(_ADD_ALARM, results.alarms)
-    if results.blocks:
-        connection.execute(_ADD_BLOCK, results.blocks)
+    for table, rows in zip((HEALTH_ALARMS, HEALTH_BLOCKS), results, strict=True):
+        if rows:
+            connection.execute(insert(table), rows)
 
 
 def save_states(connection: Connection, watch: "Watch", *, is_pruned: bool) -> None:
     """Write down how far the tests have come, where that has changed."""
-    known = [_as_row(state) for of, state in watch.changed.items() if of in watch.known]
-    new = [_as_row(state) for of, state in watch.changed.items() if of not in watch.known]
-    if known:
-        keys = [{f"the_{name}": row[name] for name in NumberRange._fields} for row in known]
-        rows = [row | key | {"kept": is_pruned} for row, key in zip(known, keys, strict=True)]
-        connection.execute(_CHANGE_STATE, rows)
-    if new:
-        connection.execute(_ADD_STATE, [row | {"is_pruned": is_pruned} for row in new])
+    known, new = [], []
+    for of, state in watch.changed.items():
+        row = _as_row(state)
+        if of in watch.known:
+            known.append(row | {f"the_{name}": row[name] for name in of._fields})
+        else:
+            new.append(row)
+    for statement, rows, name in ((_CHANGE_STATE, known, "kept"), (_ADD_STATE, new, "is_pruned")):
+        if rows:
+            connection.execute(statement, [row | {name: is_pruned} for row in rows])
 
 
 def read_states(connection: Connection, *, is_pruned: bool) -> dict[NumberRange, HealthState]:
@@ -236,16 +236,12 @@ class Watch:
         return Results([*alarms.values()], blocks)
 
     def _state(self, of: NumberRange, link: Link) -> HealthState:
+        at, began_at = link.position, link.started_at
         state = self.states.get(of)
         if state is None:
-            state = self.states[of] = HealthState(
-                **of._asdict(),
-                position=link.position,
-                first_at=link.started_at,
-                last_at=link.started_at,
-            )
-        state.position, state.last_at = link.position, link.started_at
-        self.changed[of] = state
+            state = HealthState(**of._asdict(), position=at, first_at=began_at, last_at=began_at)
+        state.position, state.last_at = at, began_at
+        self.states[of] = self.changed[of] = state
         return state
 
 

@@ -13,15 +13,7 @@ from operator import attrgetter
 from sqlalchemy import ColumnElement, exists, func, insert, select, update
 from sqlmodel import Session
 
-from pipeline.models import (
-    Attempt,
-    Batch,
-    Member,
-    Outcome,
-    PortionRecord,
-    RunStatus,
-    Verdict,
-)
+from pipeline.models import Attempt, Batch, Member, Outcome, PortionRecord, RunStatus, Verdict
 from pipeline.pacing import Moment
 from pipeline.sanitize import one_line
 from pipeline.store import late, writes

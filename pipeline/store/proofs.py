@@ -10,15 +10,7 @@ from sqlmodel import Session
 from pipeline.models import Attempt, Batch, Fetch, Proof, Verdict
 from pipeline.store.numbers import whole_digest
 from pipeline.store.rows import AnyRow, as_row, execute_many, find, record
-from pipeline.store.tables import (
-    ATTEMPT_KEY,
-    ATTEMPTS,
-    BATCH_KEY,
-    BATCHES,
-    PROOF_KEY,
-    PROOFS,
-    same,
-)
+from pipeline.store.tables import ATTEMPT_KEY, ATTEMPTS, BATCH_KEY, BATCHES, PROOF_KEY, PROOFS, same
 
 PROOFS_AT_ONCE = 200
 

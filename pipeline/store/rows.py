@@ -64,11 +64,7 @@ def find(
 
 
 def of_runs(
-    session: Session,
-    query: Select[*tuple[Any, ...]],
-    run_ids: Sequence[int],
-    *,
-    by: Column[int],
+    session: Session, query: Select[*tuple[Any, ...]], run_ids: Sequence[int], *, by: Column[int]
 ) -> Iterator[AnyRow]:
     """Read what a *query* says of some runs, which it knows *by* a column, a part at a time."""
     for first in range(0, len(run_ids), ROWS_AT_ONCE):

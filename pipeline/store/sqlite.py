@@ -8,14 +8,7 @@ from pathlib import Path
 from sqlalchemy import Connection, Engine, QueuePool, create_engine, event
 
 from pipeline.errors import StoreBusy, StoreError
-from pipeline.files import (
-    blame,
-    make_folder,
-    opens_nothing,
-    owner_at,
-    publish,
-    unfinished,
-)
+from pipeline.files import blame, make_folder, opens_nothing, owner_at, publish, unfinished
 
 IS_WRITE = "pipeline_is_write"  # execution option of an engine whose transactions write
 

@@ -252,11 +252,7 @@ def _loss(run: Mapping[str, Any], source: str, how: _How, books: _SourceBooks) -
 
 
 def _tally(
-    session: Session,
-    run: Mapping[str, Any],
-    source: str,
-    books: _SourceBooks,
-    rules: Rules | None,
+    session: Session, run: Mapping[str, Any], source: str, books: _SourceBooks, rules: Rules | None
 ) -> Tally:
     rate = None if rules is None else rules.rate
     others = [] if rate is None else _others_sent(session, source, run["started_at"], rate)

@@ -16,16 +16,7 @@ from sqlalchemy import ColumnElement, bindparam, insert, update
 from sqlmodel import Session, select
 
 from pipeline.errors import ErrorName, StoreError
-from pipeline.models import (
-    Attempt,
-    Batch,
-    Evidence,
-    Outcome,
-    RunStatus,
-    Tally,
-    Timings,
-    Verdict,
-)
+from pipeline.models import Attempt, Batch, Evidence, Outcome, RunStatus, Tally, Timings, Verdict
 from pipeline.pacing import Moment, Rules
 from pipeline.sanitize import one_line
 from pipeline.store import contracts, health, heartbeats, measures, proofs, summaries
@@ -40,12 +31,7 @@ from pipeline.store.rows import (
     execute_columns,
     insert_into,
 )
-from pipeline.store.tables import (
-    ATTEMPTS,
-    BATCHES,
-    RUNS,
-    SOURCES,
-)
+from pipeline.store.tables import ATTEMPTS, BATCHES, RUNS, SOURCES
 
 Numbers: TypeAlias = dict[tuple[int, int], int]  # of attempts, by fetch and the one they had
 
@@ -278,7 +264,7 @@ def finish_run(
     session.exec(update(RUNS).where(RUNS.c.id == run_id).values(ended))
     heartbeats.end(session, run_id=run_id)
     position = seals.seal_run(session, run_id=run_id, sealed_at=ended_at)
-    health.examine_run(session, run_id=run_id, position=position)
+    health.examine_run(session, position=position)
 
 
 def _check_running(session: Session, run_id: int) -> None:

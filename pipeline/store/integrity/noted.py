@@ -19,7 +19,7 @@ from pipeline.store.health import HealthState
 from pipeline.store.integrity.chain import read_seals
 from pipeline.store.schema import NEWEST
 
-HEAD = f"pipeline-note {NEWEST}"
+HEAD = "pipeline-note"  # and the schema
 
 
 class Mark(NamedTuple):
@@ -66,7 +66,7 @@ def has(connection: Connection, mark: Mark) -> bool:
 def write_note(path: Path, noted: Noted) -> str | None:
     """Write it down whole or not at all; give the reason if that cannot be done."""
     try:
-        plain.put(path, HEAD, noted, replace=True)
+        plain.put(path, f"{HEAD} {NEWEST}", noted, replace=True)
     except OSError as exc:
         return f"{exc.strerror}{blame(path)}"
     return None
@@ -79,7 +79,7 @@ def read_note(path: Path) -> Noted | None:
         ValueError: it is damaged, of another schema of the database, or cannot be read.
     """
     try:
-        body = plain.get(path, HEAD)
+        body = plain.get(path, f"{HEAD} {NEWEST}")
     except FileNotFoundError:
         return None
     except OSError as exc:

@@ -122,11 +122,7 @@ PORTIONS = Table(
     *unfilled(DateTime(timezone=True), "began_at", "ended_at"),
     Column("refusal", String),
     ForeignKeyConstraint(["run_id"], ["runs.id"]),
-    Index(
-        "ix_portions_open",
-        "run_id",
-        sqlite_where=text("ended_at IS NULL"),
-    ),
+    Index("ix_portions_open", "run_id", sqlite_where=text("ended_at IS NULL")),
 )
 
 # Until when an upstream must not be asked, why, and which source was told so.

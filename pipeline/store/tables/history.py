@@ -97,8 +97,7 @@ BATCHES = Table(
     ),
     check("digest", "length(digest) = CASE WHEN numbers IS NULL THEN 32 ELSE 8 END"),
     check(
-        "lost",
-        "coalesce(verdict, 0) = 1 OR (sum IS NULL AND digest IS NULL AND numbers IS NULL)",
+        "lost", "coalesce(verdict, 0) = 1 OR (sum IS NULL AND digest IS NULL AND numbers IS NULL)"
     ),
     check("failed", "verdict <> 2 OR error IS NOT NULL"),
     check("deferred", "verdict <> 3 OR not_before IS NOT NULL"),

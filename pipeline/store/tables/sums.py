@@ -160,12 +160,7 @@ DAY_LOSSES = Table(
 
 # What an audit has to know of a day. Where there is a sheet the day is closed, and its sums are
 # there as well.
-SHEETS = Table(
-    "sheets",
-    Row.metadata,
-    *keys(UtcTime, "began_at"),
-    *filled(Packed, "facts"),
-)
+SHEETS = Table("sheets", Row.metadata, *keys(UtcTime, "began_at"), *filled(Packed, "facts"))
 
 # How long the phases took in a month that is over: its days, merged.
 MONTHS = Table(
