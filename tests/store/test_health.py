@@ -29,12 +29,7 @@ from pipeline.store.integrity.verify import verify
 from pipeline.store.migrating import connect_to_migrate
 from pipeline.store.schema import migrations_folder
 from pipeline.store.window import Window
-from pipeline.store.writes import (
-    finish_run,
-    interrupt_dead_runs,
-    order_batches,
-    save_results,
-)
+from pipeline.store.writes import finish_run, interrupt_dead_runs, order_batches, save_results
 from tests.health.numbers import fair_dice
 from tests.store.histories import tamper
 from tests.store.makers import NOON, at, begin, make_collected, make_lost

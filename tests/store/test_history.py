@@ -125,10 +125,7 @@ def test_tallies_and_losses_can_be_of_one_source(session: Session) -> None:
 
 def test_a_run_has_the_tallies_of_its_sources(store: Store) -> None:
     """Two runs that start in the same instant are told apart."""
-    twins = [
-        record_run_of(store, ["dice", "coin"]),
-        record_run_of(store, ["dice"]),
-    ]
+    twins = [record_run_of(store, ["dice", "coin"]), record_run_of(store, ["dice"])]
 
     with store.read() as session:
         found = [
@@ -384,10 +381,7 @@ def test_timings_come_by_the_steps_of_the_window(session: Session) -> None:
     short = Window(since=at(1), until=at(100))
     midnight = NOON - timedelta(hours=12)
     assert listed(short) == [(at(0), "dice", 2), (at(60), "dice", 1)]
-    assert listed(ALL) == [
-        (midnight, "dice", 3),
-        (midnight + timedelta(days=1), "coin", 1),
-    ]
+    assert listed(ALL) == [(midnight, "dice", 3), (midnight + timedelta(days=1), "coin", 1)]
     assert listed(ALL, source="coin") == [(midnight + timedelta(days=1), "coin", 1)]
 
 

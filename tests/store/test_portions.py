@@ -107,11 +107,7 @@ def test_an_outcome_names_the_attempt_that_brought_it(store: Store) -> None:
         portion = order(session)
         failed = make_attempt(0, began_at=at(0))
         portions.save_results(
-            session,
-            run_id=portion.run_id,
-            attempts=[failed],
-            outcomes=[],
-            keep_numbers=True,
+            session, run_id=portion.run_id, attempts=[failed], outcomes=[], keep_numbers=True
         )
         save(session, portion, 0, minutes=1)
 

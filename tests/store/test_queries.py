@@ -119,9 +119,7 @@ def test_attempts_of_other_runs_are_left_out_and_the_rest_is_in_order(store: Sto
     with store.write() as session:
         record_run(session, [], attempts=[make_attempt(fetch=9)])
         run_id = record_run(
-            session,
-            [],
-            attempts=[make_attempt(1), make_attempt(0, 2), make_failed_attempt(0, 1)],
+            session, [], attempts=[make_attempt(1), make_attempt(0, 2), make_failed_attempt(0, 1)]
         )
 
     with store.read() as session:

@@ -191,10 +191,7 @@ def test_a_day_that_is_still_to_come_is_not_believed(store: Store) -> None:
     ahead = datetime.now(UTC) + timedelta(days=3)
     with store.write() as session:
         record_run(
-            session,
-            [make_batch()],
-            attempts=[make_attempt(began_at=ahead)],
-            started_at=ahead,
+            session, [make_batch()], attempts=[make_attempt(began_at=ahead)], started_at=ahead
         )
     close(store, now=ahead + timedelta(days=2))
 

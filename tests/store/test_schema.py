@@ -44,10 +44,7 @@ def engine() -> Iterator[Engine]:
             [STAMPED, "INSERT INTO alembic_version VALUES ('f00')", "CREATE TABLE runs (id INT)"],
             SchemaState.NEWER,
         ),
-        (
-            [STAMPED, f"INSERT INTO alembic_version VALUES ('{NEWEST}')"],
-            SchemaState.CURRENT,
-        ),
+        ([STAMPED, f"INSERT INTO alembic_version VALUES ('{NEWEST}')"], SchemaState.CURRENT),
     ],
 )
 def test_the_state_follows_from_the_tables(

@@ -208,11 +208,7 @@ def test_a_rival_is_another_configuration_of_this_machine(store: Store) -> None:
 
         found = [
             find_rival(session, slot=slot(), host=host, config_path=path)
-            for host, path in [
-                (HOST, "/mine"),
-                ("other", "/mine"),
-                (HOST, "/etc/pipeline.toml"),
-            ]
+            for host, path in [(HOST, "/mine"), ("other", "/mine"), (HOST, "/etc/pipeline.toml")]
         ]
 
     assert found == ["/etc/pipeline.toml", None, None]

@@ -93,11 +93,7 @@ def test_what_was_set_aside_is_stored_as_if_it_had_been_at_once(
     (one, _), (other, uid) = start(store), start(store)
     with store.write() as session:
         save_results(
-            session,
-            run_id=one,
-            attempts=ATTEMPTS,
-            outcomes=OUTCOMES,
-            keep_numbers=keep_numbers,
+            session, run_id=one, attempts=ATTEMPTS, outcomes=OUTCOMES, keep_numbers=keep_numbers
         )
     file = path.with_name(f"{path.name}.spool-{uid}")
     set_aside(file, uid=uid, attempts=ATTEMPTS, outcomes=OUTCOMES, keep_numbers=keep_numbers)
@@ -134,11 +130,7 @@ def test_what_is_stored_already_is_left_alone(store: Store, url: str, path: Path
     run_id, uid = start(store)
     with store.write() as session:
         save_results(
-            session,
-            run_id=run_id,
-            attempts=ATTEMPTS[:1],
-            outcomes=OUTCOMES[:1],
-            keep_numbers=True,
+            session, run_id=run_id, attempts=ATTEMPTS[:1], outcomes=OUTCOMES[:1], keep_numbers=True
         )
     before = content_of(store, run_id)
     set_aside(

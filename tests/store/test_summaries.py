@@ -79,11 +79,23 @@ def all_losses(store: Store) -> list[Loss]:
         return list(losses(session, Window()))
 
 
+def send(
+    store: Store,
+    *attempts: Attempt,
+    started_at: datetime = NOON,
+    rules: dict[str, Rules] | None = ONE_A_SECOND,
+) -> Tally:
+    """Record a run of these *attempts* that brought a batch, and give its tally."""
+    outcomes = [make_collected(make_batch(0))]
+    (tally,) = record(
+        store, attempts=attempts, outcomes=outcomes, started_at=started_at, rules=rules
+    )
+    return tally
+
+
 def violations(store: Store, attempts: list[Attempt], rules: dict[str, Rules]) -> int | None:
     """Record a run of these *attempts*, and give how many of them broke the rules."""
-    batch = make_batch(0)
-    (tally,) = record(store, attempts=attempts, outcomes=[make_collected(batch)], rules=rules)
-    return tally.violations
+    return send(store, *attempts, rules=rules).violations
 
 
 # ---- Totals ----
@@ -176,10 +188,7 @@ def test_totals_are_what_sql_counts(
         if tally.attempts
     ] == rows(path, ASKED)
     assert [
-        (
-            *facts(loss, "source error phase attempts"),
-            *map(to_us, (loss.first_at, loss.last_at)),
-        )
+        (*facts(loss, "source error phase attempts"), *map(to_us, (loss.first_at, loss.last_at)))
         for loss in lost
         if loss.phase is not None and loss.attempts
     ] == rows(path, LOST)
@@ -268,10 +277,7 @@ def test_a_batch_is_lost_to_the_attempt_that_decided_it(store: Store) -> None:
 
     assert [
         (loss.error, loss.phase, loss.attempts, loss.batches) for loss in all_losses(store)
-    ] == [
-        (ErrorName.DNS, Phase.DNS, 1, 0),
-        (ErrorName.HTTP_5XX, Phase.CHECK, 1, 1),
-    ]
+    ] == [(ErrorName.DNS, Phase.DNS, 1, 0), (ErrorName.HTTP_5XX, Phase.CHECK, 1, 1)]
 
 
 def test_a_batch_lost_without_an_attempt_has_no_phase(store: Store) -> None:
@@ -281,12 +287,7 @@ def test_a_batch_lost_without_an_attempt_has_no_phase(store: Store) -> None:
     record(store, outcomes=[lost], started_at=at(5))
 
     (loss,) = all_losses(store)
-    assert (loss.error, loss.phase, loss.attempts, loss.batches) == (
-        ErrorName.DEADLINE,
-        None,
-        0,
-        1,
-    )
+    assert (loss.error, loss.phase, loss.attempts, loss.batches) == (ErrorName.DEADLINE, None, 0, 1)
     assert (loss.first_at, loss.last_at) == (at(5), at(5))
     assert (loss.first_attempt, loss.last_attempt) == (None, None)
 
@@ -371,21 +372,10 @@ def test_requests_within_a_run_are_held_to_the_rate(
 @pytest.mark.parametrize(("apart_ms", "broken"), [(999, 1), (1000, 0)])
 def test_two_runs_together_are_held_to_the_rate(store: Store, apart_ms: float, broken: int) -> None:
     """The provider does not know where one run ends and the next begins."""
-    record(
-        store,
-        attempts=[sent_at(0)],
-        outcomes=[make_collected(make_batch(0))],
-        rules=ONE_A_SECOND,
-    )
+    send(store, sent_at(0))
     began_at = NOON + timedelta(milliseconds=apart_ms)
 
-    (tally,) = record(
-        store,
-        attempts=[sent_at(apart_ms)],
-        outcomes=[make_collected(make_batch(0))],
-        started_at=began_at,
-        rules=ONE_A_SECOND,
-    )
+    tally = send(store, sent_at(apart_ms), started_at=began_at)
 
     assert (tally.rule, tally.violations) == ("1/1s", broken)
     assert tally.violating_attempt == (2 if broken else None)
@@ -393,81 +383,36 @@ def test_two_runs_together_are_held_to_the_rate(store: Store, apart_ms: float, b
 
 def test_requests_of_runs_that_overlap_break_no_rule_by_that(store: Store) -> None:
     """The other run sent before us and after us, far enough from either."""
-    record(
-        store,
-        attempts=[sent_at(0), sent_at(100_000, fetch=1)],
-        outcomes=[make_collected(make_batch(0)), make_collected(make_batch(1))],
-        rules=ONE_A_SECOND,
-    )
+    send(store, sent_at(0), sent_at(100_000, fetch=1))
 
-    (tally,) = record(
-        store,
-        attempts=[sent_at(50_000)],
-        outcomes=[make_collected(make_batch(0))],
-        started_at=NOON + timedelta(seconds=10),
-        rules=ONE_A_SECOND,
-    )
+    tally = send(store, sent_at(50_000), started_at=NOON + timedelta(seconds=10))
 
     assert tally.violations == 0
 
 
 def test_a_run_that_started_later_and_ended_before_counts_as_well(store: Store) -> None:
     """It is in the books when we are summed up, and the provider has seen both."""
-    record(
-        store,
-        attempts=[sent_at(5_000)],
-        outcomes=[make_collected(make_batch(0))],
-        started_at=NOON + timedelta(seconds=4),
-        rules=ONE_A_SECOND,
-    )
+    send(store, sent_at(5_000), started_at=NOON + timedelta(seconds=4))
 
-    (tally,) = record(
-        store,
-        attempts=[sent_at(5_500)],
-        outcomes=[make_collected(make_batch(0))],
-        rules=ONE_A_SECOND,
-    )
+    tally = send(store, sent_at(5_500))
 
     assert tally.violations == 1
 
 
 def test_a_run_that_ended_later_but_started_before_counts_as_well(store: Store) -> None:
     """Runs that overlap are booked in the order in which they end."""
-    record(
-        store,
-        attempts=[sent_at(5_000)],
-        outcomes=[make_collected(make_batch(0))],
-        started_at=NOON,
-        rules=ONE_A_SECOND,
-    )
+    send(store, sent_at(5_000))
 
-    (tally,) = record(
-        store,
-        attempts=[sent_at(5_500)],
-        outcomes=[make_collected(make_batch(0))],
-        started_at=NOON + timedelta(seconds=1),
-        rules=ONE_A_SECOND,
-    )
+    tally = send(store, sent_at(5_500), started_at=NOON + timedelta(seconds=1))
 
     assert tally.violations == 1
 
 
 def test_a_run_years_ago_breaks_no_rule_of_today(store: Store) -> None:
     """And is not searched for either."""
-    record(
-        store,
-        attempts=[sent_at(0)],
-        outcomes=[make_collected(make_batch(0))],
-        rules=ONE_A_SECOND,
-    )
+    send(store, sent_at(0))
 
-    (tally,) = record(
-        store,
-        attempts=[sent_at(1_000 * 86_400 * 3)],
-        outcomes=[make_collected(make_batch(0))],
-        started_at=NOON + timedelta(days=3),
-        rules=ONE_A_SECOND,
-    )
+    tally = send(store, sent_at(1_000 * 86_400 * 3), started_at=NOON + timedelta(days=3))
 
     assert tally.violations == 0
 
@@ -477,15 +422,9 @@ def test_a_request_under_another_rule_does_not_count(
     store: Store, before: dict[str, Rules] | None
 ) -> None:
     """The name may have been that of another upstream then, or of the sandbox."""
-    record(store, attempts=[sent_at(0)], outcomes=[make_collected(make_batch(0))], rules=before)
+    send(store, sent_at(0), rules=before)
 
-    (tally,) = record(
-        store,
-        attempts=[sent_at(500)],
-        outcomes=[make_collected(make_batch(0))],
-        started_at=NOON + timedelta(milliseconds=500),
-        rules=ONE_A_SECOND,
-    )
+    tally = send(store, sent_at(500), started_at=NOON + timedelta(milliseconds=500))
 
     assert tally.violations == 0
 
@@ -650,11 +589,7 @@ def test_a_dead_run_leaves_what_it_got(store: Store) -> None:
             keep_numbers=True,
         )
         finish_run(
-            session,
-            run_id=run_id,
-            status=RunStatus.INTERRUPTED,
-            ended_at=at(1),
-            clock_us=None,
+            session, run_id=run_id, status=RunStatus.INTERRUPTED, ended_at=at(1), clock_us=None
         )
 
     with store.read() as session:

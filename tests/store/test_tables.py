@@ -14,13 +14,7 @@ from pipeline.store.columns import PHASE_COLUMNS, UtcTime, unpack_parts
 from pipeline.store.db import Store
 from pipeline.store.tables import ATTEMPTS, BATCHES, RUNS
 from pipeline.store.writes import order_batches, save_results
-from tests.store.makers import (
-    NOON,
-    begin,
-    make_attempt,
-    make_batch,
-    make_collected,
-)
+from tests.store.makers import NOON, begin, make_attempt, make_batch, make_collected
 
 CONSTRAINT = "constraint"  # SQLite and PostgreSQL say more, and not the same
 

@@ -10,16 +10,7 @@ from sqlalchemy import event, func, select
 from sqlalchemy.engine.interfaces import CacheStats
 
 from pipeline.errors import ErrorName, Phase, StoreError
-from pipeline.models import (
-    Aspect,
-    Attempt,
-    Batch,
-    Outcome,
-    Request,
-    RunStatus,
-    Timings,
-    Verdict,
-)
+from pipeline.models import Aspect, Attempt, Batch, Outcome, Request, RunStatus, Timings, Verdict
 from pipeline.store.columns import Row
 from pipeline.store.db import Store
 from pipeline.store.integrity.verify import verify
@@ -233,10 +224,7 @@ def test_equal_answers_are_kept_once(store: Store) -> None:
 
     with store.read() as session:
         kept = session.connection().execute(select(EVIDENCE.c.body, EVIDENCE.c.first_seen_at))
-        assert dict(kept.all()) == {
-            b"Service Unavailable": at(0),
-            b"no": at(2),
-        }
+        assert dict(kept.all()) == {b"Service Unavailable": at(0), b"no": at(2)}
 
 
 def make_request(body: bytes = b"") -> Request:

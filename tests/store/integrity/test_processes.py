@@ -100,10 +100,7 @@ def refuse(_store: Store, _tell: Tell) -> None:
 @pytest.mark.sqlite
 def test_what_a_process_complains_of_is_an_error_here(store: Store) -> None:
     """As if there were one process."""
-    with (
-        pytest.raises(StoreError, match="damaged"),
-        workers(store, 2, lambda _: None) as submit,
-    ):
+    with pytest.raises(StoreError, match="damaged"), workers(store, 2, lambda _: None) as submit:
         submit(refuse)()
 
 

@@ -250,12 +250,7 @@ def test_what_would_go_is_told_from_the_runs_alone(store: Store, history: Path) 
         found = find_prunable(session, before=at(int(1.5 * DAY)), now=at(9 * DAY))
 
     assert found == Prunable(
-        runs=2,
-        batches=10,
-        numbers=12,
-        attempts=8,
-        newest_at=at(DAY),
-        oldest_kept_at=at(2 * DAY),
+        runs=2, batches=10, numbers=12, attempts=8, newest_at=at(DAY), oldest_kept_at=at(2 * DAY)
     )
 
 

@@ -15,13 +15,7 @@ from pipeline.store.integrity.checks import structure_problems
 from pipeline.store.integrity.noted import Mark
 from pipeline.store.integrity.verify import verify
 from pipeline.store.writes import finish_run
-from tests.store.histories import (
-    SEALED,
-    contents_of,
-    record_history,
-    record_mixed_run,
-    tamper,
-)
+from tests.store.histories import SEALED, contents_of, record_history, record_mixed_run, tamper
 from tests.store.makers import at, begin
 
 
