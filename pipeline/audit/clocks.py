@@ -23,9 +23,17 @@ from pipeline.clock import (
 from pipeline.errors import Whose
 from pipeline.models import Finding, FindingKind, Severity
 from pipeline.rendering.words import count_of, iso_time
-from pipeline.store import history
 from pipeline.store.slots import gaps
-from pipeline.store.stamps import count_future, count_runs, first_run, is_in_order, stamps
+from pipeline.store.stamps import (
+    count_future,
+    count_runs,
+    doubtful_certificates,
+    first_run,
+    is_in_order,
+    runs_without_tls,
+    sources_asked,
+    stamps,
+)
 from pipeline.store.window import Window
 
 MICROSECOND = timedelta(microseconds=1)
@@ -81,11 +89,11 @@ def read_clocks(session: Session, window: Window, *, now: datetime) -> Clocks:
 
 def find_doubtful(session: Session, window: Window) -> set[int]:
     """Find the runs in which most sources, and several, showed certificates out of date."""
-    suspects = history.runs_without_tls(session, window, fewest=FEWEST_AT_ONCE)
+    suspects = runs_without_tls(session, window, fewest=FEWEST_AT_ONCE)
     if not suspects:
         return set()
-    asked = history.sources_asked(session, run_ids=suspects)
-    found = history.doubtful_certificates(session, run_ids=suspects)
+    asked = sources_asked(session, run_ids=suspects)
+    found = doubtful_certificates(session, run_ids=suspects)
     return {
         run_id
         for run_id, sources in found.items()

@@ -179,7 +179,11 @@ class RangeHealth(_OfRange):
     @property
     def false_alarm_years(self) -> float | None:
         """Tell in how many years chance gives one warning, if the numbers go on to come as fast."""
-        return false_alarm_years(self)
+        limits = limits_of(self.min, self.max)
+        if limits is None:
+            return None
+        numbers_a_day = self.numbers / max(1.0, (self.last_at - self.first_at) / DAY)
+        return 1 / (limits.false_alarms * numbers_a_day * DAYS_A_YEAR)
 
     @property
     def verdict(self) -> str:
@@ -194,15 +198,6 @@ class RangeHealth(_OfRange):
         if not self.blocks:
             return f"too few to tell ({self.pending:,} of {self.block_size:,})"
         return "nothing found"
-
-
-def false_alarm_years(of: HealthState | RangeHealth) -> float | None:
-    """Tell in how many years chance gives one warning at the pace of a source so far."""
-    limits = limits_of(of.min, of.max)
-    if limits is None:
-        return None
-    numbers_a_day = of.numbers / max(1.0, (of.last_at - of.first_at) / DAY)
-    return 1 / (limits.false_alarms * numbers_a_day * DAYS_A_YEAR)
 
 
 def show_years(years: float | None) -> str:

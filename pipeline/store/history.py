@@ -14,7 +14,6 @@ from sqlalchemy import Column, ColumnElement, Table, func, literal_column, selec
 from sqlmodel import Session
 
 from pipeline.clock import TOLERANCE
-from pipeline.errors import CLOCK_DOUBT, ErrorName
 from pipeline.models import Loss, RunSummary, Step, Tally, Totals
 from pipeline.store.columns import add_up
 from pipeline.store.rollups import split
@@ -95,41 +94,12 @@ def days_of(session: Session, *, run_ids: Sequence[int]) -> set[datetime]:
     return {period_begin(row.started_at, Step.DAY) for row in rows}
 
 
-def runs_without_tls(session: Session, window: Window, *, fewest: int) -> list[int]:
-    """List the runs in which TLS failed with several sources: *fewest* of them, or more."""
-    query = (
-        select(LOSSES.c.run_id)
-        .where(*_chosen(LOSSES, window, None), LOSSES.c.error == ErrorName.TLS)
-        .group_by(LOSSES.c.run_id)
-        .having(func.count(LOSSES.c.source.distinct()) >= fewest)
-        .order_by(LOSSES.c.run_id)
-    )
-    return list(session.connection().scalars(query))
-
-
-def sources_asked(session: Session, *, run_ids: Sequence[int]) -> dict[int, int]:
-    """Count the sources that were sent requests in each of the runs that ended."""
-    query = select(RUNS.c.id, func.count()).join(TALLIES, _IS_OF_RUN).where(TALLIES.c.attempts > 0)
-    return dict(map(tuple, of_runs(session, query.group_by(RUNS.c.id), run_ids, by=RUNS.c.id)))
-
-
 def fast_tallies(session: Session, window: Window, *, source: str, below_us: int) -> list[Tally]:
     """List what runs got from *source* whose fastest answer took less, in the order of time."""
     query = select(TALLIES).where(
         *_chosen(TALLIES, window, source), TALLIES.c.fastest_us < below_us
     )
     return records(session, Tally, query.order_by(*TALLIES.primary_key))
-
-
-def doubtful_certificates(session: Session, *, run_ids: Sequence[int]) -> dict[int, set[str]]:
-    """Find the sources whose certificate was out of date by our clock, by run."""
-    is_doubtful = ATTEMPTS.c.detail.contains(CLOCK_DOUBT, autoescape=True)
-    query = select(ATTEMPTS.c.run_id, ATTEMPTS.c.source).distinct()
-    query = query.where(ATTEMPTS.c.error == ErrorName.TLS, is_doubtful)
-    found: defaultdict[int, set[str]] = defaultdict(set)
-    for run_id, source in of_runs(session, query, run_ids, by=ATTEMPTS.c.run_id):
-        found[run_id].add(source)
-    return dict(found)
 
 
 def tallies_of_run(session: Session, *, run_id: int) -> list[Tally]:

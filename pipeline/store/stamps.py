@@ -1,5 +1,7 @@
-"""When runs started by their numbers: that shows which clocks were wrong."""
+"""What shows which clocks were wrong: when runs started by their numbers, and certificates."""
 
+from collections import defaultdict
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from operator import lt
 
@@ -7,9 +9,10 @@ from sqlalchemy import func, select
 from sqlmodel import Session
 
 from pipeline.clock import MADE_AT, TOLERANCE, Stamp
+from pipeline.errors import CLOCK_DOUBT, ErrorName
 from pipeline.store.columns import MICROSECOND
-from pipeline.store.rows import records
-from pipeline.store.tables import RUNS
+from pipeline.store.rows import of_runs, records
+from pipeline.store.tables import ATTEMPTS, LOSSES, RUNS, TALLIES
 from pipeline.store.window import Window, within
 
 _STAMPS = select(
@@ -85,3 +88,33 @@ def count_future(session: Session, *, now: datetime) -> tuple[int, int]:
     is_later = RUNS.c.started_at > now + TOLERANCE  # by the index: there are few or none
     connection = session.connection()
     return connection.scalar(count) or 0, connection.scalar(count.where(is_later)) or 0
+
+
+def runs_without_tls(session: Session, window: Window, *, fewest: int) -> list[int]:
+    """List the runs in which TLS failed with several sources: *fewest* of them, or more."""
+    query = (
+        select(LOSSES.c.run_id)
+        .where(*within(LOSSES.c.started_at, window), LOSSES.c.error == ErrorName.TLS)
+        .group_by(LOSSES.c.run_id)
+        .having(func.count(LOSSES.c.source.distinct()) >= fewest)
+        .order_by(LOSSES.c.run_id)
+    )
+    return list(session.connection().scalars(query))
+
+
+def sources_asked(session: Session, *, run_ids: Sequence[int]) -> dict[int, int]:
+    """Count the sources that were sent requests in each of the runs that ended."""
+    of_run = (TALLIES.c.started_at == RUNS.c.started_at) & (TALLIES.c.run_id == RUNS.c.id)
+    query = select(RUNS.c.id, func.count()).join(TALLIES, of_run).where(TALLIES.c.attempts > 0)
+    return dict(map(tuple, of_runs(session, query.group_by(RUNS.c.id), run_ids, by=RUNS.c.id)))
+
+
+def doubtful_certificates(session: Session, *, run_ids: Sequence[int]) -> dict[int, set[str]]:
+    """Find the sources whose certificate was out of date by our clock, by run."""
+    is_doubtful = ATTEMPTS.c.detail.contains(CLOCK_DOUBT, autoescape=True)
+    query = select(ATTEMPTS.c.run_id, ATTEMPTS.c.source).distinct()
+    query = query.where(ATTEMPTS.c.error == ErrorName.TLS, is_doubtful)
+    found: defaultdict[int, set[str]] = defaultdict(set)
+    for run_id, source in of_runs(session, query, run_ids, by=ATTEMPTS.c.run_id):
+        found[run_id].add(source)
+    return dict(found)
