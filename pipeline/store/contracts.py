@@ -88,7 +88,16 @@ def _follow(session: Session, attempts: Sequence[Attempt]) -> list[Span]:
             span = newest.get(key)
             if span is None or span.value != value:
                 row = None if span else rows.get(key)
-                span = newest[key] = _span(attempt, aspect, value, row)
+                known = row if row is not None and row.value == value else None
+                span = newest[key] = Span(
+                    source=attempt.source,
+                    aspect=aspect,
+                    value=value,
+                    row_id=None if known is None else known.id,
+                    first=attempt,
+                    last=attempt,
+                    last_at=attempt.began_at if known is None else known.last_at,
+                )
                 spans.append(span)
             span.last = attempt
             span.last_at = max(span.last_at, attempt.began_at)
@@ -108,20 +117,6 @@ def _find_newest(
         for of, what in keys
     }
     return {key: row for key, row in found.items() if row is not None}
-
-
-def _span(attempt: Attempt, aspect: Aspect, value: str, row: AnyRow | None) -> Span:
-    """Begin a span with *attempt*, unless the newest *row* of its kind has the same value."""
-    known = row if row is not None and row.value == value else None
-    return Span(
-        source=attempt.source,
-        aspect=aspect,
-        value=value,
-        row_id=None if known is None else known.id,
-        first=attempt,
-        last=attempt,
-        last_at=attempt.began_at if known is None else known.last_at,
-    )
 
 
 def save(session: Session, spans: Sequence[Span], *, run_id: int) -> None:

@@ -126,23 +126,18 @@ def find_overdue(session: Session, *, now: datetime) -> list[Overdue]:
     rows = connection.execute(query).all()
     if not rows:
         return []
-    clock = read_clock(connection)
+    clock, asked = read_clock(connection), select(BATCHES.c.source).distinct()
     return [
         record(
             Overdue,
             row,
             is_alive=is_alive(session, run_id=row.run_id),
-            sources=_sources_of(session, row.run_id),
+            sources=tuple(sorted(connection.scalars(asked.where(BATCHES.c.run_id == row.run_id)))),
             silent_since=None if _is_fresh(row.seen_at, clock) else row.seen_at,
         )
         for row in rows
         if row.until < now or not _is_fresh(row.seen_at, clock)
     ]
-
-
-def _sources_of(session: Session, run_id: int) -> tuple[str, ...]:
-    query = select(BATCHES.c.source).where(BATCHES.c.run_id == run_id).distinct()
-    return tuple(sorted(session.connection().scalars(query)))
 
 
 def _presence_path(connection: Connection) -> Path | None:

@@ -301,11 +301,8 @@ def phase_totals(session: Session, *, run_id: int) -> list[PhaseTotals]:
 
     A phase that no attempt of a source reached is left out.
     """
-    columns = [
-        figure(ATTEMPTS.c[name])
-        for figure in (func.count, add_up, func.min, func.max)
-        for name in PHASE_COLUMNS.values()
-    ]
+    figures = (func.count, add_up, func.min, func.max)
+    columns = [of(ATTEMPTS.c[name]) for name in PHASE_COLUMNS.values() for of in figures]
     query = (
         select(ATTEMPTS.c.source, *columns)
         .where(ATTEMPTS.c.run_id == run_id)
@@ -314,12 +311,9 @@ def phase_totals(session: Session, *, run_id: int) -> list[PhaseTotals]:
     )
     return [
         PhaseTotals(source=source, phase=phase, n=n, total_us=total, min_us=low, max_us=high)
-        for source, *figures in session.connection().execute(query)
-        for phase, (n, total, low, high) in zip(PHASE_COLUMNS, _by_phase(figures), strict=True)
+        for source, *found in session.connection().execute(query)
+        for phase, n, total, low, high in zip(
+            PHASE_COLUMNS, found[::4], found[1::4], found[2::4], found[3::4], strict=True
+        )
         if n
     ]
-
-
-def _by_phase(figures: list[Any]) -> Iterator[tuple[Any, ...]]:
-    size = len(PHASE_COLUMNS)
-    return zip(*(figures[at : at + size] for at in range(0, len(figures), size)), strict=True)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import Connection, Table, exists, func, literal, select
+from sqlalchemy import Connection, exists, func, literal, select
 from sqlalchemy.exc import OperationalError
 from sqlmodel import Session
 
@@ -85,7 +85,10 @@ def read_stats(session: Session, *, is_exact: bool) -> StoreStats:
     connection = session.connection()
     is_sqlite, now = connection.dialect.name == "sqlite", datetime.now(UTC)
     space = file_space(session)
-    sizes = _server_sizes(connection) if space is None else {}
+    sizes: dict[str, int] = {}
+    if space is None:  # a server tells how much each table takes, with its indexes
+        taken = connection.execute(select(*map(func.pg_total_relation_size, Row.metadata.tables)))
+        sizes = dict(zip(Row.metadata.tables, map(int, taken.one()), strict=True))
     runs, oldest_at, newest_at = connection.execute(
         select(func.count(), func.min(RUNS.c.started_at), func.max(RUNS.c.started_at))
     ).one()
@@ -128,19 +131,12 @@ def _table_stats(
     connection: Connection, sizes: Mapping[str, int], added_up: Mapping[str, int]
 ) -> Iterator[TableStats]:
     for name, table in sorted(Row.metadata.tables.items()):
-        rows = _count(connection, table, most=MOST_COUNTED if added_up else None)
-        if rows is None:
+        # To count more than so many takes too long, unless all is to be exact.
+        few = select(literal(1)).select_from(table).limit(MOST_COUNTED + 1).subquery()
+        rows = connection.scalar(select(func.count()).select_from(few if added_up else table))
+        if added_up and rows is not None and rows > MOST_COUNTED:
             rows = added_up.get(name)
         yield TableStats(name=name, rows=rows, bytes=sizes.get(name))
-
-
-def _count(connection: Connection, table: Table, *, most: int | None) -> int | None:
-    """Count the rows, but none if there are more than *most*: then counting takes too long."""
-    if most is None:
-        return connection.scalar(select(func.count()).select_from(table))
-    few = select(literal(1)).select_from(table).limit(most + 1).subquery()
-    rows = connection.scalar(select(func.count()).select_from(few)) or 0
-    return rows if rows <= most else None
 
 
 def _file_sizes(connection: Connection) -> dict[str, int]:
@@ -153,10 +149,3 @@ def _file_sizes(connection: Connection) -> dict[str, int]:
         return {str(name): int(size) for name, size in connection.exec_driver_sql(query)}
     except OperationalError:  # built without it
         return {}
-
-
-def _server_sizes(connection: Connection) -> dict[str, int]:
-    """Let a server tell how much each table takes, with its indexes and what is put beside it."""
-    tables = list(Row.metadata.tables)
-    sizes = connection.execute(select(*map(func.pg_total_relation_size, tables))).one()
-    return dict(zip(tables, map(int, sizes), strict=True))

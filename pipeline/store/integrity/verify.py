@@ -163,6 +163,8 @@ def _plan(
         first = _first_start(connection, after)
         since = _earlier(noted.sums_from, first) if noted else None
         problems, checks = plan_checks(connection, examine, since)
+    sources = sources_of(connection) if processes > 1 else []  # for one they need not be shared
+    shares = min(processes, len(sources))
     size = max(1, -(-(newest - after) // (processes * PARTS_PER_PROCESS))) if processes > 1 else 0
     begins = range(after, newest, size or max(1, newest - after))
     return _Plan(
@@ -172,17 +174,11 @@ def _plan(
         processes=processes,
         parts=list(zip(begins, [*begins[1:], newest], strict=False)),
         tests=start_tests(connection, noted),
-        sources=_share(connection, processes) or [None],
+        sources=[sources[number::processes] for number in range(shares)] or [None],
         problems=problems,
         checks=checks,
         sums_from=first_open_day(connection) if examine else None,
     )
-
-
-def _share(connection: Connection, processes: int) -> list[list[str]]:
-    """Share the sources out to the processes; for one there is no need."""
-    sources = sources_of(connection) if processes > 1 else []
-    return [sources[number::processes] for number in range(min(processes, len(sources)))]
 
 
 def _carry_out(plan: _Plan, submit: Submit) -> tuple[Walk, Retested]:
