@@ -11,17 +11,16 @@ from sqlalchemy import insert
 from pipeline.models import Outcome, Request, Verdict
 from pipeline.store.db import Store
 from pipeline.store.tables import MEMBERS
-from pipeline.store.writes import finish_run, order_batches, save_results
 from tests.store.makers import (
     NOON,
     at,
-    begin,
     make_attempt,
     make_batch,
     make_collected,
     make_evidence,
     make_failed_attempt,
     make_lost,
+    record_results,
 )
 
 # What the chain of seals is over; the rest is no history.
@@ -75,29 +74,21 @@ def record_mixed_run(
         make_lost(batches[4], Verdict.DEFERRED),
     ]
     with store.write() as session:
-        run_id = begin(session, started_at=started_at)
-        order_batches(session, run_id=run_id, batches=batches)
-        save_results(
-            session, run_id=run_id, attempts=attempts, outcomes=outcomes, keep_numbers=True
-        )
-        finish_run(session, run_id=run_id, ended_at=started_at, clock_us=1_000_000)
-    return run_id
+        return record_results(session, *outcomes, attempts=attempts, started_at=started_at)
 
 
 def start_endless_run(store: Store, *, started_at: datetime = NOON) -> int:
     """Start a run that has one batch and leaves one open."""
     batches = [make_batch(0), make_batch(1)]
     with store.write() as session:
-        run_id = begin(session, started_at=started_at)
-        order_batches(session, run_id=run_id, batches=batches)
-        save_results(
+        return record_results(
             session,
-            run_id=run_id,
+            make_collected(batches[0]),
             attempts=[make_attempt(0, began_at=started_at)],
-            outcomes=[make_collected(batches[0])],
-            keep_numbers=True,
+            batches=batches,
+            started_at=started_at,
+            is_over=False,
         )
-    return run_id
 
 
 def record_history(store: Store, *, runs: int = 3) -> None:

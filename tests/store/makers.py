@@ -155,6 +155,30 @@ def begin(
     )
 
 
+def record_results(
+    session: Session,
+    *outcomes: Outcome,
+    attempts: Iterable[Attempt] = (),
+    batches: Iterable[Batch] | None = None,
+    started_at: datetime = NOON,
+    keep_numbers: bool = True,
+    status: RunStatus | None = None,
+    is_over: bool = True,
+) -> int:
+    """Record a run that wants *batches*, or those of its *outcomes*, and what came of them."""
+    wanted = [each.batch for each in outcomes] if batches is None else list(batches)
+    is_sandbox = any(batch.is_sandbox for batch in wanted)
+    run_id = begin(session, started_at=started_at, is_sandbox=is_sandbox)
+    order_batches(session, run_id=run_id, batches=wanted)
+    sent = list(attempts)
+    save_results(
+        session, run_id=run_id, attempts=sent, outcomes=outcomes, keep_numbers=keep_numbers
+    )
+    if is_over:
+        finish_run(session, run_id=run_id, status=status, ended_at=started_at, clock_us=1_000_000)
+    return run_id
+
+
 def record_run(
     session: Session,
     batches: Iterable[Batch],
@@ -164,19 +188,10 @@ def record_run(
     status: RunStatus = RunStatus.OK,
 ) -> int:
     """Record a whole run that collects all *batches*."""
-    wanted = list(batches)
-    is_sandbox = any(batch.is_sandbox for batch in wanted)
-    run_id = begin(session, started_at=started_at, is_sandbox=is_sandbox)
-    order_batches(session, run_id=run_id, batches=wanted)
-    save_results(
-        session,
-        run_id=run_id,
-        attempts=list(attempts),
-        outcomes=[make_collected(batch) for batch in wanted],
-        keep_numbers=True,
+    outcomes = map(make_collected, batches)
+    return record_results(
+        session, *outcomes, attempts=attempts, started_at=started_at, status=status
     )
-    finish_run(session, run_id=run_id, status=status, ended_at=started_at, clock_us=1_000_000)
-    return run_id
 
 
 def is_intact(batch: BatchRecord) -> bool:

@@ -12,16 +12,16 @@ from pipeline.store.db import Store
 from pipeline.store.evidence import stored_answers
 from pipeline.store.queries import exchanges_of_run, find_attempt
 from pipeline.store.window import Window
-from pipeline.store.writes import finish_run, order_batches, save_results
+from pipeline.store.writes import order_batches
 from tests.store.makers import (
     NOON,
     at,
-    begin,
     make_attempt,
     make_batch,
     make_collected,
     make_evidence,
     make_failed_attempt,
+    record_results,
 )
 
 ASKED = Request(
@@ -43,18 +43,9 @@ def record(
     started_at: datetime = NOON,
 ) -> int:
     """Record a run whose batches, if it has any, are all served by the last attempt of a fetch."""
-    run_id = begin(session, started_at=started_at)
-    order_batches(session, run_id=run_id, batches=batches)
     deciding = [attempt for attempt in attempts if attempt.fetch == fetch]
-    save_results(
-        session,
-        run_id=run_id,
-        attempts=attempts,
-        outcomes=[_outcome(batch, deciding[-1]) for batch in batches],
-        keep_numbers=True,
-    )
-    finish_run(session, run_id=run_id, ended_at=started_at, clock_us=1)
-    return run_id
+    outcomes = (_outcome(batch, deciding[-1]) for batch in batches)
+    return record_results(session, *outcomes, attempts=attempts, started_at=started_at)
 
 
 def _outcome(batch: Batch, attempt: Attempt) -> Outcome:

@@ -7,18 +7,17 @@ import pytest
 from sqlalchemy import event
 from sqlmodel import Session
 
-from pipeline.models import Verdict
 from pipeline.store import freshness
 from pipeline.store.db import Store
 from pipeline.store.numbers import CHECK_BYTES
-from pipeline.store.writes import order_batches, save_results
+from pipeline.store.writes import order_batches
 from tests.store.makers import (
     at,
     begin,
-    make_attempt,
     make_batch,
     make_collected,
     make_lost,
+    record_results,
     record_run,
 )
 
@@ -72,15 +71,7 @@ def test_of_what_cannot_be_read_cheaply_the_digest_is_told(
     """Numbers need not be kept; and a start must not read through a thousand pages of them."""
     batch = make_batch(n=n)
     with store.write() as session:
-        run_id = begin(session)
-        order_batches(session, run_id=run_id, batches=[batch])
-        save_results(
-            session,
-            run_id=run_id,
-            attempts=[make_attempt()],
-            outcomes=[make_collected(batch)],
-            keep_numbers=is_kept,
-        )
+        run_id = record_results(session, make_collected(batch), keep_numbers=is_kept, is_over=False)
         found = find_earlier(session)
 
     is_read = is_kept and n <= freshness.MOST_BYTES
@@ -94,15 +85,7 @@ def test_other_sources_other_ranges_and_lost_batches_are_left_out(store: Store) 
     coin, dice, lost = (make_batch(0, "coin", 30), make_batch(1, n=30), make_batch(2, n=30))
     with store.write() as session:
         run_id = record_run(session, [coin, dice])
-        other = begin(session)
-        order_batches(session, run_id=other, batches=[lost])
-        save_results(
-            session,
-            run_id=other,
-            attempts=[make_attempt(2)],
-            outcomes=[make_lost(lost, Verdict.FAILED)],
-            keep_numbers=True,
-        )
+        record_results(session, make_lost(lost), is_over=False)
 
         assert [row[1:] for row in find_earlier(session).endings] == [(run_id, 1)]
         assert find_earlier(session, source="nobody") == freshness.Earlier(endings=[])

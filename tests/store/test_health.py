@@ -29,10 +29,10 @@ from pipeline.store.integrity.verify import verify
 from pipeline.store.migrating import connect_to_migrate
 from pipeline.store.schema import migrations_folder
 from pipeline.store.window import Window
-from pipeline.store.writes import finish_run, interrupt_dead_runs, order_batches, save_results
+from pipeline.store.writes import finish_run, interrupt_dead_runs
 from tests.health.numbers import fair_dice
 from tests.store.histories import tamper
-from tests.store.makers import NOON, at, begin, make_collected, make_lost
+from tests.store.makers import NOON, at, make_collected, make_lost, record_results
 
 EVER = Window()
 STRAYED = "health: the state of dice (1 to 6) does not follow from its numbers"
@@ -49,13 +49,14 @@ def start(store: Store, *batches: Sequence[int], minute: int = 0, keep_numbers: 
     """Start a run whose batches arrive in the wrong order."""
     made = [batch_of(number, numbers) for number, numbers in enumerate(batches)]
     with store.write() as session:
-        run_id = begin(session, started_at=at(minute))
-        order_batches(session, run_id=run_id, batches=[batch for batch, _ in made])
-        outcomes = [outcome for _, outcome in reversed(made)]
-        save_results(
-            session, run_id=run_id, attempts=[], outcomes=outcomes, keep_numbers=keep_numbers
+        return record_results(
+            session,
+            *(outcome for _, outcome in reversed(made)),
+            batches=(batch for batch, _ in made),
+            started_at=at(minute),
+            keep_numbers=keep_numbers,
+            is_over=False,
         )
-    return run_id
 
 
 def end(store: Store, run_id: int) -> None:
@@ -165,10 +166,7 @@ def test_sources_ranges_and_the_sandbox_are_tested_apart(store: Store) -> None:
     outcomes = [make_collected(batch, (4,) * batch.n) for batch in batches]
     outcomes[4] = make_lost(batches[4])
     with store.write() as session:
-        run_id = begin(session)
-        order_batches(session, run_id=run_id, batches=batches)
-        save_results(session, run_id=run_id, attempts=[], outcomes=outcomes, keep_numbers=True)
-        finish_run(session, run_id=run_id, ended_at=NOON, clock_us=1)
+        record_results(session, *outcomes)
 
     with store.read() as session:
         (alarm,) = health_alarms(session, EVER)
@@ -210,13 +208,8 @@ def test_numbers_of_any_width_are_tested(store: Store) -> None:
         Batch(number=at, source="wide", n=1, min=low, max=high) for at in range(len(numbers))
     ]
     with store.write() as session:
-        run_id = begin(session)
-        order_batches(session, run_id=run_id, batches=batches)
-        outcomes = [
-            make_collected(batch, (number,)) for batch, number in zip(batches, numbers, strict=True)
-        ]
-        save_results(session, run_id=run_id, attempts=[], outcomes=outcomes, keep_numbers=True)
-        finish_run(session, run_id=run_id, ended_at=NOON, clock_us=1)
+        given = zip(batches, numbers, strict=True)
+        record_results(session, *(make_collected(batch, (number,)) for batch, number in given))
 
     state = state_of(store, NumberRange("wide", is_sandbox=False, min=low, max=high))
     assert (state.last, state.repeats, len(state.block)) == (2**64 - 1, 2, 8)

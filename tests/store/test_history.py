@@ -16,7 +16,7 @@ from pipeline.store.integrity.pruning import prune
 from pipeline.store.summaries import EXCHANGE
 from pipeline.store.tables import TALLIES
 from pipeline.store.window import Window
-from pipeline.store.writes import finish_run, order_batches, save_results
+from pipeline.store.writes import finish_run, order_batches
 from tests.store.makers import (
     NOON,
     at,
@@ -26,6 +26,7 @@ from tests.store.makers import (
     make_collected,
     make_failed_attempt,
     make_lost,
+    record_results,
     record_run,
 )
 
@@ -36,19 +37,10 @@ def record(store: Store, minute: int, source: str = "dice", *, good: bool = True
     """Record a run of one batch that starts so many minutes after noon."""
     batch, began_at = make_batch(0, source), at(minute)
     with store.write() as session:
-        run_id = begin(session, started_at=began_at)
-        order_batches(session, run_id=run_id, batches=[batch])
-        attempt = (
-            make_attempt(0, source=source, began_at=began_at)
-            if good
-            else make_failed_attempt(0, source=source, began_at=began_at)
-        )
+        ask = make_attempt if good else make_failed_attempt
+        attempt = ask(0, source=source, began_at=began_at)
         outcome = make_collected(batch) if good else make_lost(batch)
-        save_results(
-            session, run_id=run_id, attempts=[attempt], outcomes=[outcome], keep_numbers=True
-        )
-        finish_run(session, run_id=run_id, ended_at=began_at, clock_us=1)
-    return run_id
+        return record_results(session, outcome, attempts=[attempt], started_at=began_at)
 
 
 @pytest.fixture
@@ -148,16 +140,8 @@ def test_retries_are_counted_by_run(store: Store) -> None:
     """Runs without any count as well; those that go on have not been added up."""
     with store.write() as session:
         tried = [make_failed_attempt(0, 1), make_failed_attempt(0, 2)]
-        run_id = begin(session)
-        order_batches(session, run_id=run_id, batches=[make_batch(0)])
-        save_results(
-            session,
-            run_id=run_id,
-            attempts=[*tried, make_attempt(0, 3)],
-            outcomes=[make_collected(make_batch(0), attempt=3)],
-            keep_numbers=True,
-        )
-        finish_run(session, run_id=run_id, ended_at=NOON, clock_us=1)
+        outcome = make_collected(make_batch(0), attempt=3)
+        run_id = record_results(session, outcome, attempts=[*tried, make_attempt(0, 3)])
         other = record_run(session, [make_batch(0)], attempts=[make_attempt(0)])
         going_on = begin(session)
 
@@ -253,16 +237,7 @@ def test_sums_of_years_are_exact(store: Store) -> None:
     for _ in range(3):
         batch = Batch(number=0, source="dice", n=1, min=0, max=2**63 - 1)
         with store.write() as session:
-            run_id = begin(session)
-            order_batches(session, run_id=run_id, batches=[batch])
-            save_results(
-                session,
-                run_id=run_id,
-                attempts=[make_attempt(0)],
-                outcomes=[make_collected(batch, (2**63 - 1,))],
-                keep_numbers=True,
-            )
-            finish_run(session, run_id=run_id, ended_at=NOON, clock_us=1)
+            record_results(session, make_collected(batch, (2**63 - 1,)))
 
     with store.read() as session:
         (total,) = history.range_totals(session, ALL)
@@ -407,10 +382,8 @@ def test_a_pruning_has_a_moment(store: Store) -> None:
 def test_a_run_that_goes_on_has_timings_and_no_tally(store: Store) -> None:
     """The one is read off its attempts, the other is written at its end."""
     with store.write() as session:
-        run_id = begin(session)
-        order_batches(session, run_id=run_id, batches=[make_batch(0)])
         attempt = replace(make_attempt(0), timings=Timings(wait_us=0, send_us=5))
-        save_results(session, run_id=run_id, attempts=[attempt], outcomes=[], keep_numbers=True)
+        run_id = record_results(session, attempts=[attempt], batches=[make_batch(0)], is_over=False)
 
     with store.read() as session:
         assert history.tallies_of_run(session, run_id=run_id) == []
@@ -432,11 +405,8 @@ def test_a_run_that_was_skipped_leaves_no_trace_in_the_totals(store: Store) -> N
 def test_deferred_batches_are_neither_good_nor_bad(store: Store) -> None:
     """The rules forbade asking; that is nobody's failure."""
     with store.write() as session:
-        run_id = begin(session)
-        order_batches(session, run_id=run_id, batches=[make_batch(0)])
-        deferred = replace(make_lost(make_batch(0), Verdict.DEFERRED), error=None, attempt=None)
-        save_results(session, run_id=run_id, attempts=[], outcomes=[deferred], keep_numbers=True)
-        finish_run(session, run_id=run_id, ended_at=NOON, clock_us=1)
+        deferred = make_lost(make_batch(0), Verdict.DEFERRED)
+        record_results(session, replace(deferred, error=None, attempt=None))
 
     with store.read() as session:
         (total,) = history.source_totals(session, ALL)

@@ -27,6 +27,7 @@ from tests.store.makers import (
     make_collected,
     make_evidence,
     make_failed_attempt,
+    record_results,
     record_run,
 )
 
@@ -161,18 +162,13 @@ def test_an_attempt_comes_with_the_batches_it_decided(store: Store) -> None:
     """One merged answer serves several batches; a later try of the same fetch serves others."""
     batches = [make_batch(number) for number in range(3)]
     with store.write() as session:
-        run_id = begin(session)
-        order_batches(session, run_id=run_id, batches=batches)
-        save_results(
+        run_id = record_results(
             session,
-            run_id=run_id,
+            make_collected(batches[0], fetch=0, attempt=2),
+            make_collected(batches[1], fetch=0, attempt=2),
+            make_collected(batches[2], fetch=1, attempt=2),
             attempts=[make_failed_attempt(0, 1, evidence=make_evidence()), make_attempt(0, 2)],
-            outcomes=[
-                make_collected(batches[0], fetch=0, attempt=2),
-                make_collected(batches[1], fetch=0, attempt=2),
-                make_collected(batches[2], fetch=1, attempt=2),
-            ],
-            keep_numbers=True,
+            is_over=False,
         )
 
     with store.read() as session:

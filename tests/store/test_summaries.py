@@ -24,16 +24,16 @@ from pipeline.store.history import losses, tallies
 from pipeline.store.summaries import period_begin
 from pipeline.store.tables import TIMINGS
 from pipeline.store.window import Window
-from pipeline.store.writes import finish_run, order_batches, save_results
+from pipeline.store.writes import finish_run
 from tests.store.makers import (
     NOON,
     at,
-    begin,
     make_attempt,
     make_batch,
     make_collected,
     make_failed_attempt,
     make_lost,
+    record_results,
 )
 
 ONE_A_SECOND = {"dice": Rules(rate=Rate(requests=1, period_seconds=1.0))}
@@ -61,10 +61,8 @@ def record(
     """Record a run of these *outcomes*, and give what it left."""
     decided = list(outcomes)
     with store.write() as session:
-        run_id = begin(session, started_at=started_at)
-        order_batches(session, run_id=run_id, batches=[outcome.batch for outcome in decided])
-        save_results(
-            session, run_id=run_id, attempts=list(attempts), outcomes=decided, keep_numbers=True
+        run_id = record_results(
+            session, *decided, attempts=attempts, started_at=started_at, is_over=False
         )
         finish_run(
             session, run_id=run_id, ended_at=started_at, clock_us=1_000_000, rules=rules or {}
@@ -579,14 +577,12 @@ def test_a_period_begins_at_its_first_instant(step: Step, begin: datetime) -> No
 def test_a_dead_run_leaves_what_it_got(store: Store) -> None:
     """It is summed up by whoever finds it; nobody knows its rules any more."""
     with store.write() as session:
-        run_id = begin(session)
-        order_batches(session, run_id=run_id, batches=[make_batch(0), make_batch(1)])
-        save_results(
+        run_id = record_results(
             session,
-            run_id=run_id,
-            attempts=[make_attempt(0)],
-            outcomes=[make_collected(make_batch(0))],
-            keep_numbers=True,
+            make_collected(make_batch(0)),
+            attempts=[make_attempt()],
+            batches=[make_batch(0), make_batch(1)],
+            is_over=False,
         )
         finish_run(
             session, run_id=run_id, status=RunStatus.INTERRUPTED, ended_at=at(1), clock_us=None

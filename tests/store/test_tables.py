@@ -13,8 +13,8 @@ from pipeline.errors import StoreError
 from pipeline.store.columns import PHASE_COLUMNS, UtcTime, unpack_parts
 from pipeline.store.db import Store
 from pipeline.store.tables import ATTEMPTS, BATCHES, RUNS
-from pipeline.store.writes import order_batches, save_results
-from tests.store.makers import NOON, begin, make_attempt, make_batch, make_collected
+from pipeline.store.writes import save_results
+from tests.store.makers import NOON, begin, make_attempt, make_batch, make_collected, record_results
 
 CONSTRAINT = "constraint"  # SQLite and PostgreSQL say more, and not the same
 
@@ -23,16 +23,13 @@ CONSTRAINT = "constraint"  # SQLite and PostgreSQL say more, and not the same
 def run_id(store: Store) -> int:
     """Record a run with one collected batch, one open one and one attempt."""
     with store.write() as session:
-        run_id = begin(session)
-        order_batches(session, run_id=run_id, batches=[make_batch(0), make_batch(1)])
-        save_results(
+        return record_results(
             session,
-            run_id=run_id,
+            make_collected(make_batch(0)),
             attempts=[make_attempt()],
-            outcomes=[make_collected(make_batch(0))],
-            keep_numbers=True,
+            batches=[make_batch(0), make_batch(1)],
+            is_over=False,
         )
-    return run_id
 
 
 @pytest.mark.parametrize(

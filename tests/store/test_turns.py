@@ -12,8 +12,13 @@ from sqlmodel import Session
 from pipeline.models import Verdict
 from pipeline.store import turns
 from pipeline.store.db import Store
-from pipeline.store.writes import order_batches, save_results
-from tests.store.makers import begin, make_attempt, make_batch, make_collected, make_lost
+from tests.store.makers import (
+    make_attempt,
+    make_batch,
+    make_collected,
+    make_lost,
+    record_results,
+)
 
 DICE = "dice"
 
@@ -36,29 +41,22 @@ def record(
     is_sandbox: bool = False,
 ) -> int:
     """Record a run that asked for some of its batches; the others had to wait."""
-    run_id = begin(session)
     batches = [
         replace(make_batch(first + place, source=source, n=n), is_sandbox=is_sandbox)
         for place, n in enumerate(sizes)
     ]
-    order_batches(session, run_id=run_id, batches=batches)
     asked = [*collected, *failed]
     put_off = [place for place in range(len(sizes)) if place not in asked]
-    save_results(
+    late = (make_lost(batches[place], Verdict.DEFERRED) for place in put_off)
+    return record_results(
         session,
-        run_id=run_id,
+        *(make_collected(batches[place]) for place in collected),
+        *(make_lost(batches[place]) for place in failed),
+        *(replace(each, attempt=None) for each in late),
         attempts=[make_attempt(fetch=first + place, source=source) for place in asked],
-        outcomes=[
-            *(make_collected(batches[place]) for place in collected),
-            *(make_lost(batches[place]) for place in failed),
-            *(
-                replace(make_lost(batches[place], Verdict.DEFERRED), attempt=None)
-                for place in put_off
-            ),
-        ],
-        keep_numbers=True,
+        batches=batches,
+        is_over=False,
     )
-    return run_id
 
 
 def order_of(
