@@ -72,11 +72,9 @@ class Seal(NamedTuple):
     chain: str
     pruned_by: int | None
 
-    def link(self, previous: str, *, record: str | None = None, contents: str | None = None) -> str:
+    def link(self, previous: str) -> str:
         """Work out what the chain should be here, if it was *previous* before."""
-        of = (record or self.record, contents or self.contents)
-        row = (previous, self.position, self.kind, self.run_id, self.sealed_at, *of)
-        return hash_rows([[row]])
+        return hash_rows([[(previous, *self[:-2])]])
 
 
 def seal_run(session: Session, *, run_id: int, sealed_at: datetime) -> int:

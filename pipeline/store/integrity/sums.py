@@ -19,6 +19,7 @@ from pipeline.models import Step
 from pipeline.store.columns import add_up
 from pipeline.store.db import Store
 from pipeline.store.integrity.checks import Problem
+from pipeline.store.integrity.processes import Tell
 from pipeline.store.rollups import (
     DAY,
     Examine,
@@ -39,15 +40,8 @@ DAYS_AT_ONCE = 7  # in a transaction, so that a run which collects need not wait
 Check: TypeAlias = Callable[[Session], Iterable[Problem]]
 
 
-def find_wrong_sums(store: Store, examine: Examine) -> list[Problem]:
-    """Name each day and each month whose sums are not those of its runs."""
-    with store.read() as session:
-        problems, checks = plan_checks(session.connection(), examine)
-    return problems + check_sums(store, checks=checks)
-
-
 def plan_checks(
-    connection: Connection, examine: Examine, since: datetime | None = None
+    connection: Connection, examine: Examine, since: datetime | None
 ) -> tuple[list[Problem], list[Check]]:
     """List the checks of days and months, of those that end after *since*; and sums of no day."""
     from_day = since and period_begin(since, Step.DAY)
@@ -67,9 +61,7 @@ def plan_checks(
     return problems, checks
 
 
-def check_sums(
-    store: Store, _tell: Callable[[int], None] | None = None, *, checks: list[Check]
-) -> list[Problem]:
+def check_sums(store: Store, _tell: Tell, *, checks: list[Check]) -> list[Problem]:
     """Carry out *checks*."""
     problems: list[Problem] = []
     for first in range(0, len(checks), DAYS_AT_ONCE):

@@ -10,7 +10,7 @@ from pipeline.audit.sheets import examine_day
 from pipeline.models import Step
 from pipeline.store.db import Store
 from pipeline.store.integrity.pruning import prune
-from pipeline.store.integrity.sums import find_wrong_sums
+from pipeline.store.integrity.sums import check_sums, plan_checks
 from pipeline.store.rollups import close_periods
 from pipeline.store.tables import DAY_LOSSES, DAYS, MONTHS, SHEETS, TIMINGS
 from tests.store.histories import record_history
@@ -31,7 +31,10 @@ def store(store: Store) -> Store:
 
 def found(store: Store) -> list[str]:
     """Name what is wrong."""
-    return [problem.text for problem in find_wrong_sums(store, examine_day)]
+    with store.read() as session:
+        problems, checks = plan_checks(session.connection(), examine_day, None)
+    problems += check_sums(store, lambda _: None, checks=checks)
+    return [problem.text for problem in problems]
 
 
 def test_sums_that_are_right_are_left_alone(store: Store) -> None:
