@@ -114,16 +114,7 @@ def test_failures_count_as_well(store: Store) -> None:
     """A source that has failed for a year must not cost a walk over all of it."""
     with store.write() as session:
         record_run(session, [make_batch(0, n=30)])
-        run_id = begin(session)
-        lost = [make_batch(number) for number in range(2)]
-        order_batches(session, run_id=run_id, batches=lost)
-        save_results(
-            session,
-            run_id=run_id,
-            attempts=[make_attempt(number) for number in range(2)],
-            outcomes=[make_lost(batch, Verdict.FAILED) for batch in lost],
-            keep_numbers=True,
-        )
+        record_results(session, *(make_lost(make_batch(n)) for n in range(2)), is_over=False)
 
         assert len(find_earlier(session, limit=3).endings) == 1
         assert find_earlier(session, limit=2).endings == []
