@@ -50,6 +50,29 @@ def statuses(url: str) -> list[str]:
         return list(session.connection().scalars(select(RUNS.c.status).order_by(RUNS.c.id)))
 
 
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "DateStyle=German,DMY",
+        "DateStyle=SQL,MDY",
+        "IntervalStyle=sql_standard",
+        "TimeZone=Asia/Kolkata",
+        "bytea_output=escape",
+        "extra_float_digits=-15",
+        "client_encoding=LATIN1",
+        "default_transaction_isolation=serializable",
+    ],
+)
+def test_a_server_may_be_set_up_for_others(users: dict[str, Home], setting: str) -> None:
+    """Its owner, or that of the role, may like dates and bytes written in another way."""
+    env = {"PGOPTIONS": f"-c {setting}", "PIPELINE_SCHEDULE_EVERY": "1h"}
+
+    commands = ("collect --slot always", "collect", "report slots", "audit verify", "status")
+    ended = [users["ann"].run(*command.split(), env=env) for command in commands]
+
+    assert [(each.code, each.err) for each in ended] == [(0, "")] * len(commands)
+
+
 def test_users_of_one_machine_do_not_bury_each_others_runs(
     users: dict[str, Home], url: str
 ) -> None:

@@ -78,12 +78,15 @@ def _limits(busy_seconds: float) -> Mapping[str, int]:
 def _set_up(busy_seconds: float, connection: DBAPIConnection, _: object) -> None:
     """Let a server cut time into the hours and days of UTC, and wait for locks as long as we do.
 
+    It has to write times as the driver reads them and numbers whole, however its owner likes them.
     What it says is stored has to be on disk, whatever it does for others.
     """
     wait = max(1, ceil(1000 * busy_seconds))  # 0 would be for ever
     with closing(connection.cursor()) as cursor:
         cursor.execute(
-            "SELECT set_config('TimeZone', 'UTC', false),"
+            "SELECT set_config('TimeZone', 'UTC', false), set_config('DateStyle', 'ISO', false),"
+            " set_config('IntervalStyle', 'postgres', false),"
+            " set_config('extra_float_digits', '1', false),"
             f" set_config('lock_timeout', '{wait}', false),"
             " set_config('idle_in_transaction_session_timeout',"
             f" '{ceil(1000 * MUTE_SECONDS)}', false),"
