@@ -35,7 +35,7 @@ from pipeline.run.observer import ExchangeObserver
 from pipeline.run.opening import give_signs_of_life, spool_path
 from pipeline.run.queue import Queue, find_obstacles, make_observers
 from pipeline.run.recorder import Progress, Recorder
-from pipeline.run.turns import KeptByItself, Turn, turn_of
+from pipeline.run.turns import Turn, turn_of
 from pipeline.run.upstreams import Upstream, make_upstreams, put_in_turn
 from pipeline.settings import Settings
 from pipeline.store import heartbeats, slots, spool, writes
@@ -308,7 +308,7 @@ class Run:
 def _turn_of(run: Run) -> AbstractContextManager[Turn]:
     """Take the turn of the configuration: only two runs of the same one would collide."""
     if run.overlap is Overlap.ALLOW:
-        return nullcontext(KeptByItself())
+        return nullcontext(Turn())
     is_patient = run.overlap is Overlap.WAIT
     patience_seconds = run.settings.collect.deadline_seconds if is_patient else 0.0
     return turn_of(run.settings, run.store, run.state_folder, patience_seconds=patience_seconds)

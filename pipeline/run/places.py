@@ -9,8 +9,7 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from datetime import timedelta
 from pathlib import Path
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
 import anyio
 from sqlmodel import Session
@@ -24,7 +23,7 @@ from pipeline.store.rows import at_once
 SPARE = timedelta(seconds=10)  # that a lease lasts beyond the longest request
 
 
-class Place(Protocol):
+class Place:
     """The place for one request: a context manager, whose end gives it back.
 
     Attributes:
@@ -35,26 +34,28 @@ class Place(Protocol):
 
     async def __aenter__(self) -> Self:
         """Begin without it."""
+        return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, at: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         """Give it back."""
+        raise NotImplementedError
 
     def take(self, session: Session | None) -> bool:
         """Take it, in the transaction that takes the permission; False: another has it.
 
         Without a transaction only a place that is none of the store's can be taken.
         """
+        raise NotImplementedError
 
     def hold(self, session: Session, wait: timedelta) -> None:
         """Hold it over the *wait* for the permission's moment, in the same transaction."""
 
     async def is_still_ours(self) -> bool:
-        """Look once more, right before the request goes."""
+        """Look once more, right before the request goes; True where nobody can take it away."""
+        return True
 
 
-class FilePlace:
+class FilePlace(Place):
     """A place that is a locked file: for the processes of one machine."""
 
     look_again_seconds = 0.02  # flock cannot be awaited
@@ -63,10 +64,6 @@ class FilePlace:
         self._path = path
         self._opened = ExitStack()
         self._lock: Callable[[], bool] | None = None
-
-    async def __aenter__(self) -> Self:
-        """Begin without it."""
-        return self
 
     async def __aexit__(self, *_: object) -> None:
         """Give it back."""
@@ -79,15 +76,8 @@ class FilePlace:
             self._lock = self._opened.enter_context(exclusive_lock(self._path))
         return self._lock()
 
-    def hold(self, session: Session, wait: timedelta) -> None:
-        """Do nothing: it is held until it is given back."""
 
-    async def is_still_ours(self) -> bool:
-        """Tell that it is: nobody can take it away."""
-        return True
-
-
-class LeasePlace:
+class LeasePlace(Place):
     """A place that is a lease in the store of a server: for the processes of all machines."""
 
     look_again_seconds = 0.1
@@ -96,10 +86,6 @@ class LeasePlace:
         self._store = store
         self._lasts = timedelta(seconds=longest_seconds) + SPARE
         self._mine = {"name": f"place {upstream}", "holder": name_holder()}
-
-    async def __aenter__(self) -> Self:
-        """Begin without it."""
-        return self
 
     async def __aexit__(self, *_: object) -> None:
         """Give it back; if the server is not there it comes free by itself."""

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from time import monotonic, sleep
-from typing import Protocol
 
 from sqlmodel import Session
 
@@ -23,21 +22,14 @@ from pipeline.store.heartbeats import SILENCE
 LOOK_AGAIN_SECONDS = 1.0  # on a server
 
 
-class Turn(Protocol):
-    """A turn that is had: to be kept with each sign of life."""
-
-    def keep(self, session: Session) -> None:
-        """Have it for longer."""
-
-
-class KeptByItself:
+class Turn:
     """A turn that nobody can take away, or that nobody needs."""
 
     def keep(self, session: Session) -> None:
-        """Do nothing: the kernel keeps it as long as this process lives."""
+        """Have it for longer, with a sign of life: the kernel keeps it while this process lives."""
 
 
-class LeaseTurn:
+class LeaseTurn(Turn):
     """A turn that is a lease: it ends with the signs of life of its run."""
 
     def __init__(self, store: Store, key: str) -> None:
@@ -85,7 +77,7 @@ def turn_of(
         name = f"turn-{_digest(path)}"
         lock = lock_path(settings.store.url, name, state_folder=state_folder)
         with run_lock(lock, patience_seconds=patience_seconds):
-            yield KeptByItself()
+            yield Turn()
         return
     turn = LeaseTurn(store, _digest("\n".join([path, *settings.sources])))
     give_up_at = monotonic() + patience_seconds
