@@ -348,7 +348,7 @@ def test_who_is_told_to_go_finishes_what_is_under_way(
     ):
         at["m1"].config.write_text(
             f"{head(url)}[sources.dice]\n{DICE}url = '{upstream.url}'\n"
-            "batches = {count = 6, size = 3}\nin_flight = 1\n"
+            "batches = {count = 6, size = 3}\nin_flight = 1\nattempt_seconds = 60\n"
         )
         first = at["m1"].start("worker")
         wait_for_workers(store, 1)

@@ -195,7 +195,7 @@ def test_a_deadline_ends_the_run_and_names_itself(run: Collect, database: Path) 
     assert rows(database, "SELECT error, count(*) FROM batches GROUP BY error") == [("deadline", 3)]
     assert ended.losses == (("dice", ErrorName.DEADLINE, 1),)
     assert ended.summary.clock_us is not None
-    assert 300_000 <= ended.summary.clock_us < 2_000_000
+    assert 300_000 <= ended.summary.clock_us < 10_000_000
     check_invariants(database)
 
 
@@ -557,7 +557,7 @@ def test_what_the_rate_forbids_before_the_deadline_is_deferred(
     run: Collect, database: Path, in_flight: int
 ) -> None:
     """All of it, at the first moment that comes too late, and that is no failure."""
-    rules = f"rate = '20/s'\nin_flight = {in_flight}"
+    rules = f"rate = '2/s'\nin_flight = {in_flight}"  # the last goes 0.4 s before the deadline
     with serving() as upstream:
         ended = run("[collect]\ndeadline_seconds = 2.0\n" + many(upstream.url, 600, rules))
 
@@ -566,7 +566,7 @@ def test_what_the_rate_forbids_before_the_deadline_is_deferred(
     assert summary.deferred == 600 - summary.collected > 500
     assert summary.collected == len(upstream.requests)
     assert rows(database, "SELECT DISTINCT detail FROM batch_list WHERE verdict = 'deferred'") == [
-        ("rate: 20 per 1 s",)
+        ("rate: 2 per 1 s",)
     ]
     ((early,),) = rows(database, "SELECT count(*) FROM batches WHERE not_before < '2026'")
     assert early == 0
