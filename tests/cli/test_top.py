@@ -44,7 +44,8 @@ class Terminal:
         """Wait until all of *words* stand on the screen at once."""
         until = monotonic() + PATIENCE_SECONDS
         while monotonic() < until:
-            text = "\n".join(self._screen.display)
+            lines = self._screen.display  # a word that is wrapped goes on in the next one
+            text = "\n".join(lines) + "".join(lines)
             if all(word in text for word in words):
                 return True
             self._read()
