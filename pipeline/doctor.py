@@ -22,14 +22,15 @@ from pipeline.rendering.output import json_lines, render_table, write
 from pipeline.rendering.records import picks
 from pipeline.rendering.shapes import Format
 from pipeline.rendering.words import count_of, show_time
+from pipeline.run.opening import spool_path
 from pipeline.run.plan import find_impossible, plan_upstreams
 from pipeline.schedule.booking import find_rhythms
 from pipeline.schedule.ledger import find_schedules
 from pipeline.scope import reading_if_there
 from pipeline.settings import Settings, find_proxy, hide_password
+from pipeline.settings.environment import xdg_folder
 from pipeline.sources.http import make_ssl_context
-from pipeline.store import stamps
-from pipeline.store.spool import find_files
+from pipeline.store import spool, stamps
 from pipeline.store.sqlite import journal_mode_for
 
 CHECK = "topic is_ok says"
@@ -67,6 +68,7 @@ def _look_at(settings: Settings) -> Iterator[Check]:
     if file := database_file(settings.store.url):
         yield from _rights(file)
         yield _locks(file)
+    yield from _set_aside(settings)
     yield from _proxies(settings)
     yield from _ca_files(settings)
     yield from _secrets(settings)
@@ -133,16 +135,27 @@ def _rights(file: Path) -> Iterator[Check]:
 
 
 def _locks(file: Path) -> Check:
-    """Tell whether a run is going on, and what earlier ones have set aside."""
-    waiting = len(find_files(file.with_name(f"{file.name}.spool-")))
+    """Tell whether a run is going on."""
     says = {True: "a run is going on", False: "no run is going on", None: ""}[
         held := is_held(presence_at(file))
     ]
     if held is None:
         says = f"{presence_at(file)} cannot be locked; keep the store on a local disk (store.url)"
-    if waiting:
-        says += f"; the next run takes in {count_of(waiting, 'file')} that earlier ones set aside"
     return Check(topic="locks", is_ok=held is not None, says=says)
+
+
+def _set_aside(settings: Settings) -> Iterator[Check]:
+    """Tell of what earlier runs could not store, and whether the next one can."""
+    is_file = database_file(settings.store.url) is not None  # then they lie beside it
+    folder = Path() if is_file else xdg_folder(os.environ, "XDG_STATE_HOME", ".local/state")
+    for path in spool.find_files(spool_path(settings.store, "", folder)):
+        problem = spool.find_problem(path)
+        says = (
+            f"nothing of {path} is stored: {problem}; move it away to hear no more of it"
+            if problem
+            else f"the next run stores what is in {path}"
+        )
+        yield Check(topic="set aside", is_ok=problem is None, says=says)
 
 
 def _proxies(settings: Settings) -> Iterator[Check]:

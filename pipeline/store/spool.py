@@ -57,6 +57,17 @@ def find_files(beside: Path) -> list[Path]:
     return sorted(path for path in beside.parent.glob(f"{escape(beside.name)}*") if path.is_file())
 
 
+def find_problem(path: Path) -> str | None:
+    """Say why the file at *path* cannot be taken in by any store, if that is so."""
+    try:
+        _read(path)
+    except StoreError as exc:
+        return str(exc)
+    except OSError as exc:
+        return f"it cannot be read: {exc.strerror}"
+    return None
+
+
 def take_in(session: Session, path: Path) -> str:
     """Store what the file at *path* holds, as far as it is not there; give a line that says so.
 

@@ -11,8 +11,9 @@ from sqlmodel import Session
 
 from pipeline import doctor
 from pipeline.errors import ExitCode
+from pipeline.store.spool import set_aside
 from tests.cli.conftest import Invoke
-from tests.store.makers import make_batch, record_run
+from tests.store.makers import make_attempt, make_batch, record_run
 
 DICE = "[sources.dice]\nkind = 'sandbox.anu_legacy'\nbatches = [2]\n"
 
@@ -141,17 +142,32 @@ def test_a_folder_that_cannot_be_written(home: Path, invoke: Invoke) -> None:
     assert "cannot be written by this user" in found["rights"][1]
 
 
-def test_files_that_wait_for_the_next_run_are_counted(
-    home: Path, invoke: Invoke, session: Session
-) -> None:
-    """What a run set aside is not lost, and a person should know where it is."""
+def test_what_a_run_set_aside_is_named(home: Path, invoke: Invoke, session: Session) -> None:
+    """It is not lost: a person should know where it is, and whether it can still be stored."""
     (home / "config.toml").write_text(DICE)
     session.commit()
-    (home / "data" / "pipeline" / "pipeline.db.spool-x").write_bytes(b"")
+    whole = home / "data" / "pipeline" / "pipeline.db.spool-x"
+    set_aside(whole, uid="x", attempts=[make_attempt(0)], outcomes=[], keep_numbers=True)
 
     _, found = look(invoke)
 
-    assert found["locks"][1].endswith("takes in 1 file that earlier ones set aside")
+    assert found["set aside"] == (True, f"the next run stores what is in {whole}")
+
+
+def test_what_is_damaged_of_it_is_named_too(home: Path, invoke: Invoke, session: Session) -> None:
+    """Each run says so as well, and stores nothing of it."""
+    (home / "config.toml").write_text(DICE)
+    session.commit()
+    damaged = home / "data" / "pipeline" / "pipeline.db.spool-x"
+    damaged.write_bytes(b"")
+
+    code, found = look(invoke)
+
+    assert code == ExitCode.CONFIGURATION
+    assert found["set aside"] == (
+        False,
+        f"nothing of {damaged} is stored: it is damaged; move it away to hear no more of it",
+    )
 
 
 def test_a_key_that_others_can_read(home: Path, invoke: Invoke) -> None:
