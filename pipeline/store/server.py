@@ -40,7 +40,10 @@ _CUT = "server closed the connection unexpectedly"
 # here has to do anything.
 _PASSING = re.compile(r"08|25P03|40|53|57")
 # What comes instead of a connection has no code, only words. These tell that somebody must act.
-_REFUSAL = re.compile("authentication|password|pg_hba|does not exist|not permitted|denied|SSL")
+_REFUSAL = re.compile(
+    "authentication|password|pg_hba|does not exist|not permitted|denied|SSL|certificate"
+    "|invalid .* value|definition of service"
+)
 
 
 def make_engine(url: URL, *, busy_seconds: float) -> Engine:

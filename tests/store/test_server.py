@@ -144,6 +144,19 @@ def test_a_password_that_is_refused_stays_so(url: str) -> None:
     assert "wrong" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "option", ["sslmode=bogus", "channel_binding=x", "service=nowhere", "connect_timeout=soon"]
+)
+def test_an_option_that_libpq_does_not_understand_stays_so(option: str) -> None:
+    """Nobody is to try again later: no server has been asked."""
+    url = f"postgresql+psycopg://somebody@127.0.0.1:9/x?{option}"
+
+    with pytest.raises(StoreError) as caught:
+        open_store(url, busy_seconds=1, for_writing=False)
+
+    assert not isinstance(caught.value, StoreBusy)
+
+
 def test_a_server_that_is_not_there_may_come_back(url: str) -> None:
     """It says nothing of passwords and rights, so nobody knows more."""
     with socket.create_server(("127.0.0.1", 0)) as free:
