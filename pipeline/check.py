@@ -23,7 +23,7 @@ from pipeline.run.collect import Run, collect
 from pipeline.run.opening import open_for_runs
 from pipeline.run.plan import find_paces, obstacles, plan_upstreams
 from pipeline.settings import Settings
-from pipeline.settings.environment import xdg_folder
+from pipeline.settings.environment import find_state_folder
 from pipeline.settings.sizes import smallest_size
 from pipeline.store.measures import measures_of
 from pipeline.store.numbers import unpack
@@ -43,7 +43,7 @@ def check_source(
 ) -> int:
     """Ask the source *name* for its smallest batch, show what came, and give the exit code."""
     narrowed = _narrow(settings, name)
-    state_folder = xdg_folder(environ, "XDG_STATE_HOME", ".local/state")
+    state_folder = find_state_folder(environ)
     with open_for_runs(narrowed.store, state_folder) as store:
         for note in store.notes:
             say(note)

@@ -28,7 +28,7 @@ from pipeline.schedule.booking import find_rhythms
 from pipeline.schedule.ledger import find_schedules
 from pipeline.scope import reading_if_there
 from pipeline.settings import Settings, find_proxy, hide_password
-from pipeline.settings.environment import xdg_folder
+from pipeline.settings.environment import find_state_folder
 from pipeline.sources.http import make_ssl_context
 from pipeline.store import spool, stamps
 from pipeline.store.sqlite import journal_mode_for
@@ -147,7 +147,7 @@ def _locks(file: Path) -> Check:
 def _set_aside(settings: Settings) -> Iterator[Check]:
     """Tell of what earlier runs could not store, and whether the next one can."""
     is_file = database_file(settings.store.url) is not None  # then they lie beside it
-    folder = Path() if is_file else xdg_folder(os.environ, "XDG_STATE_HOME", ".local/state")
+    folder = Path() if is_file else find_state_folder(os.environ)
     for path in spool.find_files(spool_path(settings.store, "", folder)):
         problem = spool.find_problem(path)
         says = (

@@ -18,7 +18,7 @@ from pipeline.run.opening import open_for_runs
 from pipeline.scope import open_to_read
 from pipeline.settings import Settings, StoreSettings
 from pipeline.settings import load_settings as settings_from
-from pipeline.settings.environment import xdg_folder
+from pipeline.settings.environment import find_state_folder
 from pipeline.store import queries
 from pipeline.store.db import Store
 from pipeline.store.extracts import Selection, select_runs
@@ -170,7 +170,7 @@ def collect(settings: Settings) -> Collected:
         pipeline.errors.LockHeld: another run of this configuration is going on.
         pipeline.errors.PipelineError: the configuration or the store does not allow a run.
     """
-    folder = xdg_folder(os.environ, "XDG_STATE_HOME", ".local/state")
+    folder = find_state_folder(os.environ)
     with open_for_runs(settings.store, folder) as store:
         run = Run(settings=settings, store=store, state_folder=folder)
         return carry_out(run, lambda _: None)

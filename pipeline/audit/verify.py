@@ -17,7 +17,7 @@ from pipeline.rendering.shapes import Format
 from pipeline.rendering.words import count_of, show_time
 from pipeline.scope import open_to_read
 from pipeline.settings import Settings, StoreSettings
-from pipeline.settings.environment import xdg_folder
+from pipeline.settings.environment import find_state_folder
 from pipeline.store import upkeep
 from pipeline.store.db import Store
 from pipeline.store.integrity.checks import Problem, structure_problems
@@ -47,7 +47,7 @@ def verify(
         StoreError: something is not as it was written; a line for each.
     """
     expected = None if expect is None else _parse_mark(expect)
-    state_folder = xdg_folder(os.environ, "XDG_STATE_HOME", ".local/state")
+    state_folder = find_state_folder(os.environ)
     note = lock_path(settings.store.url, "verified", state_folder=state_folder)
     with open_to_read(settings.store) as store:
         noted, said, problems = _take_up(store, note)

@@ -37,7 +37,7 @@ def worker(
     log_as(log_format)
     with error_boundary():
         from pipeline.extras import how_to_install
-        from pipeline.settings.environment import xdg_folder
+        from pipeline.settings.environment import find_state_folder
 
         try:
             from pipeline.cluster.worker import Worker
@@ -48,7 +48,7 @@ def worker(
         from pipeline.schedule.install import run_command
 
         settings = read_settings_to_run(config)
-        state_folder = xdg_folder(os.environ, "XDG_STATE_HOME", ".local/state")
+        state_folder = find_state_folder(os.environ)
         Worker(
             settings=settings,
             state_folder=state_folder,

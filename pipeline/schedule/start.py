@@ -18,7 +18,7 @@ from pipeline.run.collected import Collected
 from pipeline.run.opening import open_for_runs
 from pipeline.run.recorder import Progress
 from pipeline.settings import Settings
-from pipeline.settings.environment import xdg_folder
+from pipeline.settings.environment import find_state_folder
 from pipeline.store.db import Store
 from pipeline.store.stamps import count_future, last_stamps
 
@@ -106,7 +106,7 @@ class Start:
             schedules = booking.find_possible_schedules(settings)
             if self._is_scheduled:
                 booking.wait_for_our_place(schedules)
-        state_folder = xdg_folder(self.environ, "XDG_STATE_HOME", ".local/state")
+        state_folder = find_state_folder(self.environ)
         store = opened.enter_context(open_for_runs(settings.store, state_folder))
         for note in store.notes:
             self.say(note)

@@ -82,6 +82,15 @@ def xdg_folder(environ: Mapping[str, str], variable: str, default: str) -> Path:
     return (base if base.is_absolute() else _home(environ) / default) / "pipeline"
 
 
+def find_state_folder(environ: Mapping[str, str]) -> Path:
+    """Find the folder for what belongs to this machine alone, as locks do.
+
+    Raises:
+        ConfigError: the home folder is needed and not known.
+    """
+    return xdg_folder(environ, "XDG_STATE_HOME", ".local/state")
+
+
 def proxy_variables(environ: Mapping[str, str]) -> dict[str, str]:
     """Pick what *environ* says about proxies, in the order in which it is asked.
 

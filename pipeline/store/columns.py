@@ -132,11 +132,11 @@ class _Kept(TypeDecorator[Any]):
     write: ClassVar[Callable[..., Any]]
     read: ClassVar[Callable[..., Any]]
 
-    def process_bind_param(self, value: Any, dialect: Dialect) -> Any:  # noqa: ANN401
+    def process_bind_param(self, value: Any, dialect: Dialect) -> Any:  # noqa: ANN401 - as SQLAlchemy's
         del dialect
         return None if value is None else self.write(value)
 
-    def process_result_value(self, value: Any, dialect: Dialect) -> Any:  # noqa: ANN401
+    def process_result_value(self, value: Any, dialect: Dialect) -> Any:  # noqa: ANN401 - as above
         del dialect
         return None if value is None else self.read(value)
 
