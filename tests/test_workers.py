@@ -218,7 +218,7 @@ def test_what_a_worker_cannot_store_the_next_one_does(tmp_path: Path) -> None:
         upstreams, rest = (one, other), f"{DICE}batches = [3]\nrate = '9/s'\n"
         sources = (f"[sources.s{i}]\nurl = '{of.url}'\n{rest}" for i, of in enumerate(upstreams))
         at["m1"].config.write_text(head(url) + "".join(sources))
-        first = at["m1"].start("worker", "--drain", "2")
+        first = at["m1"].start("worker", "--drain", "6")
         with open_store(url, busy_seconds=10, for_writing=False) as store:
             wait_for_workers(store, 1)
             spread = at["m1"].start("collect", "--spread")
@@ -276,7 +276,7 @@ def test_what_comes_when_the_run_has_ended_is_kept_beside_it(tmp_path: Path) -> 
     ):
         m1 = at["m1"]
         m1.config.write_text(f"{head(url)}[sources.dice]\n{ONE_BATCH}url = '{upstream.url}'\n")
-        first = m1.start("worker", "--drain", "2")
+        first = m1.start("worker", "--drain", "6")
         with open_store(url, busy_seconds=10, for_writing=False) as store:
             wait_for_workers(store, 1)
             spread = m1.start("collect", "--spread")

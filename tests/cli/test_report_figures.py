@@ -37,6 +37,7 @@ from tests.store.makers import (
 )
 
 LONG_AGO = ("--since", "2026-01-01")
+ONE_DAY = ("--since", "2026-03-01", "--until", "2026-03-02")  # without an end it is the clock's
 FIGURES = ["timings", "errors", "numbers", "sources"]
 
 Ask = Callable[..., dict[str, Any]]
@@ -121,7 +122,7 @@ def test_what_makes_no_sense_is_refused_in_one_line(
 
 @pytest.mark.usefixtures("history")
 @pytest.mark.parametrize(
-    "options", [("--run", "1"), ("-s", "dice", *LONG_AGO), ("-f", "json", "--run", "last")]
+    "options", [("--run", "1"), ("-s", "dice", *ONE_DAY), ("-f", "json", "--run", "last")]
 )
 def test_options_may_stand_before_or_after(invoke: Invoke, options: tuple[str, ...]) -> None:
     """A person adds a word to the command that went before."""
