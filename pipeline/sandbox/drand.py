@@ -15,8 +15,15 @@ from typing import Any
 
 from pipeline.errors import ConfigError
 from pipeline.extras import how_to_install
-from pipeline.sandbox.exchange import JSON, Request, Response, answer_text, compact, parse_integer
-from pipeline.sandbox.options import SandboxOptions
+from pipeline.sandbox.exchange import (
+    JSON,
+    Request,
+    Response,
+    Upstream,
+    answer_text,
+    compact,
+    parse_integer,
+)
 
 CURVE = "py_arkworks_bls12381"  # of the extra `proof`
 SHORT, LONG = "bls-unchained-g1-rfc9380", "pedersen-bls-chained"
@@ -123,13 +130,10 @@ DEFAULT = Chain("default", LONG, genesis=1595431050, period=30)
 CHAINS = {chain.hash: chain for chain in (DEFAULT, QUICKNET)}
 
 
-class Drand:
+class Drand(Upstream):
     """Whoever asks is served: rounds are made whether anybody asks or not."""
 
     example = f"/{QUICKNET.hash}/public/latest"
-
-    def __init__(self, options: SandboxOptions) -> None:
-        del options
 
     def answer(self, request: Request, /) -> Response:
         """Serve rounds, as ``/public/...`` of the default chain or below a chain's hash."""

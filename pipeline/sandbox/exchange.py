@@ -6,7 +6,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum, auto
-from typing import Protocol, TypeVar
+from math import inf
+from typing import Any, TypeVar
+
+from pipeline.sandbox.options import SandboxOptions
 
 JSON = "application/json"
 TEXT = "text/plain"
@@ -117,20 +120,37 @@ class Response:
     script: Iterator[Step] | None = None
 
 
-class Upstream(Protocol):
+class Upstream:
     """An imitation: its state is its rules' memory, its only input the request.
 
     Attributes:
         example: a path that works, for the index.
+        memory: what the rules know, by client or key.
     """
 
-    example: str
+    example = "/"
+
+    def __init__(self, options: SandboxOptions) -> None:
+        self.options = options
+        self.memory: dict[str, Any] = {}
 
     def answer(self, request: Request, /) -> Response:
         """Answer as the upstream would."""
+        raise NotImplementedError
 
     def refuse(self, request: Request, /) -> Response:
         """Refuse in the upstream's own words, whatever was asked."""
+        raise NotImplementedError
+
+    def is_early(self, request: Request, seconds: float) -> bool:
+        """Tell whether the client was served less than so many *seconds* ago, if rules hold."""
+        served_at = self.memory.get(request.client, -inf)
+        return self.options.rules and request.seconds - served_at < seconds
+
+    def used(self, key: str, period: str) -> int:
+        """Tell how much of the quota of this *period* is remembered of a key."""
+        since, used = self.memory.get(key, (period, 0))
+        return used if since == period else 0
 
 
 def answer_text(
@@ -142,11 +162,18 @@ def answer_text(
     )
 
 
-def answer_numbers(numbers: Numbers, content_type: str = JSON, headers: Headers = ()) -> Response:
-    """Make the good answer that *numbers* render to."""
+def answer_numbers(
+    tokens: Sequence[str],
+    high: int,
+    write: Callable[[Sequence[str]], str],
+    content_type: str = JSON,
+    headers: Headers = (),
+) -> Response:
+    """Make a good answer: numbers up to *high* as *tokens*, of which *write* makes a body."""
+    numbers = Numbers(tokens=tokens, high=high, render=lambda tokens: write(tokens).encode())
     return Response(
         headers=(("Content-Type", content_type), *headers),
-        body=numbers.render(numbers.tokens),
+        body=numbers.render(tokens),
         numbers=numbers,
     )
 
@@ -154,6 +181,11 @@ def answer_numbers(numbers: Numbers, content_type: str = JSON, headers: Headers 
 def parse_integer(value: str | None) -> int | None:
     """Read a decimal integer of at most 18 digits; None if it is anything else."""
     return int(value) if value is not None and INTEGER.fullmatch(value) else None
+
+
+def not_found() -> Response:
+    """Answer as most servers do where there is nothing."""
+    return answer_text("<h1>Not Found</h1>", 404, HTML)
 
 
 def compact(value: object) -> str:

@@ -1,26 +1,19 @@
 """Which imitations there are, by kind: the name in a URL's path and in ``sandbox.<kind>``."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from pipeline.errors import ConfigError
-from pipeline.sandbox.anu_aqn import AnuAqn
-from pipeline.sandbox.anu_legacy import AnuLegacy
-from pipeline.sandbox.csrng import Csrng
+from pipeline.sandbox.anu import AnuAqn, AnuLegacy
 from pipeline.sandbox.drand import Drand
 from pipeline.sandbox.exchange import Upstream
 from pipeline.sandbox.faults import ChosenFault, parse_fault
-from pipeline.sandbox.lfd import Lfd
+from pipeline.sandbox.json_apis import Csrng, Lfd, Outshift, Padova, Qrandom, Quandela
 from pipeline.sandbox.nist_beacon import NistBeacon, NqsnBeacon
-from pipeline.sandbox.options import SandboxOptions
-from pipeline.sandbox.outshift import Outshift
-from pipeline.sandbox.padova import Padova
-from pipeline.sandbox.qrandom import Qrandom
-from pipeline.sandbox.quandela import Quandela
 from pipeline.sandbox.random_org import RandomOrg
 from pipeline.sandbox.random_org_jsonrpc import RandomOrgJsonRpc
 from pipeline.sandbox.randomnumberapi import RandomNumberApi
 
-KINDS: dict[str, Callable[[SandboxOptions], Upstream]] = {
+KINDS: dict[str, type[Upstream]] = {
     "anu_legacy": AnuLegacy,
     "anu_aqn": AnuAqn,
     "random_org": RandomOrg,

@@ -12,8 +12,15 @@ from functools import lru_cache
 from hashlib import sha512
 from typing import Any
 
-from pipeline.sandbox.exchange import JSON, Request, Response, answer_text, compact, parse_integer
-from pipeline.sandbox.options import SandboxOptions
+from pipeline.sandbox.exchange import (
+    JSON,
+    Request,
+    Response,
+    Upstream,
+    answer_text,
+    compact,
+    parse_integer,
+)
 from pipeline.sandbox.rsa import BYTES, CERTIFICATE, CERTIFICATE_DER, sign
 
 BEGAN_AT = datetime(2022, 9, 21, tzinfo=UTC)  # when the real chain 2 of NIST's did
@@ -147,14 +154,11 @@ def _pulse(beacon: Beacon, minute: int, size: int = BYTES) -> dict[str, Any]:
     }
 
 
-class NistBeacon:
+class NistBeacon(Upstream):
     """Whoever asks is served: pulses are made whether anybody asks or not."""
 
     beacon = NIST
     example = "/pulse/last"
-
-    def __init__(self, options: SandboxOptions) -> None:
-        del options
 
     def answer(self, request: Request, /) -> Response:
         """Serve the newest pulse, or one by its number, or the certificate."""

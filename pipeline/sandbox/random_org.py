@@ -8,15 +8,14 @@ a banned client sees, and when the ban falls. Only ``rnd=new`` is imitated.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import date
 
 from pipeline.sandbox.entropy import draw_integers
 from pipeline.sandbox.exchange import (
     HTML,
     TEXT,
-    Numbers,
     Request,
     Response,
+    Upstream,
     answer_numbers,
     answer_text,
     parse_integer,
@@ -90,35 +89,33 @@ def _parse_order(request: Request) -> _Order:
     return order
 
 
-def _draw(order: _Order) -> Numbers:
-    digits = DIGITS[order.base]
-    values = draw_integers(order.num, order.low, order.high)
-
-    def render(tokens: Sequence[str]) -> bytes:
+def _serve(order: _Order) -> Response:
+    def write(tokens: Sequence[str]) -> str:
         starts = range(0, len(tokens), order.columns)
         rows = "".join("\t".join(tokens[at : at + order.columns]) + "\n" for at in starts)
-        return (rows if order.is_plain else PAGE.format(rows=rows)).encode()
+        return rows if order.is_plain else PAGE.format(rows=rows)
 
-    return Numbers(tokens=[f"{value:{digits}}" for value in values], high=order.high, render=render)
+    values = draw_integers(order.num, order.low, order.high)
+    tokens = [f"{value:{DIGITS[order.base]}}" for value in values]
+    return answer_numbers(tokens, order.high, write, TEXT if order.is_plain else HTML)
 
 
 def _error(reason: str) -> Response:
     return answer_text(f"Error: {reason}\n", 503)
 
 
-class RandomOrg:
+class RandomOrg(Upstream):
     """Keeps a ledger of bits per client, and counts what the guidelines forbid."""
 
     example = "/integers/?num=10&min=1&max=6&col=1&base=10&format=plain&rnd=new"
 
     def __init__(self, options: SandboxOptions) -> None:
-        self._options = options
-        self._ledger: dict[str, tuple[date, int]] = {}
+        super().__init__(options)
         self._offences: dict[str, int] = {}
 
     def answer(self, request: Request, /) -> Response:
         """Serve ``/integers/`` and ``/quota/`` to a client that is not banned."""
-        violations = self._violations(request) if self._options.rules else ()
+        violations = self._violations(request) if self.options.rules else ()
         if self._is_banned(request):
             return replace(answer_text("Forbidden\n", 403), violations=(*violations, "banned"))
         match request.path:
@@ -149,17 +146,18 @@ class RandomOrg:
         except _Complaint as complaint:
             return _error(str(complaint))
         bits_left = self._bits_left(request)
-        if self._options.rules and bits_left < 0:
+        if self.options.rules and bits_left < 0:
             return replace(self.refuse(request), violations=("quota",))
         bits_left -= charged_bits(order.num, order.low, order.high)
-        remember(self._ledger, request.client, (request.utc.date(), bits_left))
-        return answer_numbers(_draw(order), TEXT if order.is_plain else HTML)
+        remember(self.memory, request.client, (request.utc.date(), bits_left))
+        return _serve(order)
 
     def _bits_left(self, request: Request) -> int:
         """Give the client's allowance, topped up for each midnight (UTC) that has passed."""
         today = request.utc.date()
-        since, bits = self._ledger.get(request.client, (today, MAX_BITS))
-        return min(MAX_BITS, bits + BITS_PER_DAY * (today - since).days)
+        since, bits = self.memory.get(request.client, (today, MAX_BITS))
+        topped_up: int = bits + BITS_PER_DAY * (today - since).days
+        return min(MAX_BITS, topped_up)
 
     def refuse(self, _request: Request, /) -> Response:
         """Refuse because the allowance of bits is used up."""

@@ -7,7 +7,7 @@ was signed, and ``getUsage``; another method does not exist here.
 
 import json
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from hashlib import sha512
@@ -18,15 +18,14 @@ from typing import Any
 from pipeline.sandbox.entropy import draw_integers
 from pipeline.sandbox.exchange import (
     JSON,
-    Numbers,
     Request,
     Response,
+    Upstream,
     answer_numbers,
     answer_text,
     compact,
     remember,
 )
-from pipeline.sandbox.options import SandboxOptions
 from pipeline.sandbox.rsa import CERTIFICATE, sign
 
 PATH = "/json-rpc/4/invoke"
@@ -158,14 +157,10 @@ def _error_response(error: _RpcError, call_id: object) -> Response:
     return replace(answer_text(compact(answer), content_type=JSON), violations=error.violations)
 
 
-class RandomOrgJsonRpc:
+class RandomOrgJsonRpc(Upstream):
     """Keeps an account per key, and notices who does not wait as advised."""
 
     example = f"{PATH}  (POST)"
-
-    def __init__(self, options: SandboxOptions) -> None:
-        self._options = options
-        self._accounts: dict[str, _Account] = {}
 
     def answer(self, request: Request, /) -> Response:
         """Serve one call, or the certificate."""
@@ -195,47 +190,52 @@ class RandomOrgJsonRpc:
         return response
 
     def _invoke(self, request: Request, call: Mapping[str, Any]) -> Response:
-        params = call.get("params")
-        if not isinstance(params, dict):
+        if not isinstance(call.get("params"), dict):
             raise _RpcError(-32602, "Invalid params")
         match call["method"]:
             case "generateIntegers" | "generateSignedIntegers":
-                return self._generate_integers(request, call, params)
+                return self._generate_integers(request, call)
             case "getResult":
-                return self._get_result(request, call, params)
+                return self._get_result(request, call)
             case "getUsage":
-                return self._get_usage(request, call, params)
+                return self._get_usage(request, call)
         raise _RpcError(-32601, "Method not found")
 
-    def _account(self, request: Request, params: Mapping[str, Any]) -> _Account:
-        key = params.get("apiKey")
+    def _account(self, request: Request, call: Mapping[str, Any]) -> _Account:
+        key = call["params"].get("apiKey")
         if not isinstance(key, str) or len(key) != KEY_LENGTH:
             raise _RpcError(200, "Parameter 'apiKey' is malformed", ["apiKey"], "key")
-        if self._options.rules and not key.startswith(KNOWN_KEYS):
+        if self.options.rules and not key.startswith(KNOWN_KEYS):
             raise _RpcError(400, "The API key you specified does not exist", violation="key")
-        if self._options.rules and key == STOPPED_KEY:
+        if self.options.rules and key == STOPPED_KEY:
             raise _RpcError(401, "The API key you specified is not running", violation="key")
         today = request.utc.date()
-        account = self._accounts.get(key) or _Account(today)
-        remember(self._accounts, key, account)
+        account: _Account = self.memory.get(key) or _Account(today)
+        remember(self.memory, key, account)
         if account.day != today:
             account.day, account.requests, account.bits = today, 0, 0
         return account
 
-    def _generate_integers(
-        self, request: Request, call: Mapping[str, Any], params: Mapping[str, Any]
-    ) -> Response:
-        account = self._account(request, params)
-        order = _parse_order(params)
+    def _generate_integers(self, request: Request, call: Mapping[str, Any]) -> Response:
+        account = self._account(request, call)
+        order = _parse_order(call["params"])
         violations: tuple[str, ...] = ()
-        if self._options.rules:
+        if self.options.rules:
             violations = self._hurry(request, account)
             self._check_allowance(account, order.bits)
         account.charge(order.bits)
-        latency = self._options.latency_seconds
-        account.ready_at = request.seconds + latency + self._options.advisory_delay_ms / 1000
-        numbers = self._numbers(request, call, order, account)
-        return replace(answer_numbers(numbers), violations=violations)
+        latency = self.options.latency_seconds
+        account.ready_at = request.seconds + latency + self.options.advisory_delay_ms / 1000
+        tokens, tail = _tokens(order), self._tail(account, order.bits)
+        write = _writer(request)
+        if call["method"] == "generateSignedIntegers":
+            account.signed += 1
+            write = _signed_writer(request, call, order, account.signed)
+            remember(account.results, account.signed, write(tokens))
+        answer = answer_numbers(
+            tokens, order.high, lambda tokens: _result(call, f"{write(tokens)},{tail}")
+        )
+        return replace(answer, violations=violations)
 
     @staticmethod
     def _hurry(request: Request, account: _Account) -> tuple[str, ...]:
@@ -254,87 +254,27 @@ class RandomOrgJsonRpc:
             message = f"{prefix} {bits} bits, but the API key only has {bits_left} left"
             raise _RpcError(403, message, [bits, bits_left], "quota")
 
-    def _numbers(
-        self, request: Request, call: Mapping[str, Any], order: _Order, account: _Account
-    ) -> Numbers:
-        tail = self._tail(account, order.bits)
-        end = f'"completionTime":"{_stamp(request.utc)}"}},{compact(tail)[1:]}'
-        call_id = compact(call.get("id"))
-        if call["method"] == "generateSignedIntegers":
-            return self._signed(request, call, order, account, tail)
-
-        def render(tokens: Sequence[str]) -> bytes:
-            random = f'{{"random":{{"data":[{",".join(tokens)}],{end}'
-            return f'{{"jsonrpc":"2.0","result":{random},"id":{call_id}}}'.encode()
-
-        return Numbers(tokens=_tokens(order), high=order.high, render=render)
-
-    def _tail(self, account: _Account, bits: int) -> dict[str, object]:
-        return {
+    def _tail(self, account: _Account, bits: int) -> str:
+        """Write what stands behind the numbers in a result, and its end."""
+        tail = {
             "bitsUsed": bits,
             "bitsLeft": BITS_PER_DAY - account.bits,
             "requestsLeft": REQUESTS_PER_DAY - account.requests,
-            "advisoryDelay": self._options.advisory_delay_ms,
+            "advisoryDelay": self.options.advisory_delay_ms,
         }
+        return compact(tail)[1:]
 
-    def _get_result(
-        self, request: Request, call: Mapping[str, Any], params: Mapping[str, Any]
-    ) -> Response:
+    def _get_result(self, request: Request, call: Mapping[str, Any]) -> Response:
         """Give an answer once more, free of charge."""
-        account = self._account(request, params)
-        result = account.results.get(_integer(params, "serialNumber", 0, 2**53))
+        account = self._account(request, call)
+        result = account.results.get(_integer(call["params"], "serialNumber", 0, 2**53))
         if result is None:
             raise _RpcError(303, "The resource you requested could not be found")
-        result = f"{result},{compact(self._tail(account, 0))[1:]}"
-        body = f'{{"jsonrpc":"2.0","result":{result},"id":{compact(call.get("id"))}}}'
+        body = _result(call, f"{result},{self._tail(account, 0)}")
         return answer_text(body, content_type=JSON)
 
-    @staticmethod
-    def _signed(
-        request: Request,
-        call: Mapping[str, Any],
-        order: _Order,
-        account: _Account,
-        tail: Mapping[str, object],
-    ) -> Numbers:
-        account.signed += 1
-        key = sha512(str(call["params"]["apiKey"]).encode()).digest()
-        first = {
-            "method": "generateSignedIntegers",
-            "hashedApiKey": b64encode(key).decode(),
-            "n": order.n,
-            "min": order.low,
-            "max": order.high,
-            "replacement": order.may_repeat,
-            "base": order.base,
-            "pregeneratedRandomization": None,
-        }
-        last = {
-            "license": LICENSE,
-            "licenseData": None,
-            "userData": call["params"].get("userData"),
-            "ticketData": None,
-            "completionTime": _stamp(request.utc),
-            "serialNumber": account.signed,
-        }
-
-        def result(tokens: Sequence[str]) -> str:
-            random = f'{compact(first)[:-1]},"data":[{",".join(tokens)}],{compact(last)[1:]}'
-            signature = b64encode(sign(random.encode())).decode()
-            return f'{{"random":{random},"signature":"{signature}"'
-
-        def render(tokens: Sequence[str]) -> bytes:
-            whole = f"{result(tokens)},{compact(tail)[1:]}"
-            return f'{{"jsonrpc":"2.0","result":{whole},"id":{compact(call.get("id"))}}}'.encode()
-
-        tokens = _tokens(order)
-        remember(account.results, account.signed, result(tokens))
-        return Numbers(tokens=tokens, high=order.high, render=render)
-
-    def _get_usage(
-        self, request: Request, call: Mapping[str, Any], params: Mapping[str, Any]
-    ) -> Response:
-        account = self._account(request, params)
+    def _get_usage(self, request: Request, call: Mapping[str, Any]) -> Response:
+        account = self._account(request, call)
         usage = {
             "status": "running",
             "creationTime": CREATED,
@@ -343,8 +283,7 @@ class RandomOrgJsonRpc:
             "totalBits": account.total_bits,
             "totalRequests": account.total_requests,
         }
-        answer = {"jsonrpc": "2.0", "result": usage, "id": call.get("id")}
-        return answer_text(compact(answer), content_type=JSON)
+        return answer_text(_result(call, compact(usage)), content_type=JSON)
 
     def refuse(self, request: Request, /) -> Response:
         """Refuse because the day's requests are used up."""
@@ -354,3 +293,46 @@ class RandomOrgJsonRpc:
         except _RpcError:
             call_id = None
         return _error_response(_RpcError(402, message, [1, 0]), call_id)
+
+
+def _result(call: Mapping[str, Any], result: str) -> str:
+    """Put a *result* into the frame of an answer."""
+    return f'{{"jsonrpc":"2.0","result":{result},"id":{compact(call.get("id"))}}}'
+
+
+def _writer(request: Request) -> Callable[[Sequence[str]], str]:
+    """Give what writes the begin of a result, up to the numbers' own time."""
+    made_at = _stamp(request.utc)
+    return lambda tokens: f'{{"random":{{"data":[{",".join(tokens)}],"completionTime":"{made_at}"}}'
+
+
+def _signed_writer(
+    request: Request, call: Mapping[str, Any], order: _Order, serial: int
+) -> Callable[[Sequence[str]], str]:
+    """Give what writes the same with all that is signed, and the signature."""
+    key = sha512(str(call["params"]["apiKey"]).encode()).digest()
+    first = {
+        "method": "generateSignedIntegers",
+        "hashedApiKey": b64encode(key).decode(),
+        "n": order.n,
+        "min": order.low,
+        "max": order.high,
+        "replacement": order.may_repeat,
+        "base": order.base,
+        "pregeneratedRandomization": None,
+    }
+    last = {
+        "license": LICENSE,
+        "licenseData": None,
+        "userData": call["params"].get("userData"),
+        "ticketData": None,
+        "completionTime": _stamp(request.utc),
+        "serialNumber": serial,
+    }
+
+    def write(tokens: Sequence[str]) -> str:
+        random = f'{compact(first)[:-1]},"data":[{",".join(tokens)}],{compact(last)[1:]}'
+        signature = b64encode(sign(random.encode())).decode()
+        return f'{{"random":{random},"signature":"{signature}"'
+
+    return write

@@ -6,22 +6,21 @@ Imitated are the paths that answer with integers.
 """
 
 import json
-from collections.abc import Sequence
 
 from pipeline.sandbox.entropy import draw_integers, draw_request_id
 from pipeline.sandbox.exchange import (
     HTML,
     JSON,
     Headers,
-    Numbers,
     Request,
     Response,
+    Upstream,
     answer_numbers,
     answer_text,
     compact,
     parse_integer,
 )
-from pipeline.sandbox.options import RandomNumberApiMode, SandboxOptions
+from pipeline.sandbox.options import RandomNumberApiMode
 
 PATHS = frozenset(f"/api/v1.0/{what}" for what in ("random", "randomnumber", "randomredditnumber"))
 MAX_COUNT = 100
@@ -36,14 +35,14 @@ HARDENED = (
 )
 
 
-def _draw(count: int, low: int, high: int, *, separator: str, end: str) -> Numbers:
+def _serve(
+    count: int, low: int, high: int, headers: Headers, *, separator: str, end: str
+) -> Response:
     """Draw from [low, high], both ends included."""
-
-    def render(tokens: Sequence[str]) -> bytes:
-        return f"[{separator.join(tokens)}]{end}".encode()
-
     tokens = [str(value) for value in draw_integers(count, low, high)]
-    return Numbers(tokens=tokens, high=high, render=render)
+    return answer_numbers(
+        tokens, high, lambda tokens: f"[{separator.join(tokens)}]{end}", headers=headers
+    )
 
 
 def _answer_flask(request: Request) -> Response:
@@ -62,8 +61,7 @@ def _answer_flask(request: Request) -> Response:
     if high <= low:
         return answer_text(SERVER_ERROR, 500, HTML)
     count = min(count or 1, MAX_COUNT)
-    numbers = _draw(max(count, 0), low, high, separator=", ", end="")
-    return answer_numbers(numbers, JSON, CROSS_ORIGIN)
+    return _serve(max(count, 0), low, high, CROSS_ORIGIN, separator=", ", end="")
 
 
 def _answer_go2023(request: Request) -> Response:
@@ -75,7 +73,7 @@ def _answer_go2023(request: Request) -> Response:
     count = parse_integer(request.param("count")) or 1
     if not 1 <= count <= MAX_COUNT:
         count = 1
-    return answer_numbers(_draw(count, low, high - 1, separator=",", end="\n"), JSON, HARDENED)
+    return _serve(count, low, high - 1, HARDENED, separator=",", end="\n")
 
 
 def _traced() -> Headers:
@@ -109,7 +107,7 @@ def _answer_go2026(request: Request) -> Response:
         return _error_go2026(400, f"count must be between 1 and {MAX_COUNT}")
     if not 0 <= low < high:
         return _error_go2026(400, "min must not be negative, and max must be greater than min")
-    return answer_numbers(_draw(count, low, high - 1, separator=",", end="\n"), JSON, _traced())
+    return _serve(count, low, high - 1, _traced(), separator=",", end="\n")
 
 
 ANSWERS = {
@@ -119,21 +117,19 @@ ANSWERS = {
 }
 
 
-class RandomNumberApi:
+class RandomNumberApi(Upstream):
     """Pseudo-random upstream, so there is nothing to ration."""
 
     example = "/api/v1.0/random?min=1&max=7&count=10"
 
-    def __init__(self, options: SandboxOptions) -> None:
-        self._mode = options.random_number_api_mode
-
     def answer(self, request: Request, /) -> Response:
         """Serve integers as the chosen generation does."""
-        if self._mode is RandomNumberApiMode.GO2026 and request.path == "/healthz":
+        mode = self.options.random_number_api_mode
+        if mode is RandomNumberApiMode.GO2026 and request.path == "/healthz":
             return Response(status=204, headers=_traced())
         if request.path.removesuffix("/") not in PATHS:
             return answer_text("404 page not found\n", 404)
-        return ANSWERS[self._mode](request)
+        return ANSWERS[mode](request)
 
     def refuse(self, _request: Request, /) -> Response:
         """Fail as the rewrite does when its own upstream is down; it never says no itself."""

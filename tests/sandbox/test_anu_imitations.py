@@ -1,4 +1,4 @@
-"""Tests for pipeline/sandbox/anu_legacy.py and anu_aqn.py."""
+"""Tests for pipeline/sandbox/anu.py."""
 
 import json
 import re
@@ -6,8 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from pipeline.sandbox.anu_aqn import REQUESTS_PER_MONTH, AnuAqn
-from pipeline.sandbox.anu_legacy import REFUSAL, AnuLegacy
+from pipeline.sandbox.anu import REFUSAL, REQUESTS_PER_MONTH, AnuAqn, AnuLegacy
 from pipeline.sandbox.exchange import HTML, JSON
 from pipeline.sandbox.options import SandboxOptions
 from tests.sandbox.support import NOON, make_request

@@ -8,15 +8,10 @@ from typing import Any
 
 import pytest
 
-from pipeline.sandbox.csrng import Csrng
 from pipeline.sandbox.exchange import Response
 from pipeline.sandbox.imitations import KINDS
-from pipeline.sandbox.lfd import Lfd
+from pipeline.sandbox.json_apis import BITS_PER_DAY, Csrng, Lfd, Outshift, Padova, Qrandom, Quandela
 from pipeline.sandbox.options import SandboxOptions
-from pipeline.sandbox.outshift import BITS_PER_DAY, Outshift
-from pipeline.sandbox.padova import MAX_LENGTH, Padova
-from pipeline.sandbox.qrandom import Qrandom
-from pipeline.sandbox.quandela import Quandela
 from tests.sandbox.support import NOON, make_request
 
 SIGNED = (
@@ -181,7 +176,7 @@ def test_csrng_serves_once_a_second() -> None:
         ("lfd", f"{LFD}?length=0", 200, b'{"error":"length param out of bounds"}'),
         ("lfd", f"{LFD}?length=1&format=HEXDUMP", 200, b'{"error":"length param out of bounds"}'),
         ("lfd", "/", 404, b"Not Found"),
-        ("padova", f"/api/get_string_get?string_length={MAX_LENGTH + 1}", 400, b"error"),
+        ("padova", f"/api/get_string_get?string_length={Padova.most + 1}", 400, b"error"),
         ("padova", "/", 404, b"Not Found"),
         ("csrng", f"{CSRNG}?min=1", 200, b'"status":"error"'),
         ("csrng", f"{CSRNG}?min=6&max=1", 200, b'"status":"error"'),
