@@ -28,7 +28,7 @@ from anyio import (
 from anyio.abc import TaskStatus
 from anyio.streams.tls import TLSStream
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, ungrouped
 from pipeline.sandbox.connection import Connection
 from pipeline.sandbox.exchange import (
     JSON,
@@ -227,20 +227,6 @@ class Sandbox:
             self._on_request(entry)
 
 
-@contextmanager
-def _ungrouped() -> Iterator[None]:
-    """Let a lone exception leave a task group as itself."""
-    try:
-        yield
-    except BaseExceptionGroup as group:
-        if len(group.exceptions) > 1:
-            raise
-        lone = group.exceptions[0]
-    else:
-        return
-    raise lone
-
-
 def _listen(port: int) -> socket.socket:
     try:
         listener = socket.create_server((HOST, port), backlog=BACKLOG)
@@ -291,7 +277,7 @@ async def serve(sandbox: Sandbox, *, task_status: TaskStatus[None] = TASK_STATUS
         ConfigError: the port is taken.
     """
     slots = Semaphore(MAX_CONNECTIONS)
-    with _ungrouped(), _listen(sandbox.options.port) as listener:
+    with ungrouped(), _listen(sandbox.options.port) as listener:
         sandbox.port = listener.getsockname()[1]
         async with create_task_group() as tasks:
             task_status.started()
@@ -309,7 +295,7 @@ async def serving(
 ) -> AsyncIterator[Sandbox]:
     """Make a sandbox and serve it for the length of the block."""
     sandbox = Sandbox(options, clock=clock, on_request=on_request)
-    with _ungrouped():
+    with ungrouped():
         async with create_task_group() as tasks:
             await tasks.start(serve, sandbox)
             yield sandbox

@@ -126,16 +126,6 @@ async def test_what_happens_in_the_block_leaves_it_as_itself() -> None:
             raise KeyError
 
 
-def test_several_errors_at_once_stay_a_group() -> None:
-    """None of them may get lost."""
-    group = ExceptionGroup("both", [KeyError(), ValueError()])
-
-    with pytest.raises(ExceptionGroup) as caught, server._ungrouped():
-        raise group
-
-    assert caught.value is group
-
-
 # Rules that need more than one request to see.
 
 
