@@ -1,10 +1,11 @@
-"""Bodies told wrongly: what a fault makes of the bytes of a good answer. Pure."""
+"""Answers told wrongly: what a fault makes of the bytes of a good one. Pure."""
 
 import gzip
 import re
+from collections.abc import Iterator
 from functools import cache
 
-from pipeline.sandbox.exchange import Numbers
+from pipeline.sandbox.exchange import Numbers, Response, Step
 
 BOMB_BYTES = 64 * 1024 * 1024
 _SIGNATURE = re.compile(rb'"signature(?:Value)?": ?"[0-9A-Za-z+/=]{40,}')
@@ -60,3 +61,42 @@ def bomb() -> bytes:
 def compress(body: bytes) -> bytes:
     """Compress quickly."""
     return gzip.compress(body, compresslevel=1)
+
+
+def write_head(response: Response, *extra: tuple[str, str], version: str = "HTTP/1.1") -> bytes:
+    """Write the status line and the headers with *extra* ones after them, blank line included."""
+    lines = [f"{version} {response.status} OK"]
+    lines += [f"{name}: {value}" for name, value in (*response.headers, *extra)]
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
+def length_of(response: Response, surplus: int = 0) -> tuple[str, str]:
+    """Write the header that says how long the body is."""
+    return "Content-Length", str(len(response.body) + surplus)
+
+
+def sized_head(response: Response, *extra: tuple[str, str], version: str = "HTTP/1.1") -> bytes:
+    """Write the head with the right length in it."""
+    return write_head(response, length_of(response), *extra, version=version)
+
+
+def whole(response: Response) -> bytes:
+    """Write the answer as it should be."""
+    return sized_head(response) + response.body
+
+
+def chunked(response: Response, chunks: bytes) -> bytes:
+    """Write the head of an answer in chunks, and these."""
+    return write_head(response, ("Transfer-Encoding", "chunked")) + chunks
+
+
+def chunk(data: bytes) -> bytes:
+    """Write one chunk."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def drip(data: bytes, pause_seconds: float) -> Iterator[Step]:
+    """Send byte by byte."""
+    for byte in data:
+        yield bytes((byte,))
+        yield pause_seconds

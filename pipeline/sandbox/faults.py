@@ -1,15 +1,28 @@
 """The faults that can be switched on by name, and how they are chosen and applied.
 
-``FAULTS`` at the end is the list; ``scripts.py`` has the bytes of those that lie on the wire.
+``FAULTS`` at the end is the list. What lies on the wire is a script of steps, which the server
+plays before it closes the connection: no fault touches a socket.
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain, cycle, repeat
+from math import inf
 from random import SystemRandom
 
 from pipeline.errors import ConfigError
-from pipeline.sandbox import bodies, scripts
+from pipeline.sandbox import bodies
+from pipeline.sandbox.bodies import (
+    chunk,
+    chunked,
+    drip,
+    half,
+    length_of,
+    sized_head,
+    whole,
+    write_head,
+)
 from pipeline.sandbox.exchange import (
     HTML,
     JSON,
@@ -18,6 +31,7 @@ from pipeline.sandbox.exchange import (
     Numbers,
     Request,
     Response,
+    Signal,
     Step,
     Upstream,
     answer_text,
@@ -33,6 +47,11 @@ STATUS = re.compile(r"[2-5][0-9]{2}")
 LINE = re.compile(r"[^\x00-\x20\x7f]([^\x00-\x1f\x7f]*[^\x00-\x20\x7f])?")
 
 NESTING = 100_000
+HUGE_HEADER_BYTES = 300_000
+MANY_HEADERS = 5_000
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+CONTINUE_PAUSE_SECONDS = 0.01
+IDLE_SECONDS = 0.05
 CONTENT_TYPE = "Content-Type"
 CHANCE = SystemRandom()
 MAINTENANCE = "<!DOCTYPE html>\n<title>Maintenance</title>\n<h1>We will be back soon</h1>\n"
@@ -77,24 +96,16 @@ class Fault:
     Attributes:
         meaning: one line for ``--list-faults``.
         accepts: what may stand behind ``=``.
-        default: the value if nothing stands there.
+        value: what stands there if nobody says anything else.
     """
 
     meaning: str
     apply: Apply
     accepts: re.Pattern[str] = NOTHING
-    default: str = ""
+    value: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class ChosenFault:
-    """A fault with its value, as somebody asked for it."""
-
-    fault: Fault
-    value: str
-
-
-def parse_fault(chosen: str) -> ChosenFault:
+def parse_fault(chosen: str) -> Fault:
     """Read ``NAME`` or ``NAME=VALUE``.
 
     Raises:
@@ -104,14 +115,14 @@ def parse_fault(chosen: str) -> ChosenFault:
     fault = FAULTS.get(name)
     if fault is None:
         raise ConfigError(f"no fault is named {name!r}; see pipeline sandbox --list-faults")
-    value = value or fault.default
+    value = value or fault.value
     if not fault.accepts.fullmatch(value):
         raise ConfigError(f"fault {name} does not take the value {value!r}")
-    return ChosenFault(fault, value)
+    return replace(fault, value=value)
 
 
 def answer_with(
-    chosen: Sequence[ChosenFault], request: Request, upstream: Upstream, nth: int, served: Served
+    chosen: Sequence[Fault], request: Request, upstream: Upstream, nth: int, served: Served
 ) -> Response:
     """Answer *request* with the faults around the upstream, the first one outermost.
 
@@ -121,7 +132,7 @@ def answer_with(
     def answer_well() -> Response:
         return upstream.answer(request)
 
-    def wrap(each: ChosenFault, inner: Callable[[], Response]) -> Callable[[], Response]:
+    def wrap(each: Fault, inner: Callable[[], Response]) -> Callable[[], Response]:
         case = Case(
             request=request,
             upstream=upstream,
@@ -131,7 +142,7 @@ def answer_with(
             answer=inner,
             answer_well=answer_well,
         )
-        return lambda: each.fault.apply(case)
+        return lambda: each.apply(case)
 
     answer = answer_well
     for each in reversed(chosen):
@@ -146,23 +157,19 @@ def _instead(
     return lambda _case: response
 
 
-def _alone(script: Callable[[], Iterator[Step]]) -> Apply:
+def _alone(script: Callable[[], Iterable[Step]]) -> Apply:
     """Play a script that needs no answer, so that the upstream is not asked."""
-    return lambda _case: Response(script=script())
+    return lambda _case: Response(script=iter(script()))
 
 
-def _playing(script: Callable[[Response], Iterator[Step]]) -> Apply:
+def _playing(script: Callable[[Response], Iterable[Step]]) -> Apply:
+    return _dripping(lambda response, _seconds: script(response))
+
+
+def _dripping(script: Callable[[Response, float], Iterable[Step]]) -> Apply:
     def apply(case: Case) -> Response:
         response = case.answer()
-        return replace(response, script=script(response))
-
-    return apply
-
-
-def _dripping(script: Callable[[Response, float], Iterator[Step]]) -> Apply:
-    def apply(case: Case) -> Response:
-        response = case.answer()
-        return replace(response, script=script(response, float(case.value)))
+        return replace(response, script=iter(script(response, float(case.value or 0))))
 
     return apply
 
@@ -206,10 +213,6 @@ def _add_latency(case: Case) -> Response:
     return replace(response, delay_seconds=response.delay_seconds + float(case.value))
 
 
-def _rate_limit(case: Case) -> Response:
-    return answer_text("Too Many Requests\n", 429, headers=(("Retry-After", case.value),))
-
-
 def _tell_what_is_left(case: Case) -> Response:
     """Count down to nothing in a field of the body and in a header; then refuse."""
     left = max(int(case.value) - case.nth, 0)
@@ -220,22 +223,6 @@ def _tell_what_is_left(case: Case) -> Response:
         response = case.answer()
     headers = (*response.headers, ("x-ratelimit-remaining", str(left)))
     return replace(response, body=bodies.add_quota(response.body, left), headers=headers)
-
-
-def _redirect(case: Case) -> Response:
-    return answer_text("Found\n", 302, headers=(("Location", case.value),))
-
-
-def _answer_status(case: Case) -> Response:
-    return answer_text("", int(case.value))
-
-
-def _refuse(case: Case) -> Response:
-    return case.upstream.refuse(case.request)
-
-
-def _refuse_with_200(case: Case) -> Response:
-    return replace(_refuse(case), status=200)
 
 
 def _echo(case: Case) -> Response:
@@ -290,53 +277,117 @@ def _sign_short(case: Case) -> Response:
 
 
 GZIP: Headers = (("Content-Encoding", "gzip"),)
+CLOSE = ("Connection", "close")
 
 FAULTS = {
     # No answer, or only a part of one.
-    "stall": Fault("never answers", _alone(scripts.stall)),
-    "close": Fault("closes the connection without a byte", _alone(scripts.close)),
+    "stall": Fault("never answers", _alone(lambda: [inf])),
+    "close": Fault("closes the connection without a byte", _alone(list)),
     "lost": Fault(
-        "serves the request, and closes the connection without a byte",
-        _playing(lambda _response: scripts.close()),
+        "serves the request, and closes the connection without a byte", _playing(lambda _: [])
     ),
-    "reset": Fault("resets the connection in mid-body", _playing(scripts.reset)),
-    "truncated": Fault("closes before the announced length", _playing(scripts.truncated)),
-    "chunked_truncated": Fault("closes before the last chunk", _playing(scripts.chunked_truncated)),
-    "short_close": Fault("announces no length and closes early", _playing(scripts.short_close)),
+    "reset": Fault(
+        "resets the connection in mid-body",
+        # The pause is there lest the reset overtakes the bytes.
+        _playing(lambda r: [sized_head(r) + half(r.body), IDLE_SECONDS, Signal.RESET]),
+    ),
+    "truncated": Fault(
+        "closes before the announced length", _playing(lambda r: [sized_head(r) + half(r.body)])
+    ),
+    "chunked_truncated": Fault(
+        "closes before the last chunk", _playing(lambda r: [chunked(r, chunk(r.body))])
+    ),
+    "short_close": Fault(
+        "announces no length and closes early",
+        _playing(lambda r: [write_head(r, CLOSE) + half(r.body)]),
+    ),
     "idle_close": Fault(
-        "answers well, then closes the kept connection", _playing(scripts.idle_close)
+        "answers well, then closes the kept connection",
+        _playing(lambda r: [whole(r), IDLE_SECONDS]),
     ),
     # Time.
     "latency": Fault("answers VALUE seconds late", _add_latency, NUMBER, "1"),
     "slow_headers": Fault(
         "sends a byte of the head every VALUE seconds",
-        _dripping(scripts.slow_headers),
+        _dripping(lambda r, seconds: chain(drip(sized_head(r), seconds), [r.body])),
         NUMBER,
         "0.2",
     ),
     "slow_body": Fault(
-        "sends a byte of the body every VALUE seconds", _dripping(scripts.slow_body), NUMBER, "0.2"
+        "sends a byte of the body every VALUE seconds",
+        _dripping(lambda r, seconds: chain([sized_head(r)], drip(r.body, seconds))),
+        NUMBER,
+        "0.2",
     ),
-    "endless_100": Fault("sends 100 Continue for ever", _alone(scripts.endless_100)),
-    "endless_body": Fault("sends an array without an end", _playing(scripts.endless_body)),
+    "endless_100": Fault(
+        "sends 100 Continue for ever", _alone(lambda: cycle((CONTINUE, CONTINUE_PAUSE_SECONDS)))
+    ),
+    "endless_body": Fault(
+        "sends an array without an end",
+        _playing(lambda r: chain([write_head(r, CLOSE) + b"["], repeat(b"1," * 8_192))),
+    ),
     # Not quite HTTP.
-    "garbage": Fault("does not speak HTTP", _alone(scripts.garbage)),
-    "bad_version": Fault("claims HTTP/9.9", _playing(scripts.bad_version)),
-    "wrong_length": Fault("announces two bytes too few", _playing(scripts.wrong_length)),
-    "two_lengths": Fault("announces two different lengths", _playing(scripts.two_lengths)),
-    "bad_length": Fault("announces a negative length", _playing(scripts.bad_length)),
-    "two_responses": Fault("sends one answer too many", _playing(scripts.two_responses)),
-    "bad_chunk": Fault("sends a chunk size that is no number", _playing(scripts.bad_chunk)),
-    "tiny_chunks": Fault("sends every byte as a chunk (valid)", _playing(scripts.tiny_chunks)),
-    "huge_header": Fault("sends a header of 300 kB", _playing(scripts.huge_header)),
-    "many_headers": Fault("sends 5000 headers", _playing(scripts.many_headers)),
+    "garbage": Fault(
+        "does not speak HTTP", _alone(lambda: [b"SSH-2.0-OpenSSH_9.9\r\n\x00\x01\xfe\xff\r\n"])
+    ),
+    "bad_version": Fault(
+        "claims HTTP/9.9", _playing(lambda r: [sized_head(r, version="HTTP/9.9") + r.body])
+    ),
+    "wrong_length": Fault(
+        "announces two bytes too few",
+        _playing(lambda r: [write_head(r, length_of(r, -2)) + r.body]),
+    ),
+    "two_lengths": Fault(
+        "announces two different lengths",
+        _playing(lambda r: [sized_head(r, length_of(r, 7)) + r.body]),
+    ),
+    "bad_length": Fault(
+        "announces a negative length",
+        _playing(lambda r: [write_head(r, ("Content-Length", "-1")) + r.body]),
+    ),
+    # And keeps the connection open for whoever reuses it.
+    "two_responses": Fault("sends one answer too many", _playing(lambda r: [whole(r) * 2, inf])),
+    "bad_chunk": Fault(
+        "sends a chunk size that is no number",
+        _playing(lambda r: [chunked(r, b"ZZ\r\n" + r.body + b"\r\n0\r\n\r\n")]),
+    ),
+    "tiny_chunks": Fault(
+        "sends every byte as a chunk (valid)",
+        _playing(
+            lambda r: [chunked(r, b"".join(chunk(bytes((b,))) for b in r.body) + b"0\r\n\r\n")]
+        ),
+    ),
+    "huge_header": Fault(
+        "sends a header of 300 kB",
+        _playing(lambda r: [sized_head(r, ("X-Huge", "x" * HUGE_HEADER_BYTES)), r.body]),
+    ),
+    "many_headers": Fault(
+        "sends 5000 headers",
+        _playing(
+            lambda r: [
+                sized_head(r, *((f"X-Header-{n}", "x") for n in range(MANY_HEADERS))) + r.body
+            ]
+        ),
+    ),
     # Refusals and errors.
-    "refusal": Fault("refuses in the upstream's own words", _refuse),
-    "refusal_200": Fault("refuses in the upstream's own words, with 200", _refuse_with_200),
+    "refusal": Fault(
+        "refuses in the upstream's own words", lambda case: case.upstream.refuse(case.request)
+    ),
+    "refusal_200": Fault(
+        "refuses in the upstream's own words, with 200",
+        lambda case: replace(case.upstream.refuse(case.request), status=200),
+    ),
     "success_false": Fault(
         "says success: false, with 200", _instead('{"success":false}', 200, JSON)
     ),
-    "rate_limited": Fault("answers 429 with Retry-After: VALUE", _rate_limit, LINE, "2"),
+    "rate_limited": Fault(
+        "answers 429 with Retry-After: VALUE",
+        lambda case: answer_text(
+            "Too Many Requests\n", 429, headers=(("Retry-After", case.value),)
+        ),
+        LINE,
+        "2",
+    ),
     "ratelimit_fields": Fault(
         "tells what is left of VALUE requests: in QUOTA and in x-ratelimit-remaining",
         _tell_what_is_left,
@@ -347,8 +398,18 @@ FAULTS = {
     "server_error": Fault("answers 500", _instead("Internal Server Error\n", 500)),
     "not_found": Fault("answers 404", _instead("Not Found\n", 404)),
     "forbidden": Fault("answers 403", _instead("Forbidden\n", 403)),
-    "status": Fault("answers the status VALUE, with no body", _answer_status, STATUS, "418"),
-    "redirect": Fault("answers 302 to VALUE", _redirect, LINE, "http://127.0.0.2/"),
+    "status": Fault(
+        "answers the status VALUE, with no body",
+        lambda case: answer_text("", int(case.value)),
+        STATUS,
+        "418",
+    ),
+    "redirect": Fault(
+        "answers 302 to VALUE",
+        lambda case: answer_text("Found\n", 302, headers=(("Location", case.value),)),
+        LINE,
+        "http://127.0.0.2/",
+    ),
     "html": Fault("answers a maintenance page, with 200", _instead(MAINTENANCE, 200, HTML)),
     "ansi": Fault("answers 500 with escape sequences and a forged line", _instead(HOSTILE, 500)),
     "echo_secret": Fault("answers 400 and repeats the whole request", _echo),

@@ -6,7 +6,7 @@ from pipeline.errors import ConfigError
 from pipeline.sandbox.anu import AnuAqn, AnuLegacy
 from pipeline.sandbox.drand import Drand
 from pipeline.sandbox.exchange import Upstream
-from pipeline.sandbox.faults import ChosenFault, parse_fault
+from pipeline.sandbox.faults import Fault, parse_fault
 from pipeline.sandbox.json_apis import Csrng, Lfd, Outshift, Padova, Qrandom, Quandela
 from pipeline.sandbox.nist_beacon import NistBeacon, NqsnBeacon
 from pipeline.sandbox.random_org import RandomOrg
@@ -33,13 +33,13 @@ KINDS: dict[str, type[Upstream]] = {
 }
 
 
-def choose_faults(chosen: Iterable[str]) -> dict[str, list[ChosenFault]]:
+def choose_faults(chosen: Iterable[str]) -> dict[str, list[Fault]]:
     """Sort ``[KIND:]NAME[=VALUE]`` by kind.
 
     Raises:
         ConfigError: there is no such kind or fault, or it does not take that value.
     """
-    by_kind: dict[str, list[ChosenFault]] = {kind: [] for kind in KINDS}
+    by_kind: dict[str, list[Fault]] = {kind: [] for kind in KINDS}
     for each in chosen:
         kind, colon, fault = each.partition(":")
         is_for_one = bool(colon) and "=" not in kind

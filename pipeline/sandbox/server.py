@@ -39,7 +39,7 @@ from pipeline.sandbox.exchange import (
     compact,
     remember,
 )
-from pipeline.sandbox.faults import ChosenFault, Served, answer_with, parse_fault
+from pipeline.sandbox.faults import Fault, Served, answer_with, parse_fault
 from pipeline.sandbox.imitations import KINDS, choose_faults
 from pipeline.sandbox.journal import MAX_TARGET, Entry, Journal
 from pipeline.sandbox.options import SandboxOptions
@@ -66,9 +66,9 @@ class Clock:
     utc: Callable[[], datetime] = _utc_now
 
 
-def _split_faults(path: str) -> tuple[list[ChosenFault], str]:
+def _split_faults(path: str) -> tuple[list[Fault], str]:
     """Take ``/~FAULT`` segments off the front of *path*."""
-    chosen: list[ChosenFault] = []
+    chosen: list[Fault] = []
     while path.startswith("/~"):
         if len(chosen) == MAX_FAULTS:
             raise ConfigError(f"a path may name {MAX_FAULTS} faults")
@@ -83,7 +83,7 @@ class _Route:
     """Where a target leads: *whole* is its path, *path* what is below the kind."""
 
     kind: str
-    faults: list[ChosenFault]
+    faults: list[Fault]
     whole: str
     path: str
     query: str

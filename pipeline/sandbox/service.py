@@ -71,5 +71,5 @@ def _journal_writer(path: Path) -> Callable[[Entry], None]:
 def print_faults() -> None:
     """List the faults that can be switched on."""
     for name, fault in FAULTS.items():
-        value = f"={fault.default}" if fault.default else ""
+        value = f"={fault.value}" if fault.value else ""
         write(f"{name + value:<30}{fault.meaning}")

@@ -1,4 +1,4 @@
-"""Tests for pipeline/sandbox/faults.py and scripts.py: what really happens on the wire."""
+"""Tests for pipeline/sandbox/faults.py and bodies.py: what really happens on the wire."""
 
 import gzip
 import json
@@ -12,10 +12,9 @@ from anyio import BrokenResourceError, move_on_after
 
 from pipeline.errors import ConfigError
 from pipeline.sandbox.bodies import BOMB_BYTES
-from pipeline.sandbox.faults import FAULTS, NESTING, parse_fault
+from pipeline.sandbox.faults import FAULTS, HUGE_HEADER_BYTES, MANY_HEADERS, NESTING, parse_fault
 from pipeline.sandbox.imitations import KINDS
 from pipeline.sandbox.options import SandboxOptions
-from pipeline.sandbox.scripts import HUGE_HEADER_BYTES, MANY_HEADERS
 from pipeline.sandbox.server import Sandbox, serving
 from tests.sandbox.support import (
     Seen,
@@ -567,7 +566,7 @@ async def test_a_url_escapes_what_a_fault_is_given(sandbox: Sandbox) -> None:
 def test_every_default_is_a_value_that_the_fault_takes() -> None:
     """A fault switched on by its bare name must work."""
     for name in FAULTS:
-        assert parse_fault(name).fault is FAULTS[name]
+        assert parse_fault(name) == FAULTS[name]
 
 
 async def test_what_is_left_is_told_in_body_and_header(sandbox: Sandbox) -> None:
