@@ -14,7 +14,6 @@ from pipeline.settings.load import (
 from pipeline.settings.tables import (
     KINDS,
     CollectSettings,
-    Kind,
     Missed,
     NotifySettings,
     SandboxSettings,

@@ -14,12 +14,12 @@ from pipeline.settings.templates import (
     PLACEHOLDERS,
     Form,
     check_placeholders,
-    check_pointer,
-    check_range,
     check_template,
-    check_values,
+    checked_by,
     fill,
     find_placeholders,
+    parse_pointer,
+    parse_range,
     parse_values,
 )
 
@@ -81,7 +81,7 @@ def _as_list(value: object) -> object:
     return [value] if isinstance(value, str | int) and not isinstance(value, bool) else value
 
 
-Pointer = Annotated[str, AfterValidator(check_pointer)]
+Pointer = Annotated[str, AfterValidator(checked_by(parse_pointer))]
 Wait = Annotated[float, Field(gt=0, le=_MOST_WAIT)]
 Period = Literal["day", "month"]
 RuleError = Literal[
@@ -176,8 +176,8 @@ class ApiSettings(Table):
     body: Annotated[str, AfterValidator(check_placeholders)] = Field("", repr=False)
     numbers: Pointer
     encoding: Literal["integer", "decimal", "hex", "base64"] = "integer"
-    values: Annotated[str, AfterValidator(check_values)] = "asked"
-    bounds: Annotated[str, AfterValidator(check_range)] | None = None
+    values: Annotated[str, AfterValidator(checked_by(parse_values))] = "asked"
+    bounds: Annotated[str, AfterValidator(checked_by(parse_range))] | None = None
     most: int = Field(ge=1, le=1_000_000)
     errors: tuple[ErrorRule, ...] = Field((), strict=False)
     allowances: tuple[Allowance, ...] = Field((), strict=False)

@@ -1,14 +1,14 @@
 """What settings point at: files, made absolute, and keys, read from where they are kept."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import SecretStr
 
 from pipeline.files import URL_QUERY, read_bytes
-from pipeline.settings.checks import check_ping_url, check_proxy_url
+from pipeline.settings.checks import check_proxy_url, check_url
 from pipeline.settings.complaints import Complaints, Location, shown
 from pipeline.settings.environment import expand_home, xdg_folder
 from pipeline.settings.tables import (
@@ -104,13 +104,8 @@ class Resolver:
     def _find_proxy(
         self, table: Location, settings: CollectSettings | SourceSettings
     ) -> SecretStr | None:
-        variable, location = settings.proxy_env, (*table, "proxy_env")
-        url = self._key_from_variable(location, variable) if variable else None
-        try:
-            return url and SecretStr(check_proxy_url(url.get_secret_value()))
-        except ValueError as error:
-            self.complaints.add(location, f"the environment variable {variable}: {error}")
-        return None
+        location = (*table, "proxy_env")
+        return self._from_variable(location, settings.proxy_env, check_proxy_url)
 
     def resolve_notify(self, notify: NotifySettings, *, will_tell: bool) -> NotifySettings:
         """Make files absolute; if anybody *will_tell*, read where to ping."""
@@ -125,17 +120,9 @@ class Resolver:
             if command and "/" in command[0]:  # else it is looked for in $PATH
                 update[key] = (str(self._absolute(("notify", key), command[0])), *command[1:])
         if will_tell and notify.ping_url_env:
-            update["ping_url"] = self._find_ping_url(notify.ping_url_env)
+            url = self._from_variable(("notify", "ping_url_env"), notify.ping_url_env, check_url)
+            update["ping_url"] = url or SecretStr("")
         return notify.model_copy(update=update)
-
-    def _find_ping_url(self, variable: str) -> SecretStr:
-        location = ("notify", "ping_url_env")
-        url = self._key_from_variable(location, variable) or SecretStr("")
-        try:
-            return check_ping_url(url)
-        except ValueError as error:
-            self.complaints.add(location, f"the environment variable {variable}: {error}")
-        return SecretStr("")
 
     def _absolute(self, location: Location, name: str) -> Path:
         file = expand_home(name, self.environ)
@@ -171,26 +158,28 @@ class Resolver:
         return url
 
     def _find_key(self, name: str, source: SourceSettings) -> SecretStr | None:
-        if variable := source.api_key_env:
-            return self._key_from_variable(("sources", name, "api_key_env"), variable)
-        if file := source.api_key_file:
-            return self._key_from_file(("sources", name, "api_key_file"), Path(file))
+        if source.api_key_env:
+            return self._from_variable(("sources", name, "api_key_env"), source.api_key_env)
+        try:
+            if file := source.api_key_file:
+                return SecretStr(_check_key(read_bytes(Path(file), MOST_KEY_BYTES)))
+        except (OSError, ValueError) as error:
+            location = ("sources", name, "api_key_file")
+            self.complaints.add(location, f"the file cannot be used: {reason(error)}")
         return None
 
-    def _key_from_variable(self, location: Location, variable: str) -> SecretStr | None:
-        value = self.environ.get(variable, "").encode("utf-8", "surrogateescape")
-        if variable not in self.environ:
-            self.complaints.add(location, f"the environment variable {variable} is not set")
+    def _from_variable(
+        self, location: Location, variable: str, check: Callable[[str], object] = str
+    ) -> SecretStr | None:
+        """Read a secret from *variable*, if one is named, and *check* it."""
+        if not variable:
             return None
         try:
-            return SecretStr(_check_key(value))
+            secret = _check_key(self.environ[variable].encode("utf-8", "surrogateescape"))
+            check(secret)
+            return SecretStr(secret)
+        except KeyError:
+            self.complaints.add(location, f"the environment variable {variable} is not set")
         except ValueError as error:
             self.complaints.add(location, f"the environment variable {variable}: {error}")
-        return None
-
-    def _key_from_file(self, location: Location, file: Path) -> SecretStr | None:
-        try:
-            return SecretStr(_check_key(read_bytes(file, MOST_KEY_BYTES)))
-        except (OSError, ValueError) as error:
-            self.complaints.add(location, f"the file cannot be used: {reason(error)}")
         return None

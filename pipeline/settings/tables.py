@@ -36,9 +36,10 @@ from pipeline.settings.checks import (
     check_variable,
     check_variable_or_none,
 )
+from pipeline.settings.complaints import list_choices, nearest, shown
 from pipeline.settings.sizes import check_batches, dump_sizes
 
-Kind = Literal[
+UPSTREAMS = (
     "anu_legacy",
     "anu_aqn",
     "random_org",
@@ -56,31 +57,23 @@ Kind = Literal[
     "drand_default",
     "nist_beacon",
     "nqsn_beacon",
-    "sandbox.anu_legacy",
-    "sandbox.anu_aqn",
-    "sandbox.random_org",
-    "sandbox.random_org_jsonrpc",
-    "sandbox.random_org_signed",
-    "sandbox.randomnumberapi",
-    "sandbox.lfd",
-    "sandbox.padova",
-    "sandbox.csrng",
-    "sandbox.outshift",
-    "sandbox.qrandom",
-    "sandbox.quandela",
-    "sandbox.drand_quicknet",
-    "sandbox.drand_default",
-    "sandbox.nist_beacon",
-    "sandbox.nqsn_beacon",
-]
-KINDS: tuple[Kind, ...] = get_args(Kind)
+)
+SANDBOX = "sandbox."  # before the name of an upstream: this program plays it
+KINDS = (*UPSTREAMS, *(SANDBOX + name for name in UPSTREAMS if name != "json_api"))
 Missed = Literal["skip", "once", "all"]
 WORDS = {"uint8": (0, 2**8 - 1), "uint16": (0, 2**16 - 1)}
 SAFE_INTEGER = 2**53 - 1  # all JSON readers agree on integers up to here (RFC 8259, 6)
 
-SANDBOX = "sandbox."
 _AFTER_USER = r"(?<=://)([^:/@?]*):.*@"  # up to the last @: rather too much
 _HIDDEN_PARAMETER = r"(?i)([?&][^=&]*(?:pass|secret|token|key)[^=&]*=)[^&]*"
+
+
+def check_kind(value: object) -> str:
+    """Let one of ``KINDS`` pass."""
+    if value not in KINDS:
+        guess = nearest(value, KINDS) if isinstance(value, str) else ""
+        raise ValueError(f"must be one of {list_choices(KINDS)}, not {shown(value)}{guess}")
+    return str(value)
 
 
 def hide_password(url: str) -> str:
@@ -247,7 +240,7 @@ class SourceSettings(_ProxySettings):
         api_key: the key itself, known if the source is enabled; never in a file, dump or repr.
     """
 
-    kind: Kind
+    kind: Annotated[str, PlainValidator(check_kind)]
     enabled: bool = True
     url: Annotated[str, AfterValidator(check_address)] | None = None
     min: Bound | None = None

@@ -4,7 +4,7 @@ Each is read when the file is read; a ``ValueError`` carries the complaint.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -94,24 +94,12 @@ def parse_pointer(text: str) -> tuple[str, ...]:
     return tuple(part.replace("~1", "/").replace("~0", "~") for part in text.split("/")[1:])
 
 
-def check_pointer(text: str) -> str:
-    """Let a JSON Pointer pass."""
-    parse_pointer(text)
-    return text
-
-
 def parse_range(text: str) -> tuple[int, int]:
     """Read ``LOW..HIGH``."""
     found = _RANGE.fullmatch(text)
     if found is None or int(found[1]) > int(found[2]):
         raise ValueError(f'must be a range such as "1..6", not {shown(text)}')
     return int(found[1]), int(found[2])
-
-
-def check_range(text: str) -> str:
-    """Let ``LOW..HIGH`` pass."""
-    parse_range(text)
-    return text
 
 
 def parse_values(text: str) -> Values:
@@ -131,7 +119,11 @@ def parse_values(text: str) -> Values:
     return Values(form=Form.FIXED, low=low, size=high - low + 1)
 
 
-def check_values(text: str) -> str:
-    """Let a word for the values of an answer pass."""
-    parse_values(text)
-    return text
+def checked_by(parse: Callable[[str], object]) -> Callable[[str], str]:
+    """Make of what reads a text what lets it pass if it can be read."""
+
+    def check(text: str) -> str:
+        parse(text)
+        return text
+
+    return check
