@@ -17,7 +17,7 @@ from pipeline.rendering.words import count_of
 from pipeline.scope import A_WEEK, check_source, make_window, reading, show_window, window_json
 from pipeline.settings import Settings
 from pipeline.simulate.cases import Case, Cases
-from pipeline.simulate.changes import CHANGES, LONGER, RETRY, was_cut
+from pipeline.simulate.changes import LONGER, RETRY, was_cut, with_limit
 from pipeline.simulate.effects import MEASURES, SECOND, Effect, as_it_was
 
 FEWEST = 30  # attempts that an estimate is made from
@@ -156,7 +156,7 @@ def run_cases(cases: Cases, name: str, value: Any) -> tuple[list[Figure], list[U
     """Add up, by source, what was and what would have been."""
     seen: defaultdict[str, Seen] = defaultdict(Seen)
     for case in cases:
-        seen[case.source].add(case, CHANGES[name](case, value))
+        seen[case.source].add(case, with_limit(case, name, value))
     figures = [
         _figure(source, measure, of, value) for source, of in seen.items() for measure in MEASURES
     ]

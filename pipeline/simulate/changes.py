@@ -14,7 +14,6 @@ from pipeline.errors import ErrorName
 from pipeline.models import Attempt
 from pipeline.simulate.cases import MICROSECOND, Case, count_failures
 from pipeline.simulate.effects import (
-    MEASURES,
     SECOND,
     Effect,
     Span,
@@ -40,17 +39,14 @@ DEADLINE = "how requests would have ended that the deadline held back"
 MERGED = "how requests would have ended that carry other batches"
 REFUSED = "whether the upstream would have refused at that rate"
 
-Change: TypeAlias = Callable[[Case, Any], Effect]
+Change: TypeAlias = Callable[[Case, Any, Any], Effect]  # the limit as it was, and the other one
 
 
 # ---- Retries ----
 
 
-def with_retries(case: Case, retries: int) -> Effect:
+def with_retries(case: Case, now: int, retries: int) -> Effect:
     """Fewer retries are certain, but for what they leave to others; more are bounded."""
-    now = case.limits["retries"]
-    if retries == now:
-        return as_it_was(case)
     kept = {id(asked): asked.tries[: retries + 1] for asked in case.fetches}
     effect = count_kept(case, kept)
     dropped = [each for asked in case.fetches for each in asked.tries[retries + 1 :]]
@@ -77,13 +73,10 @@ def with_retries(case: Case, retries: int) -> Effect:
 # ---- The time of an attempt ----
 
 
-def with_attempt_seconds(case: Case, seconds: float) -> Effect:
+def with_attempt_seconds(case: Case, now: float, seconds: float) -> Effect:
     """Tell certainly which attempts a shorter time cuts; a longer one is bounded."""
-    now = case.limits["attempt_seconds"]
-    if seconds == now:
-        return as_it_was(case)
-    change = _cut_short if seconds < now else _let_go_on
-    return bound_by_deadline(change(case, seconds), case)
+    effect = _cut_short(case, seconds) if seconds < now else _let_go_on(case, now, seconds)
+    return bound_by_deadline(effect, case)
 
 
 def _cut_short(case: Case, seconds: float) -> Effect:
@@ -117,8 +110,8 @@ def _cut_short(case: Case, seconds: float) -> Effect:
     return effect
 
 
-def _let_go_on(case: Case, seconds: float) -> Effect:
-    effect, now = as_it_was(case), case.limits["attempt_seconds"]
+def _let_go_on(case: Case, now: float, seconds: float) -> Effect:
+    effect = as_it_was(case)
     for asked in case.fetches:
         cut = [each for each in asked.tries if was_cut(each, now)]
         if not cut:
@@ -145,11 +138,8 @@ def was_cut(made: Attempt, attempt_seconds: float) -> bool:
 # ---- The breaker ----
 
 
-def with_breaker(case: Case, limit: int) -> Effect:
+def with_breaker(case: Case, now: int, limit: int) -> Effect:
     """An earlier breaker is certain; what a later one lets through is bounded."""
-    now = case.limits["breaker"]
-    if limit == now:
-        return as_it_was(case)
     if limit == 0 or 0 < now < limit:
         effect = as_it_was(case)
         for asked in case.fetches:
@@ -194,12 +184,10 @@ def _opened(
 # ---- Deadline, rate, merging ----
 
 
-def with_deadline(case: Case, seconds: float) -> Effect:
+def with_deadline(case: Case, now: float, seconds: float) -> Effect:
     """Tell certainly what a shorter deadline cuts off; a longer one is bounded."""
-    if seconds == case.deadline_seconds:
-        return as_it_was(case)
     until = case.run.started_at + timedelta(seconds=seconds)
-    if seconds > case.deadline_seconds:
+    if seconds > now:
         effect = as_it_was(case)
         for asked in case.fetches:
             error, not_before = asked.batches[0].error, asked.batches[0].not_before
@@ -234,16 +222,13 @@ def with_deadline(case: Case, seconds: float) -> Effect:
     return effect
 
 
-def with_rate(case: Case, rate: str) -> Effect:
+def with_rate(case: Case, now: str, rate: str) -> Effect:
     """Let the queue of the case go at another rate; whether the upstream minds is not known."""
-    old, new = interval_of(case.limits["rate"]), interval_of(rate)
+    old, new = interval_of(now), interval_of(rate)
     if old == new:
         return as_it_was(case)
     quick, slow = (_replay(case, new, with_pauses=pauses) for pauses in (False, True))
-    effect = quick
-    for name in MEASURES:
-        one, other = getattr(quick, name), getattr(slow, name)
-        setattr(effect, name, Span(min(one.low, other.low), max(one.high, other.high)))
+    effect = quick.or_else(slow)
     refused = sum(len(a.batches) for a in case.fetches if a.tries and is_refused(a.tries[-1]))
     if new < old:
         whole = sum(len(asked.batches) for asked in case.fetches)
@@ -292,10 +277,8 @@ def _replay(case: Case, interval: timedelta, *, with_pauses: bool) -> Effect:
     return effect
 
 
-def with_merge(case: Case, is_merged: bool) -> Effect:
+def with_merge(case: Case, _now: bool, is_merged: bool) -> Effect:
     """Count the requests for certain; how they would have ended is not known."""
-    if is_merged == case.limits["merge"]:
-        return as_it_was(case)
     sizes = [batch.n for asked in case.fetches for batch in asked.batches]
     n = _pack(sizes, case.limits["max_numbers"]) if is_merged else len(sizes)
     most = n * (case.limits["retries"] + 1)
@@ -325,3 +308,9 @@ CHANGES: Mapping[str, Change] = {
     "merge": with_merge,
     "deadline_seconds": with_deadline,
 }
+
+
+def with_limit(case: Case, name: str, value: Any) -> Effect:  # noqa: ANN401 - of any limit
+    """Tell what another *value* of one limit would have done."""
+    now = case.deadline_seconds if name == "deadline_seconds" else case.limits[name]
+    return as_it_was(case) if value == now else CHANGES[name](case, now, value)

@@ -59,6 +59,13 @@ class Effect:
         self.unknown.update(other.unknown)
         self.guesses.update(other.guesses)
 
+    def or_else(self, other: "Effect") -> Self:
+        """Widen the bounds of all figures to those of *other*."""
+        for name in MEASURES:
+            one, two = getattr(self, name), getattr(other, name)
+            setattr(self, name, Span(min(one.low, two.low), max(one.high, two.high)))
+        return self
+
 
 MEASURES = ("missing", "requests", "refusals", "clock_us")
 
