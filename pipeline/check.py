@@ -78,7 +78,11 @@ def _describe(session: Session, run_id: int, settings: Settings) -> Iterator[str
         *_tell_batch(batch),
         *_tell_measures(session, attempts),
         *_tell_wait(session, settings),
-        *_tell_where(run_id, attempts),
+        f"On the books as run {run_id}.",
+        *(
+            f"`pipeline audit show {made.id}` shows attempt {made.id} again, phase by phase."
+            for made in attempts
+        ),
     ]
     parts = [
         Text(lines=list(lines), is_verbatim=True)
@@ -131,9 +135,3 @@ def _tell_wait(session: Session, settings: Settings) -> Iterator[str]:
     for moment in found.values():
         when = f"Not to be asked before {show_time(moment.at)}" if moment.at > now else "Now"
         yield f"{when}: {moment.why}."
-
-
-def _tell_where(run_id: int, attempts: list[AttemptRecord]) -> Iterator[str]:
-    yield f"On the books as run {run_id}."
-    for record in attempts:
-        yield f"`pipeline audit show {record.id}` shows attempt {record.id} again, phase by phase."

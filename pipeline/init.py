@@ -141,17 +141,13 @@ def make_configuration(wishes: Wishes) -> str:
     head, _, rest = _shipped().partition(PLAYED)
     played, _, real = rest.partition(REAL)
     _, _, tables = head.partition("[collect]")
-    parts = [HEADING, f"\n[collect]{_with_slots(tables, wishes.every)}"]
+    if wishes.every is not None:
+        tables = _put(tables, r'# every = "5m"(?= )', "every", wishes.every)
+    parts = [HEADING, f"\n[collect]{tables}"]
     if SANDBOX in wishes.sources:
         parts.append(f"{PLAYED}{played}")
     chosen = (_switched_on(Offer(text), wishes) for text in real.split("\n\n"))
     return "".join([*parts, REAL, "\n\n".join(chosen)])
-
-
-def _with_slots(tables: str, every: str | None) -> str:
-    if every is None:
-        return tables
-    return _put(tables, r'# every = "5m"(?= )', "every", every)
 
 
 def _switched_on(offer: Offer, wishes: Wishes) -> str:

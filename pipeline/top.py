@@ -29,7 +29,6 @@ from pipeline.rendering.text import text_of_table
 from pipeline.rendering.vocabulary import RUN
 from pipeline.rendering.words import show_duration, show_time
 from pipeline.run.plan import QuotaLeft, find_paces, obstacles, plan_upstreams, quotas_left
-from pipeline.run.upstreams import Upstream
 from pipeline.sanitize import printable
 from pipeline.schedule.ledger import find_schedules
 from pipeline.scope import reading_if_there
@@ -155,7 +154,9 @@ class Watch:
                     not_before=until,
                     why=moment.why if moment else None,
                     quotas=[quota for quota in quotas if quota.source == name],
-                    recent=_recent(session, upstream),
+                    recent=[]
+                    if session is None
+                    else queries.newest_errors(session, source=name, limit=STRIP),
                     verdicts=of_run,
                     durations=durations.get(name, {}).get(EXCHANGE),
                     asked_at=now,
@@ -170,12 +171,6 @@ def _state(*, is_open: bool, until: datetime | None, is_held: bool) -> str:
     if until is not None:
         return "waiting"
     return "probe next" if is_held else "ready"
-
-
-def _recent(session: Session | None, upstream: Upstream) -> list[str | None]:
-    if session is None:
-        return []
-    return queries.newest_errors(session, source=upstream.order.source, limit=STRIP)
 
 
 def _running(session: Session) -> list[RunSummary]:

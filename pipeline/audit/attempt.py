@@ -70,9 +70,10 @@ def show(
     elif har_file is not None:
         write_file(har_file, har_chunks([case.record]), force=force)
     else:
+        title = f"Attempt {case.record.id}"
+        document = Document(title=title, facts=list(_facts(case)), parts=list(_parts(case)))
         is_json = format_ is Format.JSON
-        lines = _json(case) if is_json else render(_document(case), Shape.TEXT)
-        write("\n".join(lines))
+        write("\n".join(_json(case) if is_json else render(document, Shape.TEXT)))
 
 
 def _curl(case: AttemptCase, settings: Settings) -> str:
@@ -100,11 +101,6 @@ def _json(case: AttemptCase) -> Iterator[str]:
         attempts=picks(case.tries, ATTEMPT),
         contracts=picks(case.contracts, SPAN),
     )
-
-
-def _document(case: AttemptCase) -> Document:
-    title = f"Attempt {case.record.id}"
-    return Document(title=title, facts=list(_facts(case)), parts=list(_parts(case)))
 
 
 def _facts(case: AttemptCase) -> Iterator[str]:

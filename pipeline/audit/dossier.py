@@ -29,7 +29,7 @@ from pipeline.scope import A_WEEK, check_source, make_window, reading, show_wind
 from pipeline.settings import Settings
 from pipeline.store import durations, history, queries
 from pipeline.store.evidence import SentRequest, sent_requests
-from pipeline.store.totals import RuleTotals, SourceTotals
+from pipeline.store.totals import RuleTotals
 from pipeline.store.window import Window
 
 MOST_REQUESTS = 10
@@ -115,17 +115,16 @@ def make_dossier(session: Session, window: Window, *, source: str) -> Document:
         return Document(title=title, facts=[*facts, "No run wanted anything of it."])
     rules = history.rule_totals(session, window, source=source)
     parts = [
-        _tabulate_totals(totals[0]),
+        Table(
+            title="In all",
+            columns=(Column("what"), Column("n", Kind.NUMBER)),
+            rows=[(what, getattr(totals[0], name)) for what, name in TOTALS.items()],
+        ),
         *_tell_requests(session, window, source),
         tabulate(RuleTotals, rules, RULES, title="The rules kept", nothing=NO_RULE),
         *_tell_findings(session, window, source),
     ]
     return Document(title=title, facts=facts, parts=parts)
-
-
-def _tabulate_totals(totals: SourceTotals) -> Table:
-    rows = [(what, getattr(totals, name)) for what, name in TOTALS.items()]
-    return Table(title="In all", columns=(Column("what"), Column("n", Kind.NUMBER)), rows=rows)
 
 
 def _tell_requests(session: Session, window: Window, source: str) -> Iterator[Part]:
@@ -146,7 +145,14 @@ def _tell_findings(session: Session, window: Window, source: str) -> Iterator[Pa
     found = examine(session, window, source=source)
     if found.availability:
         yield from tell_availability(found.availability)
-    findings = sorted(filter(_is_theirs, found.findings), key=lambda finding: finding.since)
+    findings = sorted(
+        (
+            each
+            for each in found.findings
+            if each.kind not in NOT_FOR_PROVIDERS and len(each.sources) == 1
+        ),
+        key=lambda finding: finding.since,
+    )
     if findings:
         yield tabulate_findings(findings, title="Incidents and other findings")
     attempts = _attempts_of(session, findings)
@@ -154,10 +160,6 @@ def _tell_findings(session: Session, window: Window, source: str) -> Iterator[Pa
         yield tabulate(LookedUp, attempts, LOOKED_UP, title="Requests to look up")
     yield _tabulate_phases(session, window, source)
     yield from _quote_answers(attempts)
-
-
-def _is_theirs(finding: Finding) -> bool:
-    return finding.kind not in NOT_FOR_PROVIDERS and len(finding.sources) == 1
 
 
 def _attempts_of(session: Session, findings: Iterable[Finding]) -> list[LookedUp]:

@@ -5,7 +5,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -96,7 +96,7 @@ def write_export(
                     for source in sources_of(session, selection)
                 }
         for path, chosen in targets.items():
-            file = files.enter_context(_opened(path, force=force))
+            file = files.enter_context(_stdout() if path == STDOUT else new_file(path, force=force))
             pages = read_pages(store, what, chosen, account, watch)
             ENCODERS[spelled](file, columns_of(what), pages)
         with store.read() as session:
@@ -137,10 +137,6 @@ def file_name(source: str) -> str:
     harmless = re.sub(r"[^a-z0-9_-]+", "_", source.lower())[:_NAME_CHARACTERS]
     # Neither the leading _ nor the dot occurs in a name that stays as it is.
     return f"_{harmless}.{hashlib.sha256(source.encode()).hexdigest()[:16]}"
-
-
-def _opened(target: Path, *, force: bool) -> AbstractContextManager[IO[bytes]]:
-    return _stdout() if target == STDOUT else new_file(target, force=force)
 
 
 @contextmanager

@@ -47,12 +47,8 @@ def run_hook(
     return within(
         seconds + _GRACE_SECONDS,
         f"the command {command[0]}",
-        lambda: _run(command, _dump(payload), environment, seconds),
+        lambda: _run(command, payload, environment, seconds),
     )
-
-
-def _dump(payload: Mapping[str, object]) -> bytes:
-    return json.dumps(payload, default=as_json).encode() + b"\n"
 
 
 def secret_variables(settings: Settings) -> frozenset[str]:
@@ -62,9 +58,13 @@ def secret_variables(settings: Settings) -> frozenset[str]:
 
 
 def _run(
-    command: Sequence[str], body: bytes, environment: Mapping[str, str], seconds: float
+    command: Sequence[str],
+    payload: Mapping[str, object],
+    environment: Mapping[str, str],
+    seconds: float,
 ) -> str | None:
     name = f"the command {command[0]}"
+    body = json.dumps(payload, default=as_json).encode() + b"\n"
     end = monotonic() + seconds
     reading, writing = os.pipe()
     try:

@@ -159,7 +159,8 @@ def row_lines(row: Cells, layout: Layout, to_the_right: AbstractSet[int]) -> Ite
         lines, below = _fit(text.plain, room)
         cells[-1] = Text(lines[0], text.style) if len(lines) > 1 or below else text
     yield _line(cells, layout, to_the_right)
-    indent = layout.width - _rest(layout)
+    *others, _ = layout.widths.values()
+    indent = sum(width + layout.gap for width in others)  # to the last column
     for more in lines[1:]:
         yield Text(" " * indent + more, cells[-1].style)
     said = [
@@ -170,9 +171,3 @@ def row_lines(row: Cells, layout: Layout, to_the_right: AbstractSet[int]) -> Ite
     for told, style in ((below, row[-1].style), (", ".join(said), "dim")):
         for line in fold(" " * INDENT + told, layout.width) if told else ():
             yield Text(line.replace(TIE, " "), style)
-
-
-def _rest(layout: Layout) -> int:
-    """Count the characters from the begin of the last column to the end of the line."""
-    *others, _ = layout.widths.items()
-    return layout.width - sum(width + layout.gap for _, width in others)

@@ -77,11 +77,8 @@ def _shown(cell: Cell, column: Column, anchors: Anchors) -> str:
         return ", ".join(
             _link(column.name, n, anchors) if n.isdecimal() else as_html(n) for n in numbers
         )
-    return re.sub(r"audit show ([0-9]+)", _show_command, as_html(shown))
-
-
-def _show_command(found: re.Match[str]) -> str:
-    return f'<span class="command" title="pipeline {found[0]}">{found[0]}</span>'
+    command = r'<span class="command" title="pipeline \g<0>">\g<0></span>'
+    return re.sub(r"audit show [0-9]+", command, as_html(shown))
 
 
 def _cell(cell: Cell, column: Column, anchors: Anchors) -> str:
@@ -155,11 +152,6 @@ def _html_of_chart(chart: Chart) -> Iterator[str]:
     yield from draw_chart(chart)
     yield from _figures(tabulate_chart(chart), chart.step)
     yield "</figure>"
-
-
-def _html_of_waterfall(waterfall: Waterfall) -> Iterator[str]:
-    yield from draw_waterfall(waterfall)
-    yield from _figures(tabulate_waterfall(waterfall))
 
 
 def _inks(words: Iterable[str]) -> dict[str, str]:
@@ -240,12 +232,9 @@ def _html_of_text(text: Text) -> Iterator[str]:
         block = "\n".join(map(as_html, text.lines))
         yield f'<pre tabindex="0">{block}</pre>'
     else:
-        lines = map(as_html, text.lines)
-        yield from (f"<p>{_with_code(line) if text.is_ours else line}</p>" for line in lines)
-
-
-def _with_code(line: str) -> str:
-    return re.sub("`([^`]+)`", r'<code class="command">\1</code>', line)
+        for line in map(as_html, text.lines):
+            code = r'<code class="command">\1</code>'
+            yield f"<p>{re.sub('`([^`]+)`', code, line) if text.is_ours else line}</p>"
 
 
 def _html_of(part: Part, caption: str, anchors: Anchors) -> Iterator[str]:
@@ -255,7 +244,8 @@ def _html_of(part: Part, caption: str, anchors: Anchors) -> Iterator[str]:
         case Chart() if _has_points(part):
             yield from _html_of_chart(part)
         case Waterfall(bars=[_, *_]):
-            yield from _html_of_waterfall(part)
+            yield from draw_waterfall(part)
+            yield from _figures(tabulate_waterfall(part))
         case Strip(cells=[_, *_]):
             yield from _html_of_strip(part)
         case Lanes(moments=[_, *_]):

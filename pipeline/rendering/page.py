@@ -39,11 +39,6 @@ def _title(title: str, origin: Origin | None) -> str:
     return as_html(f"{title} · {origin.store.rpartition('/')[2]} on {origin.host}")
 
 
-def _head(origin: Origin) -> str:
-    parts = (origin.store, origin.host, origin.window)
-    return f'<p class="origin">{" · ".join(map(as_html, parts))}</p>'
-
-
 def _footer(origin: Origin) -> str:
     said = (
         f"Written {show_time(origin.written_at)} by pipeline {origin.version} on {origin.host},"
@@ -73,7 +68,8 @@ def render_page(title: str, body: Iterable[str], origin: Origin | None = None) -
     yield "<main>"
     yield f"<header><h1>{as_html(title)}</h1>"
     if origin is not None:
-        yield _head(origin)
+        parts = (origin.store, origin.host, origin.window)
+        yield f'<p class="origin">{" · ".join(map(as_html, parts))}</p>'
     yield "</header>"
     yield from body
     if origin is not None:

@@ -61,10 +61,6 @@ def _room(console: Console, beside: int) -> int:
     return max(min(console.width - beside, MOST_CELLS), FEWEST_CELLS)
 
 
-def _bold(console: Console, text: str) -> str:
-    return draw(console, *(Drawn(line, "bold") for line in fold_prose([text], console)))
-
-
 def _legend(console: Console, inks: Mapping[str, Ink]) -> str:
     """Say what each letter or colour means."""
     lines: list[Drawn] = []
@@ -230,5 +226,7 @@ def render_text(document: Document) -> Iterator[str]:
             yield ""
         shown = _shown(part, console)
         if shown.title:
-            yield _bold(console, shown.title)
+            yield draw(
+                console, *(Drawn(line, "bold") for line in fold_prose([shown.title], console))
+            )
         yield from _text_of(shown, console)

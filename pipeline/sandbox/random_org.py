@@ -116,7 +116,7 @@ class RandomOrg(Upstream):
     def answer(self, request: Request, /) -> Response:
         """Serve ``/integers/`` and ``/quota/`` to a client that is not banned."""
         violations = self._violations(request) if self.options.rules else ()
-        if self._is_banned(request):
+        if self._offences.get(request.client, 0) > OFFENCES_FORGIVEN:
             return replace(answer_text("Forbidden\n", 403), violations=(*violations, "banned"))
         match request.path:
             case "/integers/":
@@ -136,9 +136,6 @@ class RandomOrg(Upstream):
         if "@" not in request.headers.get("user-agent", ""):
             violations.append("user_agent")
         return tuple(violations)
-
-    def _is_banned(self, request: Request) -> bool:
-        return self._offences.get(request.client, 0) > OFFENCES_FORGIVEN
 
     def _integers(self, request: Request) -> Response:
         try:

@@ -196,7 +196,9 @@ class Sandbox:
     def _answer(self, call: Call, route: _Route, request: Request) -> Response:
         upstream = self._upstreams[route.kind]
         if route.faults:
-            nth = self._count(call.client, route.whole)
+            seen = call.client, route.whole
+            nth = self._seen.get(seen, 0) + 1
+            remember(self._seen, seen, nth)
             served = self._served[route.kind]
             response = answer_with(route.faults, request, upstream, nth, served)
         else:
@@ -205,11 +207,6 @@ class Sandbox:
         if latency := self.options.latency_seconds:
             return replace(response, delay_seconds=response.delay_seconds + latency)
         return response
-
-    def _count(self, client: str, path: str) -> int:
-        nth = self._seen.get((client, path), 0) + 1
-        remember(self._seen, (client, path), nth)
-        return nth
 
     def _note(self, call: Call, route: _Route, request: Request, response: Response) -> None:
         entry = Entry(

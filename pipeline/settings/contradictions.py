@@ -88,12 +88,10 @@ def _about_key(source: SourceSettings) -> Iterator[Problem]:
     if given and not _takes_key(source):
         hint = ", or write {key} where it belongs" if source.api else ""
         yield given[0], f"{source.upstream} takes no key; remove it{hint}"
-    if given and not source.allow_http and _is_exposed(source.url or ""):
+    url = source.url or ""
+    is_exposed = url.lower().startswith("http://") and not is_loopback(url)
+    if given and not source.allow_http and is_exposed:
         yield "url", "would send the key unencrypted; use https:// or set allow_http = true"
-
-
-def _is_exposed(url: str) -> bool:
-    return url.lower().startswith("http://") and not is_loopback(url)
 
 
 def _about_proxy(table: CollectSettings | SourceSettings) -> Iterator[Problem]:
