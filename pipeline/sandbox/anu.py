@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from uuid import uuid4
 
-from pipeline.sandbox.entropy import draw_bytes, draw_hex, draw_request_id, draw_words
+from pipeline.sandbox.entropy import draw_bytes, draw_hex, draw_words
 from pipeline.sandbox.exchange import (
     HTML,
     JSON,
@@ -104,7 +105,7 @@ class AnuLegacy(Upstream):
 
 
 def _gateway_headers(error_type: str = "") -> Headers:
-    headers = (("x-amzn-requestid", draw_request_id()),)
+    headers = (("x-amzn-requestid", str(uuid4())),)
     return (*headers, ("x-amzn-errortype", error_type)) if error_type else headers
 
 

@@ -5,13 +5,12 @@ http-relay. The keys are derived from text that stands here, so they prove nothi
 a pipeline that knows that it asks the sandbox. Ours: the chained one begins anew every 8 rounds.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property, lru_cache
 from hashlib import sha256
 from importlib import import_module
 from types import ModuleType
-from typing import Any
 
 from pipeline.errors import ConfigError
 from pipeline.extras import how_to_install
@@ -49,11 +48,6 @@ class Chain:
     scheme: str
     genesis: int
     period: int
-    signature: Any = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        """Remember signatures: each takes a thousandth of a second."""
-        object.__setattr__(self, "signature", lru_cache(maxsize=256)(self._sign))
 
     @cached_property
     def hash(self) -> str:
@@ -66,10 +60,10 @@ class Chain:
         return sha256(f"pipeline sandbox {self.name} group".encode()).digest()
 
     @cached_property
-    def _secret(self) -> int:
-        return (
-            int.from_bytes(sha256(f"pipeline sandbox drand {self.name[0]}".encode()).digest()) >> 3
-        )  # below the order of the group
+    def secret(self) -> int:
+        """Give the key to sign with, below the order of the group."""
+        text = f"pipeline sandbox drand {self.name[0]}"
+        return int.from_bytes(sha256(text.encode()).digest()) >> 3
 
     @property
     def is_chained(self) -> bool:
@@ -82,27 +76,17 @@ class Chain:
 
     def previous(self, number: int) -> bytes:
         """Give the signature that a round follows on."""
-        earlier: bytes = self.group_hash if number % LINKED == 1 else self.signature(number - 1)
-        return earlier
+        return self.group_hash if number % LINKED == 1 else sign(self, number - 1)
 
     def public_key(self) -> bytes:
         """Give the key that the signatures verify with."""
         curve = _curve()
         base = curve.G1Point() if self.is_chained else curve.G2Point()
-        return bytes((base * curve.Scalar(self._secret)).to_compressed_bytes())
-
-    def _sign(self, number: int) -> bytes:
-        curve = _curve()
-        message = number.to_bytes(8)
-        if self.is_chained:
-            message = self.previous(number) + message
-        point, tag = (curve.G2Point, G2_TAG) if self.is_chained else (curve.G1Point, G1_TAG)
-        signed = point.hash_to_curve(sha256(message).digest(), tag) * curve.Scalar(self._secret)
-        return bytes(signed.to_compressed_bytes())
+        return bytes((base * curve.Scalar(self.secret)).to_compressed_bytes())
 
     def round(self, number: int) -> dict[str, object]:
         """Write one round."""
-        signature = self.signature(number)
+        signature = sign(self, number)
         made = {
             "round": number,
             "randomness": sha256(signature).hexdigest(),
@@ -123,6 +107,18 @@ class Chain:
             "schemeID": self.scheme,
             "metadata": {"beaconID": self.name},
         }
+
+
+@lru_cache(maxsize=512)  # each takes a thousandth of a second
+def sign(chain: Chain, number: int) -> bytes:
+    """Sign one round."""
+    curve = _curve()
+    message = number.to_bytes(8)
+    if chain.is_chained:
+        message = chain.previous(number) + message
+    point, tag = (curve.G2Point, G2_TAG) if chain.is_chained else (curve.G1Point, G1_TAG)
+    signed = point.hash_to_curve(sha256(message).digest(), tag) * curve.Scalar(chain.secret)
+    return bytes(signed.to_compressed_bytes())
 
 
 QUICKNET = Chain("quicknet", SHORT, genesis=1692803367, period=3)

@@ -22,12 +22,6 @@ def draw_hex(count: int, size: int) -> list[str]:
     return [digits[at : at + width] for at in range(0, len(digits), width)]
 
 
-def draw_request_id() -> str:
-    """Draw 32 hex digits in the groups of a UUID; the module of that name is slow to import."""
-    digits = os.urandom(16).hex()
-    return "-".join([digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]])
-
-
 def draw_integers(count: int, low: int, high: int) -> list[int]:
     """Draw integers in [low, high], both ends included, without bias."""
     span = high - low + 1

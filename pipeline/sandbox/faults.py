@@ -150,10 +150,8 @@ def answer_with(
     return answer()
 
 
-def _instead(
-    body: str, status: int = 200, content_type: str = TEXT, *, headers: Headers = ()
-) -> Apply:
-    response = answer_text(body, status, content_type, headers)
+def _instead(body: str, status: int = 200, content_type: str = TEXT) -> Apply:
+    response = answer_text(body, status, content_type)
     return lambda _case: response
 
 
@@ -192,10 +190,6 @@ def _tokens(change: Callable[[Numbers], Sequence[str]]) -> Apply:
         return replace(response, body=response.numbers.render(change(response.numbers)))
 
     return apply
-
-
-def _first(token: str) -> Apply:
-    return _tokens(lambda numbers: [token, *numbers.tokens[1:]])
 
 
 def _sometimes(is_faulty: Callable[[int, int], bool]) -> Apply:
@@ -439,7 +433,9 @@ FAULTS = {
         "signs a pulse of NIST's format with half as many bytes as its key makes", _sign_short
     ),
     # Numbers.
-    "nan": Fault("puts NaN for the first number", _first("NaN")),
+    "nan": Fault(
+        "puts NaN for the first number", _tokens(lambda numbers: ["NaN", *numbers.tokens[1:]])
+    ),
     "short": Fault("leaves out the last number", _tokens(lambda numbers: numbers.tokens[:-1])),
     "long": Fault(
         "repeats the last number", _tokens(lambda numbers: [*numbers.tokens, *numbers.tokens[-1:]])

@@ -7,8 +7,9 @@ import json
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from uuid import uuid4
 
-from pipeline.sandbox.entropy import draw_bytes, draw_integers, draw_request_id
+from pipeline.sandbox.entropy import draw_bytes, draw_integers
 from pipeline.sandbox.exchange import (
     JSON,
     Request,
@@ -279,7 +280,7 @@ class Qrandom(Upstream):
         signature = b64encode(bytes(draw_bytes(self.signature_bytes))).decode()
         return compact(
             {
-                "id": draw_request_id(),
+                "id": str(uuid4()),
                 "message": f"sandbox {request.target}",
                 "signature": signature,
                 "resultType": QRANDOM[request.path][0],
@@ -331,7 +332,7 @@ class Quandela(Upstream):
         # A CHSH value of a good device lies a little below 2 * sqrt(2).
         chsh = draw_integers(1, 2_600, 2_820)[0] / 1000
         min_entropy = draw_integers(1, 800, 999)[0] / 1000
-        head = f'{{"jobs":[{{"id":{compact(draw_request_id())},"ints":['
+        head = f'{{"jobs":[{{"id":{compact(str(uuid4()))},"ints":['
         figures = f'"chsh":{chsh},"min_entropy":{min_entropy}'
         return answer_numbers(
             [str(value) for value in draw_integers(count, 0, 2**bits - 1)],

@@ -6,8 +6,9 @@ Imitated are the paths that answer with integers.
 """
 
 import json
+from uuid import uuid4
 
-from pipeline.sandbox.entropy import draw_integers, draw_request_id
+from pipeline.sandbox.entropy import draw_integers
 from pipeline.sandbox.exchange import (
     HTML,
     JSON,
@@ -77,7 +78,7 @@ def _answer_go2023(request: Request) -> Response:
 
 
 def _traced() -> Headers:
-    return (*HARDENED, ("X-Request-ID", draw_request_id()))
+    return (*HARDENED, ("X-Request-ID", str(uuid4())))
 
 
 def _error_go2026(status: int, message: str) -> Response:

@@ -8,7 +8,7 @@ import os
 import socket
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -78,17 +78,6 @@ def _split_faults(path: str) -> tuple[list[Fault], str]:
     return chosen, path
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Route:
-    """Where a target leads: *whole* is its path, *path* what is below the kind."""
-
-    kind: str
-    faults: list[Fault]
-    whole: str
-    path: str
-    query: str
-
-
 class Sandbox:
     """The imitated upstreams with their memory, and the journal of what they were asked.
 
@@ -120,9 +109,10 @@ class Sandbox:
         self._in_flight: Counter[tuple[str, str]] = Counter()
         self._seen: dict[tuple[str, str], int] = {}
         self._served: dict[str, Served] = {kind: {} for kind in KINDS}
-        identity = make_identity(self.options.tls) if self.options.tls else None
-        self.tls_context = identity.context if identity else None
-        self.ca_pem = identity.ca_pem if identity else None
+        self.tls_context: SSLContext | None = None
+        self.ca_pem: bytes | None = None
+        if self.options.tls:
+            self.tls_context, self.ca_pem = make_identity(self.options.tls)
 
     @property
     def root(self) -> str:
@@ -142,31 +132,39 @@ class Sandbox:
     @contextmanager
     def exchange(self, call: Call) -> Iterator[Response]:
         """Decide the answer to *call*, which is in flight until the block ends."""
-        route = self._route(call.target)
-        if isinstance(route, Response):
-            yield route
+        path, _, query = call.target.partition("?")
+        try:
+            faults, below = _split_faults(path)
+        except ConfigError as exc:
+            yield answer_text(f"{exc}\n", 404)
             return
-        client = route.kind, call.client
-        request = self._request(call, route, in_flight=self._in_flight[client])
+        kind, _, rest = below[1:].partition("/")
+        if kind not in self._upstreams:
+            yield self._answer_itself(kind)
+            return
+        client = kind, call.client
+        request = Request(
+            method=call.method,
+            target=call.target,
+            path=f"/{rest}",
+            query=parse_qs(query, keep_blank_values=True),
+            headers=call.headers,
+            body=call.body,
+            client=call.client,
+            seconds=self._clock.seconds(),
+            utc=self._clock.utc(),
+            in_flight=self._in_flight[client],
+        )
         self._in_flight[client] += 1
         try:
-            yield self._answer(call, route, request)
+            response = self._answer(kind, [*self._faults[kind], *faults], path, request)
+            self._note(kind, call.port, request, response)
+            late = response.delay_seconds + self.options.latency_seconds
+            yield replace(response, delay_seconds=late)
         finally:
             self._in_flight[client] -= 1
             if not self._in_flight[client]:
                 del self._in_flight[client]
-
-    def _route(self, target: str) -> _Route | Response:
-        path, _, query = target.partition("?")
-        try:
-            faults, below = _split_faults(path)
-        except ConfigError as exc:
-            return answer_text(f"{exc}\n", 404)
-        kind, _, rest = below[1:].partition("/")
-        if kind not in self._upstreams:
-            return self._answer_itself(kind)
-        faults = [*self._faults[kind], *faults]
-        return _Route(kind=kind, faults=faults, whole=path, path=f"/{rest}", query=query)
 
     def _answer_itself(self, name: str) -> Response:
         match name:
@@ -179,43 +177,23 @@ class Sandbox:
                 return answer_text(compact(self.journal.count_violations()), content_type=JSON)
         return answer_text("nothing is imitated here; GET / lists what is\n", 404)
 
-    def _request(self, call: Call, route: _Route, *, in_flight: int) -> Request:
-        return Request(
-            method=call.method,
-            target=call.target,
-            path=route.path,
-            query=parse_qs(route.query, keep_blank_values=True),
-            headers=call.headers,
-            body=call.body,
-            client=call.client,
-            seconds=self._clock.seconds(),
-            utc=self._clock.utc(),
-            in_flight=in_flight,
-        )
+    def _answer(self, kind: str, faults: Sequence[Fault], path: str, request: Request) -> Response:
+        upstream = self._upstreams[kind]
+        if not faults:
+            return upstream.answer(request)
+        seen = request.client, path
+        nth = self._seen.get(seen, 0) + 1
+        remember(self._seen, seen, nth)
+        return answer_with(faults, request, upstream, nth, self._served[kind])
 
-    def _answer(self, call: Call, route: _Route, request: Request) -> Response:
-        upstream = self._upstreams[route.kind]
-        if route.faults:
-            seen = call.client, route.whole
-            nth = self._seen.get(seen, 0) + 1
-            remember(self._seen, seen, nth)
-            served = self._served[route.kind]
-            response = answer_with(route.faults, request, upstream, nth, served)
-        else:
-            response = upstream.answer(request)
-        self._note(call, route, request, response)
-        if latency := self.options.latency_seconds:
-            return replace(response, delay_seconds=response.delay_seconds + latency)
-        return response
-
-    def _note(self, call: Call, route: _Route, request: Request, response: Response) -> None:
+    def _note(self, kind: str, port: int, request: Request, response: Response) -> None:
         entry = Entry(
             seconds=request.seconds,
             utc=request.utc,
-            kind=route.kind,
-            method=call.method,
-            target=call.target[:MAX_TARGET],
-            port=call.port,
+            kind=kind,
+            method=request.method,
+            target=request.target[:MAX_TARGET],
+            port=port,
             status=response.status if response.script is None else None,
             violations=response.violations,
         )

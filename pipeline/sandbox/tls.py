@@ -1,7 +1,6 @@
 """Certificates for the sandbox, made on the spot: a good one and three that must be refused."""
 
 import ssl
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -16,14 +15,6 @@ HOSTS = ("127.0.0.1", "localhost")
 OTHER_HOST = "other.test"
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """What the server shows, and the authority that a client is told to trust (PEM)."""
-
-    context: ssl.SSLContext
-    ca_pem: bytes
-
-
 def _issue(authority: "trustme.CA", mode: TlsMode) -> "trustme.LeafCert":
     if mode is TlsMode.WRONG_HOST:
         return authority.issue_cert(OTHER_HOST)
@@ -34,8 +25,8 @@ def _issue(authority: "trustme.CA", mode: TlsMode) -> "trustme.LeafCert":
     return authority.issue_cert(*HOSTS)
 
 
-def make_identity(mode: TlsMode) -> Identity:
-    """Make an authority and a certificate of it.
+def make_identity(mode: TlsMode) -> tuple[ssl.SSLContext, bytes]:
+    """Make what the server shows, and the authority that a client is told to trust (PEM).
 
     With ``UNKNOWN_ISSUER`` the authority handed out is not the one that issued.
 
@@ -50,4 +41,4 @@ def make_identity(mode: TlsMode) -> Identity:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     _issue(authority, mode).configure_cert(context)
     trusted = trustme.CA() if mode is TlsMode.UNKNOWN_ISSUER else authority
-    return Identity(context, trusted.cert_pem.bytes())
+    return context, trusted.cert_pem.bytes()

@@ -123,7 +123,7 @@ def test_a_stored_proof_must_agree_with_itself() -> None:
         serial=42,
         made_at=proof.made_at,
         message=(42).to_bytes(8),
-        signature=sandbox.QUICKNET.signature(42),
+        signature=sandbox.sign(sandbox.QUICKNET, 42),
         word=ProofWord.VERIFIED,
         is_expanded=True,
     )
