@@ -64,7 +64,7 @@ def main() -> NoReturn:
 
     code: object = None
     try:
-        make_app(only=sys.argv[1] if len(sys.argv) > 1 else None)()
+        make_app(only="".join(sys.argv[1:2]))()
     except SystemExit as leaving:
         code = leaving.code
     except Exception as exc:  # noqa: BLE001 - there is too little memory, or a full disk behind help

@@ -1,9 +1,9 @@
 """Which commands there are. Each imports what it needs when it is called, so that help is quick."""
 
+from collections.abc import Callable, Mapping
 from typing import Annotated
 
 import typer
-from typer.models import CommandInfo
 
 import pipeline
 from pipeline.cli.audit import audit_app
@@ -32,6 +32,31 @@ this machine alone.
 """
 
 
+# In the order of the help.
+COMMANDS: Mapping[str, Callable[..., object] | typer.Typer] = {
+    "init": init,
+    "collect": collect,
+    "status": status,
+    "top": top,
+    "plan": plan,
+    "report": report,
+    "audit": audit_app,
+    "simulate": simulate,
+    "schedule": schedule_app,
+    "worker": worker,
+    "export": export,
+    "schema": schema,
+    "doctor": doctor,
+    "sources": sources_app,
+    "db": db_app,
+    "sandbox": sandbox,
+}
+SHORT = {  # of those whose first sentence is too long for a list
+    "worker": "Take part in the runs that machines share.",
+    "sandbox": "Serve imitations of the upstreams on this machine.",
+}
+
+
 def _print_version(is_wanted: bool) -> None:
     if is_wanted:
         typer.echo(f"pipeline {pipeline.__version__}")
@@ -52,7 +77,7 @@ def _root(
     hand_down_config(context, config)
 
 
-def make_app(only: str | None = None) -> typer.Typer:
+def make_app(only: str = "") -> typer.Typer:
     """Put the commands together; of the name *only* that one, if there is such a command.
 
     Each takes half a millisecond, and who starts one does not need the others.
@@ -66,28 +91,10 @@ def make_app(only: str | None = None) -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_root)
-    app.command()(init)
-    app.command()(collect)
-    app.command()(status)
-    app.command()(top)
-    app.command()(plan)
-    app.command()(report)
-    app.add_typer(audit_app, name="audit")
-    app.command()(simulate)
-    app.add_typer(schedule_app, name="schedule")
-    app.command(short_help="Take part in the runs that machines share.")(worker)
-    app.command()(export)
-    app.command()(schema)
-    app.command()(doctor)
-    app.add_typer(sources_app, name="sources")
-    app.add_typer(db_app, name="db")
-    app.command(short_help="Serve imitations of the upstreams on this machine.")(sandbox)
-    commands = [each for each in app.registered_commands if _name_of(each) == only]
-    groups = [each for each in app.registered_groups if each.name == only]
-    if commands or groups:
-        app.registered_commands, app.registered_groups = commands, groups
+    wanted = {only: COMMANDS[only]} if only in COMMANDS else COMMANDS
+    for name, command in wanted.items():
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=name)
+        else:
+            app.command(name, short_help=SHORT.get(name))(command)
     return app
-
-
-def _name_of(command: CommandInfo) -> str | None:
-    return command.name or (command.callback and command.callback.__name__)

@@ -9,6 +9,7 @@ from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from operator import attrgetter
+from time import monotonic
 from urllib.parse import urlsplit
 
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -56,14 +57,24 @@ class _Collector(SpanProcessor):
         return taken
 
 
-def open_exporter(seconds: float) -> SpanExporter:
-    """Give an exporter by OTLP over HTTP, as the environment has it, that gives up in time."""
-    return OTLPSpanExporter(timeout=seconds)
+def send_spans(
+    run: RunSummary, attempts: Iterable[Attempt], exporter: SpanExporter | None, seconds: float
+) -> bool:
+    """Send the spans of *run* and tell whether they were taken; what is too late is dropped.
 
-
-def was_taken(result: SpanExportResult) -> bool:
-    """Tell whether an exporter did what it should."""
-    return result is SpanExportResult.SUCCESS
+    Without an *exporter* it is OTLP over HTTP, as the environment has it.
+    """
+    end = monotonic() + seconds
+    exporter = exporter or OTLPSpanExporter(timeout=seconds)
+    try:
+        for group in make_spans(run, attempts):
+            if monotonic() > end:  # who waited for us has left
+                return True
+            if exporter.export(group) is not SpanExportResult.SUCCESS:
+                return False
+    finally:
+        exporter.shutdown()
+    return True
 
 
 def make_spans(run: RunSummary, attempts: Iterable[Attempt]) -> Iterator[list[ReadableSpan]]:

@@ -9,7 +9,6 @@ import logging
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from time import monotonic
 from typing import TYPE_CHECKING
 
 from pipeline.models import Attempt, RunSummary
@@ -50,19 +49,11 @@ def _send(
         from pipeline.extras import how_to_install  # noqa: PLC0415 - reads what is installed
 
         return f"traces need OpenTelemetry: {how_to_install(*PACKAGES)}"
-    end = monotonic() + seconds
     with _log_kept() as said:
-        exporter = exporter or spans.open_exporter(seconds)
-        try:
-            for group in spans.make_spans(run, attempts):
-                if monotonic() > end:  # who waited for us has left
-                    return None
-                if not spans.was_taken(exporter.export(group)):
-                    why = said[0] if said else "they were not taken"
-                    return _without_secrets(f"{WHAT} failed: {why}")
-        finally:
-            exporter.shutdown()
-    return None
+        if spans.send_spans(run, attempts, exporter, seconds):
+            return None
+        why = said[0] if said else "they were not taken"
+        return _without_secrets(f"{WHAT} failed: {why}")
 
 
 def _without_secrets(complaint: str) -> str:

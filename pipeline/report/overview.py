@@ -1,7 +1,7 @@
 """The overview: how the sources did of late, on one page; what matters most comes first."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import islice
@@ -36,7 +36,7 @@ from pipeline.report.question import Question, facts, write_document
 from pipeline.report.runs import RunLine
 from pipeline.report.sources import SourceLine
 from pipeline.report.timings import TimingLine, TimingPoint
-from pipeline.report.trends import Buckets, make_buckets
+from pipeline.report.trends import make_buckets
 from pipeline.scope import A_WEEK, origin_of, show_window
 from pipeline.settings import Settings
 from pipeline.store import queries
@@ -249,17 +249,50 @@ def _begin(found: _Read) -> datetime | None:
 
 
 def _days(found: _Read) -> Iterator[Lanes]:
-    """Make a strip of each source, a cell a day."""
+    """Make a lane of each source, a cell a day, as status pages have it."""
     moments = [point.began_at for point in found.points if point.began_at]
     window = found.question.window
     days = make_buckets(moments, window, begin=_begin(found), least=DAY, most=MOST_DAYS)
-    worst = {
+    if days is None:
+        return
+    of: defaultdict[tuple[str, datetime], list[SourceTotals]] = defaultdict(list)
+    for point in found.points:
+        if point.began_at is not None:
+            of[point.source, days.begin_of(point.began_at)].append(point)
+    worst = {  # what is wrong now with a source, if anything is
         source: each.finding.severity
         for each in reversed(_urgent(found))
         for source in each.finding.sources
     }
-    if days is not None:
-        yield _lanes(found.points, found.sources, days, worst)
+    lanes = [
+        _lane(line, [of[line.totals.source, moment] for moment in days.moments], worst)
+        for line in found.sources
+    ]
+    yield Lanes(title="Batches of each source", step=days.step, moments=days.moments, lanes=lanes)
+
+
+def _lane(
+    line: SourceLine, days: Sequence[Sequence[SourceTotals]], worst: Mapping[str, str]
+) -> Lane:
+    name, totals = line.totals.source, line.totals
+    share = show_cell(totals.share, SHARE)
+    cells = [_cell(day) for day in days]
+    return Lane(
+        name=str(SourceName(name, line.is_sandbox)),
+        words=[word for word, _ in cells],
+        notes=[note for _, note in cells],
+        state=worst.get(name, "ok" if totals.collected else NOT_ASKED),
+        sum=f"{share} of {count_of(totals.ordered, 'batch')}",
+    )
+
+
+def _cell(day: Sequence[SourceTotals]) -> tuple[str, str]:
+    """Say what became of the batches of a day, in a word and in figures."""
+    ordered, collected = sum(each.ordered for each in day), sum(each.collected for each in day)
+    if not ordered:
+        return NOT_ASKED, ""
+    word = state_of(collected, sum(each.lost for each in day))
+    return word, f"{collected:,} of {count_of(ordered, 'batch')}"
 
 
 def _charts(found: _Read) -> Iterator[Chart]:
@@ -270,58 +303,6 @@ def _charts(found: _Read) -> Iterator[Chart]:
         yield from timings.charts_of_rank(found.exchanges, buckets, rank)
     yield from errors.chart_of_failures(found.losses, buckets)
     yield from sources.chart_of_success(found.points, buckets)
-
-
-# ---- What became of the batches of each source, day by day, as status pages have it ----
-
-
-def _lanes(
-    points: Iterable[SourceTotals],
-    found: Iterable[SourceLine],
-    days: Buckets,
-    worst: Mapping[str, str],
-) -> Lanes:
-    """Make a lane of each source, of what each hour or day brought.
-
-    *worst* are the sources that something is wrong with now, and how bad that is.
-    """
-    of: defaultdict[tuple[str, datetime], list[SourceTotals]] = defaultdict(list)
-    for point in points:
-        if point.began_at is not None:
-            of[point.source, days.begin_of(point.began_at)].append(point)
-    lanes = [
-        _lane(line, [of[line.totals.source, moment] for moment in days.moments], worst)
-        for line in found
-    ]
-    return Lanes(title="Batches of each source", step=days.step, moments=days.moments, lanes=lanes)
-
-
-def _lane(
-    line: SourceLine, days: Sequence[Sequence[SourceTotals]], worst: Mapping[str, str]
-) -> Lane:
-    name, totals = line.totals.source, line.totals
-    share = show_cell(totals.share, SHARE)
-    return Lane(
-        name=str(SourceName(name, line.is_sandbox)),
-        words=[_word(day) for day in days],
-        notes=[_note(day) for day in days],
-        state=worst.get(name, "ok" if totals.collected else NOT_ASKED),
-        sum=f"{share} of {count_of(totals.ordered, 'batch')}",
-    )
-
-
-def _word(day: Sequence[SourceTotals]) -> str:
-    """Say what became of the batches of a day."""
-    collected = sum(each.collected for each in day)
-    if not any(each.ordered for each in day):
-        return NOT_ASKED
-    return state_of(collected, sum(each.lost for each in day))
-
-
-def _note(day: Sequence[SourceTotals]) -> str:
-    ordered = sum(each.ordered for each in day)
-    collected = sum(each.collected for each in day)
-    return f"{collected:,} of {count_of(ordered, 'batch')}" if ordered else ""
 
 
 # ---- Tables ----

@@ -110,13 +110,11 @@ class Resolver:
     def resolve_notify(self, notify: NotifySettings, *, will_tell: bool) -> NotifySettings:
         """Make files absolute; if anybody *will_tell*, read where to ping."""
         update: dict[str, object] = {}
-        for key, file in (("metrics_file", notify.metrics_file), ("html_file", notify.html_file)):
-            if file:
+        for key in ("metrics_file", "html_file"):
+            if file := getattr(notify, key):
                 update[key] = str(self._absolute(("notify", key), file))
-        for key, command in (
-            ("on_failure", notify.on_failure),
-            ("on_recovery", notify.on_recovery),
-        ):
+        for key in ("on_failure", "on_recovery"):
+            command = getattr(notify, key)
             if command and "/" in command[0]:  # else it is looked for in $PATH
                 update[key] = (str(self._absolute(("notify", key), command[0])), *command[1:])
         if will_tell and notify.ping_url_env:
