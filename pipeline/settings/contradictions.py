@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from itertools import chain
 
 from pipeline.settings.api import check_api_address, find_in_api
+from pipeline.settings.base import Table
 from pipeline.settings.checks import NO_QUERY, is_loopback
 from pipeline.settings.complaints import Location
 from pipeline.settings.presets import API_KINDS, JSON_API
@@ -11,7 +12,6 @@ from pipeline.settings.tables import (
     CollectSettings,
     NotifySettings,
     ScheduleSettings,
-    SourceScheduleSettings,
     SourceSettings,
 )
 from pipeline.settings.templates import KEY
@@ -83,8 +83,7 @@ def _takes_key(source: SourceSettings) -> bool:
 
 def _about_key(source: SourceSettings) -> Iterator[Problem]:
     given = [key for key in ("api_key_env", "api_key_file") if getattr(source, key)]
-    if len(given) > 1:
-        yield "api_key_file", "give this or api_key_env, not both"
+    yield from _not_both(source, "api_key_file", "api_key_env")
     if given and not _takes_key(source):
         hint = ", or write {key} where it belongs" if source.api else ""
         yield given[0], f"{source.upstream} takes no key; remove it{hint}"
@@ -94,9 +93,10 @@ def _about_key(source: SourceSettings) -> Iterator[Problem]:
         yield "url", "would send the key unencrypted; use https:// or set allow_http = true"
 
 
-def _about_proxy(table: CollectSettings | SourceSettings) -> Iterator[Problem]:
-    if table.proxy and table.proxy_env:
-        yield "proxy_env", "give this or proxy, not both"
+def _not_both(table: Table, key: str, other: str) -> Iterator[Problem]:
+    """Find that two keys are given of which one would do."""
+    if getattr(table, key) and getattr(table, other):
+        yield key, f"give this or {other}, not both"
 
 
 def _about_time(source: SourceSettings) -> Iterator[Problem]:
@@ -134,7 +134,7 @@ def find_in_source(source: SourceSettings) -> Iterator[tuple[Location, str]]:
         _about_address(source),
         _about_api(source),
         _about_key(source),
-        _about_proxy(source),
+        _not_both(source, "proxy_env", "proxy"),
         _about_time(source),
     )
     yield from (((key,), problem) for key, problem in problems)
@@ -147,33 +147,28 @@ def find_in_use(
     collect: CollectSettings, sources: Mapping[str, SourceSettings]
 ) -> Iterator[tuple[Location, str]]:
     """Find what keeps the enabled *sources* from being asked."""
-    for key, problem in _about_proxy(collect):
+    for key, problem in _not_both(collect, "proxy_env", "proxy"):
         yield ("collect", key), problem
     for name, source in sources.items():
         for key, problem in _about_use(source, collect.deadline_seconds):
             yield ("sources", name, key), problem
 
 
-def _about_slots(schedule: ScheduleSettings | SourceScheduleSettings) -> Iterator[Problem]:
-    if schedule.cron and schedule.every:
-        yield "every", "give this or cron, not both"
-
-
 def find_in_notify(notify: NotifySettings) -> Iterator[tuple[Location, str]]:
     """Find what contradicts itself in whom to tell."""
-    if notify.ping_url.get_secret_value() and notify.ping_url_env:
-        yield ("notify", "ping_url_env"), "give this or ping_url, not both"
+    for key, problem in _not_both(notify, "ping_url_env", "ping_url"):
+        yield ("notify", key), problem
 
 
 def find_in_schedule(
     schedule: ScheduleSettings, sources: Mapping[str, SourceSettings]
 ) -> Iterator[tuple[Location, str]]:
     """Find what keeps the enabled *sources* from being collected in slots."""
-    for key, problem in _about_slots(schedule):
+    for key, problem in _not_both(schedule, "every", "cron"):
         yield ("schedule", key), problem
     own = {name: source.schedule for name, source in sources.items() if source.schedule}
     for name, of_source in own.items():
-        for key, problem in _about_slots(of_source):
+        for key, problem in _not_both(of_source, "every", "cron"):
             yield ("sources", name, "schedule", key), problem
         if not (of_source.cron or of_source.every):
             yield ("sources", name, "schedule"), "needs cron or every"

@@ -90,14 +90,15 @@ def config_name(file: Path) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Choice:
-    """The file that was taken, and why.
+    """The file that was taken.
 
     Attributes:
+        named: its full name, and why it was taken.
         searched: where none was found, so that only the built-in one was left.
     """
 
     file: Path
-    why: str
+    named: str
     document: Document
     searched: tuple[Path, ...] = ()
 
@@ -122,11 +123,8 @@ def _choose(path: Path | None, environ: Mapping[str, str], say: Callable[[str], 
 
 def _take(file: Path, why: str) -> _Choice:
     file = _in_full(file)
-    return _Choice(file, why, _read_document(file, _named(file, why)))
-
-
-def _named(file: Path, why: str) -> str:
-    return f"{printable(str(file))} ({why})"
+    named = f"{printable(str(file))} ({why})"
+    return _Choice(file, named, _read_document(file, named))
 
 
 def _in_full(file: Path) -> Path:
@@ -256,8 +254,8 @@ def load_settings(
         ConfigError: one line for everything that is wrong.
     """
     choice = _choose(path, environ, say)
-    file, document, named = choice.file, choice.document, _named(choice.file, choice.why)
-    complaints = Complaints(named)
+    file, document = choice.file, choice.document
+    complaints = Complaints(choice.named)
     apply_variables(document, environ, complaints)
     for key in [key for key in document if key not in _TABLES]:
         complaints.add((key,), f"is not a known table{nearest(key, _TABLES)}")
@@ -279,7 +277,7 @@ def load_settings(
     resolver = Resolver(file.parent, environ, complaints)
     settings = Settings(
         path=file,
-        named=named,
+        named=choice.named,
         searched=choice.searched,
         collect=resolver.resolve_collect(collect, will_ask=will_ask),
         proxy_variables=proxy_variables(environ),

@@ -6,7 +6,7 @@ Pure but for the drawing; a ``ValueError`` carries the complaint.
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from random import SystemRandom
-from typing import overload
+from typing import Self
 
 from pipeline.settings.complaints import shown
 
@@ -21,33 +21,26 @@ _NO_ORDER = "orders no batch; a line is such as `dice 2 3 5..8`"
 _RANGE = r"([0-9]{1,7})\.\.([0-9]{1,7})"
 
 
-class DrawnSizes(Sequence[int]):
+class DrawnSizes(tuple[int, ...]):  # noqa: SLOT001 - a tuple takes no slots of others
     """So many sizes, each run's own: any from *low* to *high*, all as likely.
 
     Before they are drawn each reads as the largest that it can be, so that whatever is checked or
     foretold holds for every run.
     """
 
-    def __init__(self, count: int, low: int, high: int) -> None:
-        self.low, self.high = low, high
-        self._largest = (high,) * min(count, MOST_BATCHES + 1)
+    low: int
+    high: int
 
-    def __len__(self) -> int:
-        """Count the batches."""
-        return len(self._largest)
-
-    @overload
-    def __getitem__(self, place: int) -> int: ...
-    @overload
-    def __getitem__(self, place: slice) -> Sequence[int]: ...
-    def __getitem__(self, place: int | slice) -> int | Sequence[int]:
-        """Give the largest size."""
-        return self._largest[place]
+    def __new__(cls, count: int, low: int, high: int) -> Self:
+        """Let each be the largest."""
+        sizes = super().__new__(cls, (high,) * min(count, MOST_BATCHES + 1))
+        sizes.low, sizes.high = low, high
+        return sizes
 
     def draw(self) -> tuple[int, ...]:
         """Draw the sizes of one run, from the operating system's entropy."""
         random = SystemRandom()
-        return tuple(random.randint(self.low, self.high) for _ in self._largest)
+        return tuple(random.randint(self.low, self.high) for _ in self)
 
 
 class GivenSizes(tuple[int, ...]):
