@@ -47,13 +47,20 @@ class Check:
     says: str
 
 
+def _ok(topic: str, says: str) -> Check:
+    return Check(topic=topic, is_ok=True, says=says)
+
+
+def _mend(topic: str, says: str) -> Check:
+    return Check(topic=topic, is_ok=False, says=says)
+
+
 def diagnose(read: Callable[[], Settings]) -> Iterator[Check]:
     """Look at one thing after the other; *read* gives the settings, or says what is wrong."""
     try:
         settings = read()
     except ConfigError as exc:
-        for line in str(exc).splitlines():
-            yield Check(topic="configuration", is_ok=False, says=line)
+        yield from (_mend("configuration", line) for line in str(exc).splitlines())
     else:
         yield from _look_at(settings)
     yield _time_zones()
@@ -69,18 +76,17 @@ def _look_at(settings: Settings) -> Iterator[Check]:
         yield from _rights(file)
         yield _locks(file)
     yield from _set_aside(settings)
-    yield from _proxies(settings)
-    yield from _ca_files(settings)
-    yield from _secrets(settings)
+    for look in (_proxy, _ca_file, _secret):
+        checks = (look(settings, name) for name in settings.enabled_sources)
+        yield from filter(None, checks)
 
 
 def _configuration(settings: Settings) -> Check:
-    sources = ", ".join(settings.enabled_sources)
     if settings.searched:
         places = " or ".join(map(str, settings.searched))
         says = f"none at {places}: the built-in one asks the sandbox; `pipeline init` makes one"
-        return Check(topic="configuration", is_ok=False, says=says)
-    return Check(topic="configuration", is_ok=True, says=f"{settings.named}: asks {sources}")
+        return _mend("configuration", says)
+    return _ok("configuration", f"{settings.named}: asks {', '.join(settings.enabled_sources)}")
 
 
 def _rules(settings: Settings) -> Iterator[Check]:
@@ -93,10 +99,9 @@ def _rules(settings: Settings) -> Iterator[Check]:
         )
     except ConfigError as exc:
         impossible = str(exc).splitlines()
-    for line in impossible:
-        yield Check(topic="rules", is_ok=False, says=line)
+    yield from (_mend("rules", line) for line in impossible)
     if not impossible:
-        yield Check(topic="rules", is_ok=True, says="what is ordered fits the upstreams' rules")
+        yield _ok("rules", "what is ordered fits the upstreams' rules")
 
 
 def _store(settings: Settings) -> Iterator[Check]:
@@ -106,19 +111,19 @@ def _store(settings: Settings) -> Iterator[Check]:
     try:
         with reading_if_there(settings.store) as session:
             if session is None:
-                says = f"{name} is not there yet; the first run makes it"
-                yield Check(topic="store", is_ok=True, says=says)
+                yield _ok("store", f"{name} is not there yet; the first run makes it")
                 return
             runs, in_future = stamps.count_future(session, now=now)
             last = stamps.last_stamps(session)
     except PipelineError as exc:
-        yield Check(topic="store", is_ok=False, says=str(exc))
+        yield _mend("store", str(exc))
         return
     newest = f", the last at {show_time(last[-1].started_at)}" if last else ""
-    yield Check(topic="store", is_ok=True, says=f"{name}: {count_of(runs, 'run')}{newest}")
-    doubt = find_doubt(last, now, runs=runs, in_future=in_future)
-    says = f"{doubt}; set this machine's clock" if doubt else "fits the store's own history"
-    yield Check(topic="clock", is_ok=not doubt, says=says)
+    yield _ok("store", f"{name}: {count_of(runs, 'run')}{newest}")
+    if doubt := find_doubt(last, now, runs=runs, in_future=in_future):
+        yield _mend("clock", f"{doubt}; set this machine's clock")
+    else:
+        yield _ok("clock", "fits the store's own history")
 
 
 def _rights(file: Path) -> Iterator[Check]:
@@ -129,19 +134,19 @@ def _rights(file: Path) -> Iterator[Check]:
     for each in dict.fromkeys((existing, existing if existing.is_dir() else existing.parent)):
         if not os.access(each, os.R_OK | os.W_OK):
             says = f"{each} cannot be written by this user; change its owner, or set store.url"
-            yield Check(topic="rights", is_ok=False, says=says)
+            yield _mend("rights", says)
             return
-    yield Check(topic="rights", is_ok=True, says=f"{existing} can be written")
+    yield _ok("rights", f"{existing} can be written")
 
 
 def _locks(file: Path) -> Check:
     """Tell whether a run is going on."""
-    says = {True: "a run is going on", False: "no run is going on", None: ""}[
-        held := is_held(presence_at(file))
-    ]
+    presence = presence_at(file)
+    held = is_held(presence)
     if held is None:
-        says = f"{presence_at(file)} cannot be locked; keep the store on a local disk (store.url)"
-    return Check(topic="locks", is_ok=held is not None, says=says)
+        says = f"{presence} cannot be locked; keep the store on a local disk (store.url)"
+        return _mend("locks", says)
+    return _ok("locks", "a run is going on" if held else "no run is going on")
 
 
 def _set_aside(settings: Settings) -> Iterator[Check]:
@@ -149,52 +154,46 @@ def _set_aside(settings: Settings) -> Iterator[Check]:
     is_file = database_file(settings.store.url) is not None  # then they lie beside it
     folder = Path() if is_file else find_state_folder(os.environ)
     for path in spool.find_files(spool_path(settings.store, "", folder)):
-        problem = spool.find_problem(path)
-        says = (
-            f"nothing of {path} is stored: {problem}; move it away to hear no more of it"
-            if problem
-            else f"the next run stores what is in {path}"
-        )
-        yield Check(topic="set aside", is_ok=problem is None, says=says)
+        if problem := spool.find_problem(path):
+            says = f"nothing of {path} is stored: {problem}; move it away to hear no more of it"
+            yield _mend("set aside", says)
+        else:
+            yield _ok("set aside", f"the next run stores what is in {path}")
 
 
-def _proxies(settings: Settings) -> Iterator[Check]:
-    """Name the variables of the environment that would send requests through a proxy."""
-    for name, source in settings.enabled_sources.items():
-        proxy = source.proxy or settings.collect.proxy
-        if proxy != "env" or not source.url:
-            continue
-        found = find_proxy(settings.proxy_variables, source.url)
-        says = f"{name} is asked through {found[0]}" if found else f"{name} is asked directly"
-        yield Check(topic="proxy", is_ok=True, says=says)
+def _proxy(settings: Settings, name: str) -> Check | None:
+    """Name the variable of the environment that would send requests through a proxy."""
+    source = settings.sources[name]
+    if (source.proxy or settings.collect.proxy) != "env" or not source.url:
+        return None
+    found = find_proxy(settings.proxy_variables, source.url)
+    return _ok("proxy", f"{name} is asked {f'through {found[0]}' if found else 'directly'}")
 
 
-def _ca_files(settings: Settings) -> Iterator[Check]:
-    for name, source in settings.enabled_sources.items():
-        if source.ca_file is None:
-            continue
-        try:
-            make_ssl_context(source.ca_file)
-        except ConfigError as exc:
-            yield Check(topic="certificates", is_ok=False, says=f"sources.{name}.ca_file: {exc}")
+def _ca_file(settings: Settings, name: str) -> Check | None:
+    file = settings.sources[name].ca_file
+    try:
+        if file is not None:
+            make_ssl_context(file)
+    except ConfigError as exc:
+        return _mend("certificates", f"sources.{name}.ca_file: {exc}")
+    return None
 
 
-def _secrets(settings: Settings) -> Iterator[Check]:
-    """See that nobody else can read the files with keys."""
-    for name, source in settings.enabled_sources.items():
-        file = source.api_key_file
-        if file is not None and Path(file).stat().st_mode & 0o077:
-            says = f"sources.{name}.api_key_file: others can read {file}; chmod 600 it"
-            yield Check(topic="keys", is_ok=False, says=says)
+def _secret(settings: Settings, name: str) -> Check | None:
+    """See that nobody else can read a file with a key."""
+    file = settings.sources[name].api_key_file
+    if file is None or not Path(file).stat().st_mode & 0o077:
+        return None
+    return _mend("keys", f"sources.{name}.api_key_file: others can read {file}; chmod 600 it")
 
 
 def _time_zones() -> Check:
     try:
         ZoneInfo("Europe/Berlin")
     except ZoneInfoNotFoundError:
-        says = f"this system has none; {how_to_install('tzdata')}"
-        return Check(topic="time zones", is_ok=False, says=says)
-    return Check(topic="time zones", is_ok=True, says="known")
+        return _mend("time zones", f"this system has none; {how_to_install('tzdata')}")
+    return _ok("time zones", "known")
 
 
 def _certificates() -> Check:
@@ -202,9 +201,9 @@ def _certificates() -> Check:
     trusted = make_ssl_context(None).cert_store_stats()["x509_ca"]
     places = ssl.get_default_verify_paths()
     if trusted or any(place and Path(place).exists() for place in (places.cafile, places.capath)):
-        return Check(topic="certificates", is_ok=True, says="the system's are there")
+        return _ok("certificates", "the system's are there")
     says = "the system trusts nobody, so https fails; install its ca-certificates"
-    return Check(topic="certificates", is_ok=False, says=says)
+    return _mend("certificates", says)
 
 
 def _libraries() -> Iterator[Check]:
@@ -214,12 +213,12 @@ def _libraries() -> Iterator[Check]:
         if has is None or _numbers(has) < _numbers(oldest):
             command = how_to_install(f"'{name}>={oldest}'")
             says = f"{name} {has or 'is missing'}: it must be {oldest} or newer; {command}"
-            yield Check(topic="libraries", is_ok=False, says=says)
+            yield _mend("libraries", says)
     python = ".".join(map(str, sys.version_info[:3]))
     journal = journal_mode_for(_numbers(sqlite_version))
     why = "" if journal == "WAL" else ", since WAL can damage a database before SQLite 3.51.3"
     says = f"Python {python}, SQLite {sqlite_version} (journal {journal}{why})"
-    yield Check(topic="libraries", is_ok=True, says=says)
+    yield _ok("libraries", says)
 
 
 def _floors() -> Iterator[tuple[str, str]]:
