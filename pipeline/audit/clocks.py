@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cached_property
+from itertools import groupby
 
 from sqlmodel import Session
 
@@ -128,25 +129,22 @@ def find_clocks(
             f"the clock here shows {iso_time(clocks.now)}, and {clocks.in_future:,} of"
             f" {count_of(clocks.runs, 'run')} started later: it seems to be behind",
         )
-    row: list[int] = []
-    for run_id in [*clocks.untimely, None]:
-        goes_on = row and run_id is not None and numbers[run_id] == numbers[row[-1]] + 1
-        if row and not (goes_on and _alike(clocks.untimely, row[-1], run_id)):
-            farthest = max((clocks.untimely[each] for each in row), key=abs)
-            told = f"{_name(row)} had a clock that was {show_error(farthest)}"
-            yield finding(row, told, offset_us=farthest // MICROSECOND)
-            row = []
-        row += [] if run_id is None else [run_id]
+
+    def row_of(placed: tuple[int, int]) -> tuple[int, bool]:
+        place, run_id = placed  # of runs one after the other both grow alike
+        return numbers[run_id] - place, clocks.untimely[run_id] > timedelta(0)
+
+    for _, group in groupby(enumerate(clocks.untimely), key=row_of):
+        row = [run_id for _, run_id in group]
+        farthest = max((clocks.untimely[each] for each in row), key=abs)
+        told = f"{_name(row)} had a clock that was {show_error(farthest)}"
+        yield finding(row, told, offset_us=farthest // MICROSECOND)
     off = [each for each in clocks.stamps if _is_off(each) and each.run_id not in clocks.untimely]
     if off:
         offset_us = max((each.offset_us or 0 for each in off), key=abs)
         reason = f"by the Date of answers, {_name([each.run_id for each in off])} had a clock"
         told = f"{reason} that was {show_error(offset_us * MICROSECOND)}"
         yield finding([each.run_id for each in off], told, offset_us=offset_us)
-
-
-def _alike(untimely: Mapping[int, timedelta], one: int, other: int | None) -> bool:
-    return other is not None and (untimely[one] > timedelta(0)) == (untimely[other] > timedelta(0))
 
 
 def _name(run_ids: Sequence[int]) -> str:

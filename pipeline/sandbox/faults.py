@@ -73,8 +73,7 @@ class Case:
         value: what stood behind ``=``, or the fault's default.
         nth: which request of this client for this path it is, from 1.
         served: what a fault remembers of the upstream's earlier answers.
-        answer: ask what is behind this fault: the next one, or the upstream.
-        answer_well: ask the upstream, past all other faults.
+        others: the faults behind this one.
     """
 
     request: Request
@@ -82,8 +81,11 @@ class Case:
     value: str
     nth: int
     served: Served
-    answer: Callable[[], Response]
-    answer_well: Callable[[], Response]
+    others: Sequence["Fault"]
+
+    def answer(self) -> Response:
+        """Ask what is behind this fault: the next one, or the upstream."""
+        return answer_with(self.others, self.request, self.upstream, self.nth, self.served)
 
 
 Apply = Callable[[Case], Response]
@@ -128,26 +130,18 @@ def answer_with(
 
     *served* is the faults' memory of this upstream.
     """
-
-    def answer_well() -> Response:
+    if not chosen:
         return upstream.answer(request)
-
-    def wrap(each: Fault, inner: Callable[[], Response]) -> Callable[[], Response]:
-        case = Case(
-            request=request,
-            upstream=upstream,
-            value=each.value,
-            nth=nth,
-            served=served,
-            answer=inner,
-            answer_well=answer_well,
-        )
-        return lambda: each.apply(case)
-
-    answer = answer_well
-    for each in reversed(chosen):
-        answer = wrap(each, answer)
-    return answer()
+    first, *others = chosen
+    case = Case(
+        request=request,
+        upstream=upstream,
+        value=first.value,
+        nth=nth,
+        served=served,
+        others=others,
+    )
+    return first.apply(case)
 
 
 def _instead(body: str, status: int = 200, content_type: str = TEXT) -> Apply:
@@ -195,9 +189,8 @@ def _tokens(change: Callable[[Numbers], Sequence[str]]) -> Apply:
 def _sometimes(is_faulty: Callable[[int, int], bool]) -> Apply:
     def apply(case: Case) -> Response:
         if not is_faulty(case.nth, int(case.value)):
-            return case.answer_well()
-        is_alone = case.answer is case.answer_well
-        return answer_text("Service Unavailable\n", 503) if is_alone else case.answer()
+            return case.upstream.answer(case.request)
+        return case.answer() if case.others else answer_text("Service Unavailable\n", 503)
 
     return apply
 

@@ -244,15 +244,15 @@ class RandomOrgJsonRpc(Upstream):
 
     @staticmethod
     def _check_allowance(account: _Account, bits: int) -> None:
-        prefix = "The operation requires"
-        requests_left = REQUESTS_PER_DAY - account.requests
-        if requests_left < 1:
-            message = f"{prefix} 1 requests, but the API key only has {requests_left} left"
-            raise _RpcError(402, message, [1, requests_left], "quota")
-        bits_left = BITS_PER_DAY - account.bits
-        if bits_left < bits:
-            message = f"{prefix} {bits} bits, but the API key only has {bits_left} left"
-            raise _RpcError(403, message, [bits, bits_left], "quota")
+        for code, what, needed, left in (
+            (402, "requests", 1, REQUESTS_PER_DAY - account.requests),
+            (403, "bits", bits, BITS_PER_DAY - account.bits),
+        ):
+            if left < needed:
+                message = (
+                    f"The operation requires {needed} {what}, but the API key only has {left} left"
+                )
+                raise _RpcError(code, message, [needed, left], "quota")
 
     def _tail(self, account: _Account, bits: int) -> str:
         """Write what stands behind the numbers in a result, and its end."""
