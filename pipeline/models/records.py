@@ -9,7 +9,7 @@ from datetime import date, datetime, timedelta
 from typing import Any
 
 from pipeline.errors import ErrorName
-from pipeline.models.asking import Attempt, Evidence, Fetch
+from pipeline.models.asking import Attempt, Batch, Evidence, Fetch
 from pipeline.models.sums import ContractSpan
 from pipeline.models.words import Fate, RunStatus, Verdict
 
@@ -97,7 +97,7 @@ class PortionRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BatchRecord:
+class BatchRecord(Batch):
     """One batch as the store knows it.
 
     Attributes:
@@ -108,12 +108,6 @@ class BatchRecord:
     """
 
     run_id: int
-    number: int
-    source: str
-    is_sandbox: bool
-    n: int
-    min: int
-    max: int
     verdict: Verdict | None
     fetch: int | None
     attempt: int | None
@@ -124,11 +118,6 @@ class BatchRecord:
     error: ErrorName | None
     detail: str | None
     not_before: datetime | None
-
-    @property
-    def name(self) -> str:
-        """Give the name within the run: ``w0``, ``w1`` and so on."""
-        return f"w{self.number}"
 
     @property
     def digest_hex(self) -> str | None:

@@ -38,8 +38,9 @@ class Call:
     """A request as it came off the wire, not yet routed.
 
     Attributes:
+        target: as it stood in the request line.
         headers: by lower-case name; the last of two wins.
-        client: the peer's address.
+        client: the peer's address, the unit of most upstreams' limits.
         port: the peer's port, which tells connections apart.
     """
 
@@ -52,27 +53,19 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class Request(Call):
     """A call that reached an imitation.
 
     Attributes:
-        target: as it stood in the request line.
         path: below the kind's prefix, with a leading slash.
         query: decoded; every value that a name was given.
-        headers: by lower-case name.
-        client: the address that asks, the unit of most upstreams' limits.
         seconds: monotonic time of arrival.
         utc: wall time of arrival.
         in_flight: other requests of this client to this upstream, not answered yet.
     """
 
-    method: str
-    target: str
     path: str
     query: Mapping[str, Sequence[str]]
-    headers: Mapping[str, str]
-    body: bytes
-    client: str
     seconds: float
     utc: datetime
     in_flight: int

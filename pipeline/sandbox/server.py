@@ -151,6 +151,7 @@ class Sandbox:
             headers=call.headers,
             body=call.body,
             client=call.client,
+            port=call.port,
             seconds=self._clock.seconds(),
             utc=self._clock.utc(),
             in_flight=self._in_flight[client],
@@ -158,7 +159,7 @@ class Sandbox:
         self._in_flight[client] += 1
         try:
             response = self._answer(kind, [*self._faults[kind], *faults], path, request)
-            self._note(kind, call.port, request, response)
+            self._note(kind, request, response)
             late = response.delay_seconds + self.options.latency_seconds
             yield replace(response, delay_seconds=late)
         finally:
@@ -186,14 +187,14 @@ class Sandbox:
         remember(self._seen, seen, nth)
         return answer_with(faults, request, upstream, nth, self._served[kind])
 
-    def _note(self, kind: str, port: int, request: Request, response: Response) -> None:
+    def _note(self, kind: str, request: Request, response: Response) -> None:
         entry = Entry(
             seconds=request.seconds,
             utc=request.utc,
             kind=kind,
             method=request.method,
             target=request.target[:MAX_TARGET],
-            port=port,
+            port=request.port,
             status=response.status if response.script is None else None,
             violations=response.violations,
         )

@@ -37,6 +37,7 @@ def make_request(
         headers=headers,
         body=body,
         client=client,
+        port=1,
         seconds=seconds,
         utc=utc,
         in_flight=in_flight,
