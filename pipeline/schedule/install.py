@@ -12,7 +12,6 @@ from pipeline.rendering.output_file import write_file
 from pipeline.schedule.booking import find_possible_schedules
 from pipeline.schedule.units import (
     WORKERS_DRAIN_SECONDS,
-    Unit,
     UnitKind,
     crontab_lines,
     service_unit,
@@ -82,31 +81,32 @@ def put_units(
 
     *say* is told what the service needs besides.
     """
-    for unit in _units(settings, kind):
+    for name, text in _units(settings, kind).items():
         if folder is None:
-            write(f"# {unit.name}\n{unit.text}")
+            write(f"# {name}\n{text}")
         else:
-            write_file(folder / unit.name, [unit.text.encode()], force=force)
+            write_file(folder / name, [text.encode()], force=force)
             # Nothing secret is in it, and systemd complains about less.
-            (folder / unit.name).chmod(0o644)
+            (folder / name).chmod(0o644)
     if wanted := _variables_wanted(settings):
         say(f"the service needs {wanted}: add EnvironmentFile= or Environment=")
     _tell_overrides(settings, say)
 
 
-def _units(settings: Settings, kind: UnitKind) -> Sequence[Unit]:
+def _units(settings: Settings, kind: UnitKind) -> Mapping[str, str]:
+    """Make the texts of the units, by the names of their files."""
     name = settings.schedule.name
     name, user = "pipeline" if name == "default" else f"pipeline-{name}", getuser()
     if kind == "worker":
         command = _command(settings, "worker", options=["--drain", f"{WORKERS_DRAIN_SECONDS:g}"])
-        return [worker_unit(command, name=f"{name}-worker", user=user)]
+        return worker_unit(command, name=f"{name}-worker", user=user)
     schedules = find_possible_schedules(settings)
     if kind == "timer":
         command = _command(settings, "collect", options=["--slot", "always"])
         return timer_units(schedules, command, name=name, user=user)
     seconds = settings.collect.deadline_seconds
     command = _command(settings, "schedule", "run", options=["--drain", f"{seconds:g}"])
-    return [service_unit(command, name=name, user=user, deadline_seconds=seconds)]
+    return service_unit(command, name=name, user=user, deadline_seconds=seconds)
 
 
 def local_zone(etc: Path) -> str:

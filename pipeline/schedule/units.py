@@ -5,8 +5,7 @@ Each of them only has to come often enough: a start that finds no free slot leav
 
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import islice, takewhile
 from typing import Literal
@@ -100,12 +99,33 @@ def _crontab_time(schedule: Schedule) -> str:
 # ---- systemd ----
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Unit:
-    """One unit file: its name and what it holds."""
+TIMER = """\
+[Unit]
+Description=When pipeline collects
 
-    name: str
-    text: str
+[Timer]
+{lines}
+
+[Install]
+WantedBy=timers.target
+"""
+SERVICE = """\
+[Unit]
+Description={what}
+Wants=network-online.target
+After=network-online.target
+
+[Service]
+{lines}
+"""
+# What stays; a wrong configuration does not become right by a restart.
+LASTING = f"""\
+{SERVICE}\
+RestartPreventExitStatus=78
+
+[Install]
+WantedBy=multi-user.target
+"""
 
 
 def calendar_lines(schedule: Schedule) -> list[str]:
@@ -137,79 +157,57 @@ def _listed(numbers: Sequence[int], every: range) -> str:
 
 def timer_units(
     schedules: Sequence[Schedule], command: Sequence[str], *, name: str, user: str
-) -> tuple[Unit, Unit]:
+) -> dict[str, str]:
     """Write a timer that is due at every slot, and the service that it starts: one run.
 
     Raises:
         ConfigError: a timer cannot keep one of the schedules, and why.
     """
-    lines = [line for schedule in schedules for line in calendar_lines(schedule)]
+    due = dict.fromkeys(line for schedule in schedules for line in calendar_lines(schedule))
     jitter = max(schedule.jitter for schedule in schedules).total_seconds()
     catches_up = any(schedule.missed != "skip" for schedule in schedules)
-    timer = _unit(
-        ("Unit", ["Description=When pipeline collects"]),
-        (
-            "Timer",
-            [
-                *(f"OnCalendar={line}" for line in dict.fromkeys(lines)),
-                "AccuracySec=1s",
-                *([f"RandomizedDelaySec={jitter:g}s", "FixedRandomDelay=true"] if jitter else []),
-                # After the machine was off: start at once, so that missed slots are caught up on.
-                f"Persistent={'true' if catches_up else 'false'}",
-            ],
-        ),
-        ("Install", ["WantedBy=timers.target"]),
-    )
-    service = _unit(
-        _description("One run of pipeline"),
-        ("Service", ["Type=oneshot", f"User={user}", f"ExecStart={_exec_line(command)}"]),
-    )
-    return Unit(name=f"{name}.timer", text=timer), Unit(name=f"{name}.service", text=service)
+    lines = [*(f"OnCalendar={line}" for line in due), "AccuracySec=1s"]
+    if jitter:
+        lines += [f"RandomizedDelaySec={jitter:g}s", "FixedRandomDelay=true"]
+    # After the machine was off: start at once, so that missed slots are caught up on.
+    lines.append(f"Persistent={'true' if catches_up else 'false'}")
+    service = ["Type=oneshot", *_started_by(command, user)]
+    return {
+        f"{name}.timer": TIMER.format(lines="\n".join(lines)),
+        f"{name}.service": SERVICE.format(what="One run of pipeline", lines="\n".join(service)),
+    }
 
 
-def service_unit(command: Sequence[str], *, name: str, user: str, deadline_seconds: float) -> Unit:
+def service_unit(
+    command: Sequence[str], *, name: str, user: str, deadline_seconds: float
+) -> dict[str, str]:
     """Write a service that is the scheduler itself, ``pipeline schedule run``."""
     lines = [
         "Type=notify",
-        f"User={user}",
-        f"ExecStart={_exec_line(command)}",
+        *_started_by(command, user),
         "ExecReload=/bin/kill -HUP $MAINPID",
         *_stopped_in(deadline_seconds),
         "WatchdogSec=120s",
         "Restart=on-failure",
     ]
-    return _lasting("The scheduler of pipeline", name, lines)
+    text = LASTING.format(what="The scheduler of pipeline", lines="\n".join(lines))
+    return {f"{name}.service": text}
 
 
-def worker_unit(command: Sequence[str], *, name: str, user: str) -> Unit:
+def worker_unit(command: Sequence[str], *, name: str, user: str) -> dict[str, str]:
     """Write a service that is one worker, ``pipeline worker``."""
-    lines = [f"User={user}", f"ExecStart={_exec_line(command)}"]
-    lines += [*_stopped_in(WORKERS_DRAIN_SECONDS), "Restart=always", "RestartSec=5s"]
-    return _lasting("A worker of pipeline", name, lines)
+    lines = [*_started_by(command, user), *_stopped_in(WORKERS_DRAIN_SECONDS)]
+    lines += ["Restart=always", "RestartSec=5s"]
+    text = LASTING.format(what="A worker of pipeline", lines="\n".join(lines))
+    return {f"{name}.service": text}
+
+
+def _started_by(command: Sequence[str], user: str) -> tuple[str, str]:
+    return f"User={user}", f"ExecStart={' '.join(map(_exec_word, command))}"
 
 
 def _stopped_in(seconds: float) -> tuple[str, str]:
     return "KillMode=mixed", f"TimeoutStopSec={seconds + STOP_SECONDS:g}s"
-
-
-def _lasting(text: str, name: str, lines: Sequence[str]) -> Unit:
-    """Write a service that stays; a wrong configuration does not become right by a restart."""
-    service = ("Service", [*lines, "RestartPreventExitStatus=78"])
-    install = ("Install", ["WantedBy=multi-user.target"])
-    return Unit(name=f"{name}.service", text=_unit(_description(text), service, install))
-
-
-def _description(text: str) -> tuple[str, list[str]]:
-    online = "network-online.target"
-    return "Unit", [f"Description={text}", f"Wants={online}", f"After={online}"]
-
-
-def _unit(*sections: tuple[str, Iterable[str]]) -> str:
-    return "\n".join(f"[{name}]\n" + "".join(f"{line}\n" for line in of) for name, of in sections)
-
-
-def _exec_line(command: Sequence[str]) -> str:
-    return " ".join(map(_exec_word, command))
 
 
 def _exec_word(word: str) -> str:

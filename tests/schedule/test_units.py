@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
@@ -12,7 +13,6 @@ import pytest
 
 from pipeline.errors import ConfigError
 from pipeline.schedule.units import (
-    Unit,
     calendar_lines,
     crontab_lines,
     service_unit,
@@ -152,7 +152,7 @@ def test_a_timer_catches_up_if_the_schedule_does() -> None:
             COMMAND,
             name="pipeline",
             user="me",
-        )[0].text
+        )["pipeline.timer"]
         for policy in ("skip", "once")
     ]
 
@@ -165,21 +165,21 @@ def test_a_word_is_quoted_as_systemd_reads_it() -> None:
     """It has variables, specifiers and escapes of its own."""
     command = ["/bin/x", 'say "$HOME" 100% \\', "plain-word"]
 
-    unit = service_unit(command, name="pipeline", user="me", deadline_seconds=300)
+    (text,) = service_unit(command, name="pipeline", user="me", deadline_seconds=300).values()
 
-    assert r'ExecStart=/bin/x "say \"$$HOME\" 100%% \\" plain-word' in unit.text.splitlines()
-    assert "TimeoutStopSec=330s" in unit.text
+    assert r'ExecStart=/bin/x "say \"$$HOME\" 100%% \\" plain-word' in text.splitlines()
+    assert "TimeoutStopSec=330s" in text
     with pytest.raises(ConfigError, match="control characters"):
         service_unit(["a\nb"], name="pipeline", user="me", deadline_seconds=1)
 
 
-def verify(folder: Path, *units: Unit) -> str:
+def verify(folder: Path, units: Mapping[str, str]) -> str:
     """Let systemd judge *units*, and give its complaints."""
     assert SYSTEMD
-    for unit in units:
-        (folder / unit.name).write_text(unit.text)
+    for name, text in units.items():
+        (folder / name).write_text(text)
     done = subprocess.run(
-        [SYSTEMD, "verify", "--man=no", *(str(folder / unit.name) for unit in units)],
+        [SYSTEMD, "verify", "--man=no", *(str(folder / name) for name in units)],
         capture_output=True,
         text=True,
         check=False,
@@ -203,4 +203,4 @@ def test_systemd_finds_nothing_wrong(tmp_path: Path) -> None:
     timer = timer_units(schedules, command, name="pipeline", user="root")
     service = service_unit(command, name="pipeline-run", user="root", deadline_seconds=300.0)
 
-    assert verify(tmp_path, *timer, service) == ""
+    assert verify(tmp_path, timer | service) == ""
