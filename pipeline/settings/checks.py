@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from ipaddress import ip_address
 from typing import Literal
 from urllib.parse import SplitResult, urlsplit
+from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import SecretStr
 
@@ -111,8 +112,6 @@ def check_timezone(value: object) -> str:
     """Let the name of a time zone pass that this machine knows; UTC needs no database of them."""
     if value == "UTC":
         return "UTC"
-    from zoneinfo import ZoneInfo, available_timezones  # noqa: PLC0415 - few schedules need it
-
     try:
         return ZoneInfo(value if isinstance(value, str) else "").key
     except (LookupError, ValueError, OSError) as error:
