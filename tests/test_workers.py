@@ -413,8 +413,7 @@ def test_a_worker_fetches_no_more_than_it_has_lanes(tmp_path: Path, url: str, st
         worker = at["m1"].start("worker", "--lanes", "2")
         wait_for_workers(store, 1)
         spread = at["m1"].start("collect", "--spread")
-        for upstream in upstreams[:2]:
-            upstream.wait_until_held()
+        wait_for(lambda: sum(len(upstream.requests) for upstream in upstreams) == 2)
         at_once = count(store, doing)
         for upstream in upstreams:
             upstream.release.set()
