@@ -48,12 +48,13 @@ _TAKE = text(
 _GIVE_BACK = text(
     """
     WITH held AS MATERIALIZED (
-        SELECT known.name, given.at
+        SELECT known.name
         FROM unnest(CAST(:names AS text[]), CAST(:moments AS timestamptz[])) AS given (name, at)
-        JOIN upstreams AS known ON known.name = given.name AND known.next_at = given.at + :interval
+        JOIN upstreams AS known ON known.name = given.name
+            AND known.next_at >= given.at + :interval AND known.next_at < given.at + 2 * :interval
         ORDER BY known.name FOR UPDATE OF known
     )
-    UPDATE upstreams SET next_at = held.at FROM held WHERE upstreams.name = held.name
+    UPDATE upstreams SET next_at = next_at - :interval FROM held WHERE upstreams.name = held.name
     """
 )
 
@@ -115,15 +116,17 @@ def take_moments(
     """Take the next moments at which *upstream* may be asked, as many as *count* up to *latest*.
 
     *instead_of* is one that was taken and is over: it counts no more, unless somebody has one after
-    it. If the first comes after *latest* it is told alone and not taken, so that nobody's wait
-    grows by it. The *clock* is read when it is our turn: who waited for the others' transactions
-    must not take a moment in the past.
+    it, an interval later at least. If the first comes after *latest* it is told alone and not
+    taken, so that nobody's wait grows by it. The *clock* is read when it is our turn: who waited
+    for the others' transactions must not take a moment in the past.
     """
     _hold(session, upstream)
     before, now = find_pace(session, upstream=upstream, is_held=True), clock()
     pace = before
-    if instead_of and rules.rate and before.next_at == instead_of + rules.rate.interval:
-        pace = replace(before, next_at=instead_of)
+    if instead_of and rules.rate and before.next_at:
+        interval = rules.rate.interval
+        if interval <= before.next_at - instead_of < 2 * interval:  # it may have been put off
+            pace = replace(before, next_at=before.next_at - interval)
     moments = [next_moment(pace, rules, now=now, bits=bits)]
     while moments[-1].at <= latest:
         pace = take(pace, rules, at=moments[-1].at, bits=bits)

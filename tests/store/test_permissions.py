@@ -291,6 +291,39 @@ def test_a_moment_that_was_not_used_counts_no_more(store: Store) -> None:
     assert take(instead_of=second) == second
     assert take(instead_of=first) == second + INTERVAL
 
+    late = Delay(upstream=DICE, late=INTERVAL / 2, sent_at=second + INTERVAL, interval=INTERVAL)
+    with store.write() as session:
+        put_off(session, [late])
+
+    assert take(instead_of=second + INTERVAL) == second + 1.5 * INTERVAL
+
+
+def test_a_moment_that_was_put_off_and_not_used_counts_no_more(server_store: Store) -> None:
+    """Or a request that went out late would cost its source one more whole interval."""
+    rate, clock = Rate(requests=1, period_seconds=5), SharedClock()
+    late = timedelta(seconds=1)
+
+    def take(instead_of: datetime | None = None) -> datetime:
+        with server_store.write() as session:
+            taken = take_at_once(
+                session,
+                upstreams={"a": instead_of},
+                rate=rate,
+                clock=clock,
+                ahead=timedelta(0),
+                latest=FOR_EVER,
+                count=1,
+            )
+        return taken["a"][0].at
+
+    first, second = take(), take()
+    delay = Delay(upstream="a", late=late, sent_at=first + late, interval=rate.interval)
+    with server_store.write() as session:
+        put_off(session, [delay])
+
+    assert take(instead_of=second) == second + late
+    assert take(instead_of=first) == second + late + rate.interval
+
 
 def test_moments_of_several_upstreams_are_taken_at_once(server_store: Store) -> None:
     """A worker asks for a thousand; each keeps its own distance, and its own embargo."""
@@ -311,7 +344,7 @@ def test_moments_of_several_upstreams_are_taken_at_once(server_store: Store) -> 
 
     first = take(a=None, b=None)
     second = take(a=None, c=None)
-    again = take(a=second["a"], b=first["a"], c=None)
+    again = take(a=second["a"], b=first["b"] - rate.interval, c=None)
 
     assert second["a"] - first["a"] == rate.interval
     assert second["c"] < second["a"]
