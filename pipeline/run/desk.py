@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from time import monotonic
 
 from pipeline.pacing import Embargo, Moment, Rate
 from pipeline.run.together import Together
@@ -14,6 +15,10 @@ from pipeline.store import permissions
 from pipeline.store.db import Store
 from pipeline.store.permissions import Delay
 from pipeline.store.shared_clock import SharedClock
+
+# How long the store is taken to need for an answer at most: a pause of the whole process, or of
+# the server, looks the same once.
+LONGEST_DELAY = timedelta(seconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +36,7 @@ class Desk:
 
     def __init__(self, store: Store, clock: SharedClock) -> None:
         self._store, self._clock = store, clock
+        self._delay = timedelta(0)  # how long the last who asked for moments waited for them
         self._moments = Together(self._take_moments)
         self._standings = Together(self._find_standings)
         self._delays = Together(self._put_off)
@@ -47,10 +53,16 @@ class Desk:
     ) -> list[Moment]:
         """Take so many moments by a *rate* from a server, as ``take_at_once`` does.
 
-        None if the last of them would come after *latest*, or after that of others who ask now.
+        None if the last of them would come after *latest*, or after that of others who ask now. If
+        an answer takes so long that the moment could be over by then, they begin later.
         """
+        if 2 * self._delay > rate.tolerance:
+            ahead = max(ahead, self._delay)
         order = _Order(upstream, rate, ahead, latest, count, instead_of)
-        return await self._moments.ask(order) or []
+        began = monotonic()
+        moments = await self._moments.ask(order) or []
+        self._delay = min(timedelta(seconds=monotonic() - began), LONGEST_DELAY)
+        return moments
 
     async def find_standing(self, upstream: str) -> tuple[Embargo | None, int]:
         """Look up the embargo on *upstream*, and how many attempts in a row failed there."""

@@ -19,7 +19,7 @@ from pipeline.models import Attempt, Timings
 from pipeline.pacing import Embargo, Moment, Pace, Rules, lengthen, next_moment, period_name
 from pipeline.run.breaker import Breaker, RetryBudget
 from pipeline.run.desk import Desk
-from pipeline.run.moments import LONGEST_DELAY, Moments, Wish
+from pipeline.run.moments import Moments, Wish
 from pipeline.run.places import Place
 from pipeline.sources.base import Hint
 from pipeline.store import permissions
@@ -141,7 +141,7 @@ class Limiter:
         return Moment(at=self._latest(give_up_at), why=why)
 
     async def _wait(self, bits: int, give_up_at: float, place: Place | None) -> Moment | None:
-        rules, ahead, most_ahead = self.rules, timedelta(0), LONGEST_DELAY
+        rules, ahead = self.rules, timedelta(0)
         instead_of: datetime | None = None
         while True:
             latest = self._latest(give_up_at)
@@ -167,10 +167,9 @@ class Limiter:
                 return None
             # Once more, and what is counted is not counted again. Where it takes long to come back
             # with a moment (a slow disk), ask for one that is far enough ahead, or all would pass;
-            # but a pause looks the same once, so that doubles only while it does not help.
+            # but a pause looks the same once, so that grows only while it does not help.
             rules, instead_of = self._unpaid(moment.at), moment.at
-            ahead = min(2 * self._moments.delay, most_ahead)
-            most_ahead *= 2
+            ahead += self._moments.delay
 
     async def _sleep_until(self, moment: datetime) -> None:
         await anyio.sleep(max(0.0, (moment - self._clock.now()).total_seconds()))

@@ -14,15 +14,11 @@ import anyio
 from sqlmodel import Session
 
 from pipeline.pacing import Moment, Pace, Rules, next_moment, take
-from pipeline.run.desk import Desk
+from pipeline.run.desk import LONGEST_DELAY, Desk
 from pipeline.run.places import Place
 from pipeline.store import permissions
 from pipeline.store.db import Store
 from pipeline.store.shared_clock import SharedClock
-
-# How long the store is taken to need for an answer at most: a pause of the whole process, or of
-# the server, looks the same once.
-LONGEST_DELAY = timedelta(seconds=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,8 @@ import pytest
 from sqlalchemy import event
 
 from pipeline.pacing import Moment, Pace, Quota, Rate, Rules
-from pipeline.run.moments import LONGEST_DELAY, Moments, Wish
+from pipeline.run.desk import LONGEST_DELAY
+from pipeline.run.moments import Moments, Wish
 from pipeline.store.db import Store, open_store
 from pipeline.store.shared_clock import SharedClock
 
