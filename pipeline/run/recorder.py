@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 
 import anyio
 
@@ -20,6 +21,7 @@ GROUP_SIZE = 256  # results that are worth a transaction of their own
 MOST_CAUSES = 3  # of lost batches, in a line about all that could not be stored
 AT_ONCE_SECONDS = 0.1  # within which answers leave no time to do anything else
 LINGER_SECONDS = 0.05  # how long the first result of a group waits for company
+LONGEST_LINGER = 0.5  # where the group before it took long to save
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +94,8 @@ class Recorder:
             StoreError: it cannot be; ``run`` has raised it as well.
         """
         taken = self._taken
+        if self._on_disk < taken:
+            self._hurry.set()
         while self.failure is None and self._on_disk < taken:
             await self._news.wait()
         if self.failure is not None:
@@ -131,17 +135,18 @@ class Recorder:
                 self._news.set()
 
     async def _save_all(self) -> None:
-        is_patient = True
+        is_patient, took = True, 0.0
         while self._waiting or not self._is_closed:
             await self._arrived.wait()
-            with anyio.move_on_after(LINGER_SECONDS):
+            # A busy store, or machine, has less to do for fewer groups that are larger.
+            with anyio.move_on_after(max(LINGER_SECONDS, min(4 * took, LONGEST_LINGER))):
                 await self._hurry.wait()
             group, self._waiting = self._waiting, []
             self._saved, saved = anyio.Event(), self._saved
             if not self._is_closed:
                 self._arrived, self._hurry = anyio.Event(), anyio.Event()
             self._left += group
-            is_last = self._is_closed
+            is_last, began = self._is_closed, monotonic()
             if is_patient:
                 try:
                     await self._put_on_disk()
@@ -149,6 +154,7 @@ class Recorder:
                     if is_last:
                         raise
                     is_patient = False
+            took = monotonic() - began
             saved.set()
         if self._left:
             await self._put_on_disk()
