@@ -7,6 +7,7 @@ is finished and stored, what was not begun is left to others.
 import asyncio
 import os
 import signal
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -32,6 +33,7 @@ from pipeline.store import leases, portions
 from pipeline.store.db import Store
 from pipeline.store.heartbeats import BEAT_SECONDS
 
+SWITCH_SECONDS = 0.001  # that the event loop may keep the store's threads waiting
 LOOK_SECONDS = 1.0  # between two looks for what nobody was given
 BACK_SECONDS = 1.0  # until a worker that lost the server tries again
 SWEEP = "sweep"
@@ -74,6 +76,8 @@ class Worker:
             for note in store.notes:
                 self.say(note)
             store.may_wait = lambda: not self._is_to_go
+            # A thread that the store has answered would wait for a busy loop 5 ms each time.
+            sys.setswitchinterval(SWITCH_SECONDS)
             anyio.run(self._live, store)
 
     async def _live(self, store: Store) -> None:
