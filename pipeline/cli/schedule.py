@@ -1,5 +1,6 @@
 """``pipeline schedule``: the slots, the scheduler in the foreground, lines for cron and systemd."""
 
+import gc
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -68,6 +69,7 @@ def run(
     with error_boundary():
         from pipeline.schedule.runner import keep_schedule
 
+        gc.enable()  # the command line switched it off, and this may run for days
         keep_schedule(
             read_settings_to_run(config),
             overlap,

@@ -1,5 +1,6 @@
 """``pipeline top``: what the sources are doing now."""
 
+import gc
 from typing import Annotated
 
 from typer import Option
@@ -26,4 +27,5 @@ def top(
     with error_boundary():
         from pipeline.top import show_top
 
+        gc.enable()  # the command line switched it off, and this may run for days
         show_top(read_settings(config), format_, every_seconds=every)

@@ -1,5 +1,6 @@
 """``pipeline worker``: take part in the runs of a shared store."""
 
+import gc
 import os
 from typing import Annotated
 
@@ -49,6 +50,8 @@ def worker(
 
         settings = read_settings_to_run(config)
         state_folder = find_state_folder(os.environ)
+        gc.freeze()
+        gc.enable()  # the command line switched it off, and this may run for days
         Worker(
             settings=settings,
             state_folder=state_folder,

@@ -1,5 +1,6 @@
 """The command line as a whole: help, version, and what the process is set up for."""
 
+import gc
 import os
 import re
 import signal
@@ -174,3 +175,16 @@ def test_a_wrong_value_is_told_in_plain_words(
     assert refused.exit_code == 2
     assert says in refused.stderr
     assert "Input should" not in refused.stderr
+
+
+@pytest.mark.parametrize("command", [("worker",), ("schedule", "run"), ("top",)], ids=" ".join)
+def test_what_runs_for_days_collects_its_garbage(invoke: Invoke, command: tuple[str, ...]) -> None:
+    """The command line switches that off, and a worker leaves some 30 objects a fetch behind."""
+    gc.disable()
+    try:
+        ended = invoke(*command)  # there is no server and no schedule, and no terminal
+        collects = gc.isenabled()
+    finally:
+        gc.enable()
+
+    assert collects, ended.stderr
